@@ -1,0 +1,112 @@
+//! Caps on the wire: what the executor asks, what the agent answers.
+
+use crate::ids::{AgentId, DeviceId};
+use crate::quantity::Watts;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A cap with an expiry. When it is not renewed in time, the agent sets the
+/// device's safe cap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CapLease {
+    /// Which device.
+    pub device: DeviceId,
+    /// The UUID that the device had when the cap was decided; the agent
+    /// refuses when the device at hand bears another.
+    pub uuid: String,
+    /// Power limit to set.
+    pub cap: Watts,
+    /// Set when the lease ends without renewal.
+    pub safe_cap: Watts,
+}
+
+/// All leases for one agent, in one message. A later sequence number replaces
+/// an earlier one; an agent ignores what is older than what it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CapCommand {
+    /// Grows with every command of one controller run.
+    pub sequence: u64,
+    /// Names the controller run, so that a restarted controller's numbering is not mistaken for old commands.
+    pub controller: String,
+    /// When it was decided.
+    pub issued: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// The caps.
+    pub leases: Vec<CapLease>,
+}
+
+/// What became of one lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum CapOutcome {
+    /// Set and read back; the value is what the device said afterwards.
+    Applied {
+        /// As read back from the driver.
+        readback: Watts,
+    },
+    /// Not set; the device keeps its limit.
+    Refused {
+        /// Why, for people.
+        reason: String,
+        /// The limit it has, if it could be read.
+        current: Option<Watts>,
+    },
+}
+
+/// One device's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CapReport {
+    /// Which device.
+    pub device: DeviceId,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: CapOutcome,
+}
+
+/// An agent's answer to a command, or to the end of its leases.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CapAnswer {
+    /// Who answers.
+    pub agent: AgentId,
+    /// Which command; `None` when leases ended and safe caps were set.
+    pub sequence: Option<u64>,
+    /// The controller run that the command bore.
+    pub controller: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// Each device's answer.
+    pub reports: Vec<CapReport>,
+}
+
+/// What an agent says of itself when it connects (retained on the broker).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentHello {
+    /// Who.
+    pub agent: AgentId,
+    /// Version of the agent.
+    pub version: String,
+    /// When.
+    pub at: Timestamp,
+    /// The devices that it can cap.
+    pub devices: Vec<CappableDevice>,
+}
+
+/// A device that an agent can cap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CappableDevice {
+    /// Its name in the site.
+    pub device: DeviceId,
+    /// Its UUID.
+    pub uuid: String,
+    /// The product's name as the driver says it.
+    pub product: String,
+    /// Lowest limit that can be set.
+    pub min: Watts,
+    /// Highest limit that can be set.
+    pub max: Watts,
+    /// Limit found at start; restored on a clean stop or after a crash.
+    pub found: Watts,
+    /// Limit in force now.
+    pub current: Watts,
+}

@@ -1,0 +1,8 @@
+//! Samples to decisions: allocate (caps now), plan (jobs over days), check, control.
+//!
+//! Architecture invariants: allocator and planner are synchronous,
+//! deterministic functions; nothing reaches a device that the checker has not
+//! passed; the checker shares no solving code with what it checks.
+
+pub mod grid_event;
+pub mod view;

@@ -1,0 +1,272 @@
+//! A file of records, each with its length and checksum: the one on-disk form
+//! behind the store's write-ahead log, the agents' spools and the journals.
+//!
+//! ```text
+//! file    = "HLOG" version(u8) kind(3 bytes) record*
+//! record  = length(u32 LE) crc32(u32 LE, over length and payload) payload
+//! ```
+//!
+//! A tail that was torn by a crash is cut off at opening and counted. A damaged
+//! record in the middle ends the reading there only if no sound record follows;
+//! else it is skipped and counted, so that one bad block costs one record.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 5] = b"HLOG\x01";
+const HEADER: u64 = 8;
+/// Longest payload of a record.
+pub const MAX_RECORD: usize = 16 << 20;
+
+/// An open log.
+#[derive(Debug)]
+pub struct FramedLog {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+/// What opening a log found.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The payloads of all sound records, in order.
+    pub records: Vec<Vec<u8>>,
+    /// Bytes of a torn tail that were cut off.
+    pub torn_bytes: u64,
+    /// Byte ranges of damaged records that were skipped.
+    pub damaged: Vec<(u64, u64)>,
+}
+
+impl FramedLog {
+    /// Opens a log or begins a new one. `kind` tells logs of different use apart.
+    pub fn open(path: &Path, kind: &[u8; 3]) -> io::Result<(Self, Recovered)> {
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut recovered = Recovered::default();
+        if bytes.len() < HEADER as usize {
+            // New, or torn within the header: nothing was ever acknowledged from it.
+            recovered.torn_bytes = bytes.len() as u64;
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(MAGIC)?;
+            file.write_all(kind)?;
+            file.sync_all()?;
+            if is_new && let Some(parent) = path.parent() {
+                sync_directory(parent)?;
+            }
+            return Ok((
+                Self {
+                    file,
+                    path: path.into(),
+                    length: HEADER,
+                },
+                recovered,
+            ));
+        }
+        if &bytes[..5] != MAGIC || &bytes[5..8] != kind {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "not a heliostat log of kind `{}`",
+                    String::from_utf8_lossy(kind)
+                ),
+            ));
+        }
+        let end = scan(&bytes, &mut recovered);
+        recovered.torn_bytes = bytes.len() as u64 - end;
+        if recovered.torn_bytes > 0 {
+            file.set_len(end)?;
+            file.sync_all()?;
+        }
+        file.seek(SeekFrom::Start(end))?;
+        Ok((
+            Self {
+                file,
+                path: path.into(),
+                length: end,
+            },
+            recovered,
+        ))
+    }
+
+    /// Writes one record; it survives the end of this process, but not of the
+    /// machine until [`FramedLog::sync`]. After an error the file is as before.
+    pub fn append(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.append_all(std::iter::once(payload))
+    }
+
+    /// Writes several records with one system call.
+    pub fn append_all<'a>(
+        &mut self,
+        payloads: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            if payload.len() > MAX_RECORD {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "record longer than 16 MiB",
+                ));
+            }
+            let length = (payload.len() as u32).to_le_bytes();
+            bytes.extend_from_slice(&length);
+            bytes.extend_from_slice(&checksum(&length, payload).to_le_bytes());
+            bytes.extend_from_slice(payload);
+        }
+        if let Err(error) = self.file.write_all(&bytes) {
+            // A full disk may have taken half a record: take it back.
+            let _ = self.file.set_len(self.length);
+            let _ = self.file.seek(SeekFrom::Start(self.length));
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Forces all records to the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Bytes in the file.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Forces a directory's entries to the disk, so that a new or renamed file is
+/// still there after power loss.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    })?
+    .sync_all()
+}
+
+fn checksum(length: &[u8; 4], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(length);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// The payload of a sound record at `at` and the place after it.
+fn record_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let head = bytes.get(at..at + 8)?;
+    let length = [head[0], head[1], head[2], head[3]];
+    let size = u32::from_le_bytes(length) as usize;
+    if size > MAX_RECORD {
+        return None;
+    }
+    let payload = bytes.get(at + 8..at + 8 + size)?;
+    let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    (checksum(&length, payload) == crc).then_some((payload, at + 8 + size))
+}
+
+/// Reads all sound records; returns where the last of them ends.
+fn scan(bytes: &[u8], recovered: &mut Recovered) -> u64 {
+    let mut at = HEADER as usize;
+    let mut end = at;
+    while at < bytes.len() {
+        if let Some((payload, next)) = record_at(bytes, at) {
+            if at > end {
+                recovered.damaged.push((end as u64, at as u64));
+            }
+            recovered.records.push(payload.to_vec());
+            at = next;
+            end = next;
+            continue;
+        }
+        // Damaged: if its length is sound the next record begins behind it, else search byte by byte.
+        let stated = bytes
+            .get(at..at + 4)
+            .map(|l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize);
+        match stated.map(|size| at + 8 + size) {
+            Some(next) if next < bytes.len() && record_at(bytes, next).is_some() => at = next,
+            _ => at += 1,
+        }
+    }
+    end as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn write(path: &Path, payloads: &[Vec<u8>]) {
+        let (mut log, _) = FramedLog::open(path, b"tst").unwrap();
+        for payload in payloads {
+            log.append(payload).unwrap();
+        }
+        log.sync().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn a_torn_tail_costs_only_what_was_torn(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..10),
+            cut in 0usize..400,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            write(&path, &payloads);
+            let bytes = std::fs::read(&path).unwrap();
+            let cut = cut.min(bytes.len());
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let mut whole = 0;
+            let mut at = HEADER as usize;
+            while whole < payloads.len() && at + 8 + payloads[whole].len() <= cut {
+                at += 8 + payloads[whole].len();
+                whole += 1;
+            }
+            let (mut log, found) = FramedLog::open(&path, b"tst").unwrap();
+            prop_assert_eq!(&found.records[..], &payloads[..whole]);
+            log.append(b"after").unwrap();
+            drop(log);
+            let (_, found) = FramedLog::open(&path, b"tst").unwrap();
+            prop_assert_eq!(found.records.len(), whole + 1);
+            prop_assert_eq!(found.torn_bytes, 0);
+        }
+
+        #[test]
+        fn a_flipped_byte_costs_one_record(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 9..40), 3..8),
+            which in 0usize..2, offset in 0usize..9, mask in 1u8..,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            write(&path, &payloads);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let start = HEADER as usize + payloads[..which].iter().map(|p| p.len() + 8).sum::<usize>();
+            bytes[start + 8 + offset] ^= mask;
+            std::fs::write(&path, &bytes).unwrap();
+            let (_, found) = FramedLog::open(&path, b"tst").unwrap();
+            prop_assert_eq!(found.records.len(), payloads.len() - 1);
+            prop_assert_eq!(found.damaged.len(), 1);
+        }
+    }
+
+    #[test]
+    fn refuses_a_file_of_another_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        write(&path, &[vec![1]]);
+        assert!(FramedLog::open(&path, b"oth").is_err());
+    }
+}

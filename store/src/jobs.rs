@@ -1,0 +1,108 @@
+//! The table of jobs: the latest record of each, durable, and its history of
+//! states. Owners in it are pseudonyms; ingest sees to that.
+
+use crate::framed_log::FramedLog;
+use crate::query::StoreError;
+use heliostat_models::{JobId, JobRecord, JobState, Timestamp};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// All jobs ever heard of.
+#[derive(Debug)]
+pub struct JobTable {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: FramedLog,
+    jobs: BTreeMap<JobId, JobEntry>,
+}
+
+/// A job and how it got there.
+#[derive(Clone, Debug)]
+pub struct JobEntry {
+    /// The latest record.
+    pub record: JobRecord,
+    /// Each change of state and when it happened, oldest first.
+    pub history: Vec<(Timestamp, JobState)>,
+}
+
+impl JobTable {
+    /// Opens the table in a directory that exists.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join("jobs.log");
+        let (log, found) =
+            FramedLog::open(&path, b"job").map_err(|e| StoreError::io("opening", &path, e))?;
+        let mut inner = Inner {
+            log,
+            jobs: BTreeMap::new(),
+        };
+        for bytes in found.records {
+            match serde_json::from_slice::<JobRecord>(&bytes) {
+                Ok(record) => inner.merge(record),
+                Err(error) => tracing::warn!(%error, "a job record cannot be read and is left out"),
+            }
+        }
+        Ok(Self {
+            inner: Mutex::new(inner),
+        })
+    }
+
+    /// Stores a record; an older one than is known is ignored. Returns whether it was news.
+    pub fn put(&self, record: JobRecord) -> Result<bool, StoreError> {
+        let mut inner = self.lock();
+        if let Some(known) = inner.jobs.get(&record.id)
+            && (record.at < known.record.at || record == known.record)
+        {
+            return Ok(false);
+        }
+        let bytes = serde_json::to_vec(&record).map_err(|e| StoreError::BadQuery(e.to_string()))?;
+        let path = inner.log.path().to_owned();
+        inner
+            .log
+            .append(&bytes)
+            .map_err(|e| StoreError::io("writing", &path, e))?;
+        inner.merge(record);
+        Ok(true)
+    }
+
+    /// All jobs, by id.
+    pub fn all(&self) -> Vec<JobEntry> {
+        self.lock().jobs.values().cloned().collect()
+    }
+
+    /// One job.
+    pub fn get(&self, id: &JobId) -> Option<JobEntry> {
+        self.lock().jobs.get(id).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves the map whole: every change is a single insert.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn merge(&mut self, record: JobRecord) {
+        let change = (record.at, record.state);
+        match self.jobs.get_mut(&record.id) {
+            Some(entry) => {
+                if entry.record.state != record.state {
+                    entry.history.push(change);
+                }
+                entry.record = record;
+            }
+            None => {
+                self.jobs.insert(
+                    record.id.clone(),
+                    JobEntry {
+                        record,
+                        history: vec![change],
+                    },
+                );
+            }
+        }
+    }
+}

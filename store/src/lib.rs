@@ -1,0 +1,13 @@
+//! The time-series store: one trait, and the engines behind it. Also the
+//! clock that the rest of the program is given, and the checksummed log that
+//! store, spool and journals share.
+
+pub mod clock;
+pub mod decisions;
+pub mod embedded;
+pub mod framed_log;
+pub mod jobs;
+pub mod query;
+
+pub use clock::{Clock, SteppedClock, WallClock};
+pub use query::{Answer, AppendReceipt, Query, StoreError, TimeSeriesStore};

@@ -1,0 +1,285 @@
+//! The trait of the store and its typed queries: what an embedded engine, an
+//! InfluxDB and a PromQL server can all answer.
+
+use async_trait::async_trait;
+use heliostat_models::site::Labels;
+use heliostat_models::{DeviceId, Frame, MetricId, Quality, Reading, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A store of frames. `append` returns when the frames are durable.
+#[async_trait]
+pub trait TimeSeriesStore: Send + Sync + 'static {
+    /// Writes frames; once this returns, they survive `kill -9` and power
+    /// loss. A frame whose device and instant are already stored is counted as
+    /// a duplicate and not stored again.
+    async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError>;
+    /// Answers a query.
+    async fn query(&self, query: &Query) -> Result<Answer, StoreError>;
+    /// Counters of this engine since it was opened.
+    fn stats(&self) -> StoreStats;
+}
+
+/// What became of appended frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppendReceipt {
+    /// Frames stored.
+    pub frames: u64,
+    /// Readings in them, missing ones included.
+    pub samples: u64,
+    /// Frames that were there already.
+    pub duplicates: u64,
+    /// Readings in those.
+    pub duplicate_samples: u64,
+}
+
+/// Counters of an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StoreStats {
+    /// Frames stored, those found at opening included.
+    pub frames: u64,
+    /// Readings stored, those found at opening included.
+    pub samples: u64,
+    /// Duplicates refused.
+    pub duplicates: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Records cut off a torn tail or found damaged at opening.
+    pub damaged: u64,
+}
+
+/// Which devices a query speaks of; empty fields match all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// Exactly these devices.
+    #[serde(default)]
+    pub devices: Vec<DeviceId>,
+    /// `label -> value` that must be equal: `kind`, `hall`, `row`, `rack`, `node`.
+    #[serde(default)]
+    pub labels: Vec<(Label, String)>,
+}
+
+/// A label that can be filtered and grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// `gpu`, `node`, `meter`, `cooling`, `grid`.
+    Kind,
+    /// Hall.
+    Hall,
+    /// Row.
+    Row,
+    /// Rack.
+    Rack,
+    /// Node.
+    Node,
+    /// The device itself.
+    Device,
+}
+
+impl Label {
+    /// The value of this label of a device.
+    pub fn of<'a>(self, device: &'a DeviceId, labels: &'a Labels) -> &'a str {
+        match self {
+            Self::Kind => labels.kind,
+            Self::Hall => &labels.hall,
+            Self::Row => &labels.row,
+            Self::Rack => &labels.rack,
+            Self::Node => &labels.node,
+            Self::Device => device.as_str(),
+        }
+    }
+}
+
+/// How the values of one device within a step become one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverTime {
+    /// Mean of the values.
+    Avg,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+    /// Sum.
+    Sum,
+    /// How many values.
+    Count,
+    /// The latest.
+    Last,
+    /// Growth of a counter, restarts removed.
+    Increase,
+    /// Growth of a counter per second.
+    Rate,
+    /// Time integral in unit-seconds over gaps no longer than the limit below.
+    Integral,
+}
+
+/// How the devices of one group become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcrossDevices {
+    /// Sum.
+    Sum,
+    /// Mean.
+    Avg,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+    /// How many devices had a value.
+    Count,
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "query")]
+pub enum Query {
+    /// The latest frame of each device, no older than `since`.
+    Latest {
+        /// Which devices.
+        select: Selector,
+        /// Older frames do not count.
+        since: Timestamp,
+    },
+    /// Raw readings of one metric in `[from, to)`.
+    Range {
+        /// Metric, by name.
+        metric: String,
+        /// Which devices.
+        select: Selector,
+        /// Begin, inclusive.
+        from: Timestamp,
+        /// End, exclusive.
+        to: Timestamp,
+    },
+    /// One value per step and group in `[from, to)`.
+    Aggregate {
+        /// Metric, by name.
+        metric: String,
+        /// Which devices.
+        select: Selector,
+        /// Begin, inclusive; steps are counted from here.
+        from: Timestamp,
+        /// End, exclusive.
+        to: Timestamp,
+        /// Width of a step in milliseconds.
+        step_ms: u64,
+        /// Within a step.
+        over_time: OverTime,
+        /// Within a group; `None` keeps every device apart.
+        across: Option<AcrossDevices>,
+        /// Labels whose values make a group.
+        group_by: Vec<Label>,
+    },
+}
+
+/// A series: its labels and its points by rising time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Series {
+    /// Label and value; of an ungrouped series all that are not empty.
+    pub labels: Vec<(Label, String)>,
+    /// Instant (of an aggregate: begin of the step), value, quality. A point
+    /// that is missing has no value.
+    pub points: Vec<Point>,
+}
+
+/// A value at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// When.
+    pub at: Timestamp,
+    /// The value, if there is one.
+    pub value: Option<f64>,
+    /// The worst quality that went into it: measured only when all of it was.
+    pub quality: Quality,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// To [`Query::Latest`].
+    Frames(Vec<Frame>),
+    /// To the others.
+    Series(Vec<Series>),
+}
+
+impl Answer {
+    /// The frames, of an answer to [`Query::Latest`]; else none.
+    pub fn frames(self) -> Vec<Frame> {
+        match self {
+            Self::Frames(frames) => frames,
+            Self::Series(_) => Vec::new(),
+        }
+    }
+    /// The series, of an answer to the other queries; else none.
+    pub fn series(self) -> Vec<Series> {
+        match self {
+            Self::Series(series) => series,
+            Self::Frames(_) => Vec::new(),
+        }
+    }
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process writes to this directory.
+    #[error(
+        "the data directory {path} is in use by another heliostat process; stop it, or give another directory with --data"
+    )]
+    InUse {
+        /// The directory.
+        path: String,
+    },
+    /// The disk is full. Nothing acknowledged is lost; agents keep what is not acknowledged.
+    #[error("the disk that holds {path} is full; free some space, writing goes on by itself")]
+    DiskFull {
+        /// The directory.
+        path: String,
+    },
+    /// Reading or writing failed otherwise.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The metric is not in the catalogue.
+    #[error("unknown metric `{0}`; `heliostat query --metrics` lists them")]
+    UnknownMetric(String),
+    /// The query asks for what cannot be answered.
+    #[error("{0}")]
+    BadQuery(String),
+    /// The engine has stopped.
+    #[error("the store has stopped: {0}")]
+    Stopped(String),
+}
+
+impl StoreError {
+    /// An input or output error, told apart from a full disk.
+    pub fn io(action: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        let path = path.display().to_string();
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            Self::DiskFull { path }
+        } else {
+            Self::Io {
+                action,
+                path,
+                source,
+            }
+        }
+    }
+}
+
+/// A step of an aggregate is at least this long.
+pub const MIN_STEP: Duration = Duration::from_millis(1);
+/// Points that one query may return; more is refused.
+pub const MAX_POINTS: usize = 5_000_000;
+
+/// A reading's place in a series.
+pub type Placed = (Timestamp, MetricId, Reading);
