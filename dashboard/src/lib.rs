@@ -1,1 +1,27 @@
-//! dashboard
+//! Pages, charts, HTTP API and reports: what people and programs see of a site.
+//!
+//! Architecture invariants: this crate reads; the only things it changes are
+//! through [`ControlCommands`], and only for callers that bear the token. A
+//! value's quality (measured, estimated, missing) reaches every page, chart
+//! and answer. Pages work without JavaScript and load nothing from elsewhere.
+
+mod api;
+mod app;
+mod charts;
+mod events;
+mod figure;
+mod format;
+mod guard;
+mod html;
+mod live;
+mod pages;
+mod params;
+mod prometheus;
+mod pue;
+mod server;
+mod snapshot;
+mod text;
+mod timeline;
+
+pub use app::{App, ControlCommands, HealthCounter};
+pub use server::{ServeError, Server, serve};

@@ -4,6 +4,7 @@
 //! Architecture invariant: this crate does no I/O, reads no clock and is not
 //! asynchronous. Everything here is a value or a function of values.
 
+pub mod accelerators;
 pub mod budget;
 pub mod curve;
 pub mod decision;

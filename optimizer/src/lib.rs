@@ -5,4 +5,5 @@
 //! passed; the checker shares no solving code with what it checks.
 
 pub mod grid_event;
+pub mod plan_service;
 pub mod view;

@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! file    = "HLOG" version(u8) kind(3 bytes) record*
-//! record  = length(u32 LE) crc32(u32 LE, over length and payload) payload
+//! record  = length(u32 LE) crc32(u32 LE, over the payload) crc32(u32 LE, over the 8 bytes before) payload
 //! ```
+//!
+//! The head has a checksum of its own, so that the search for the next sound
+//! record after damage costs 12 bytes of checksum a place, not a payload's.
 //!
 //! A tail that was torn by a crash is cut off at opening and counted. A damaged
 //! record in the middle ends the reading there only if no sound record follows;
@@ -16,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 5] = b"HLOG\x01";
 const HEADER: u64 = 8;
+/// Bytes before a record's payload.
+const HEAD: usize = 12;
 /// Longest payload of a record.
 pub const MAX_RECORD: usize = 16 << 20;
 
@@ -71,15 +76,7 @@ impl FramedLog {
                 recovered,
             ));
         }
-        if &bytes[..5] != MAGIC || &bytes[5..8] != kind {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "not a heliostat log of kind `{}`",
-                    String::from_utf8_lossy(kind)
-                ),
-            ));
-        }
+        check_header(&bytes, kind)?;
         let end = scan(&bytes, &mut recovered);
         recovered.torn_bytes = bytes.len() as u64 - end;
         if recovered.torn_bytes > 0 {
@@ -116,19 +113,40 @@ impl FramedLog {
                     "record longer than 16 MiB",
                 ));
             }
-            let length = (payload.len() as u32).to_le_bytes();
-            bytes.extend_from_slice(&length);
-            bytes.extend_from_slice(&checksum(&length, payload).to_le_bytes());
+            bytes.extend_from_slice(&head_of(payload));
             bytes.extend_from_slice(payload);
         }
         if let Err(error) = self.file.write_all(&bytes) {
-            // A full disk may have taken half a record: take it back.
-            let _ = self.file.set_len(self.length);
-            let _ = self.file.seek(SeekFrom::Start(self.length));
+            // A full disk may have taken half a record: take it back. Should even
+            // that fail, the next opening cuts the torn tail off.
+            let _ = self.rewind(self.length);
             return Err(error);
         }
         self.length += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Takes back what was written after the file had `length` bytes, as told
+    /// by [`FramedLog::length`] earlier. For records that could not be synced.
+    pub fn rewind(&mut self, length: u64) -> io::Result<()> {
+        self.length = length.min(self.length);
+        self.file.set_len(self.length)?;
+        self.file.seek(SeekFrom::Start(self.length))?;
+        Ok(())
+    }
+
+    /// Reads a log and changes nothing, not even a torn tail.
+    pub fn read(path: &Path, kind: &[u8; 3]) -> io::Result<Recovered> {
+        let bytes = std::fs::read(path)?;
+        let mut recovered = Recovered::default();
+        if bytes.len() < HEADER as usize {
+            recovered.torn_bytes = bytes.len() as u64;
+            return Ok(recovered);
+        }
+        check_header(&bytes, kind)?;
+        let end = scan(&bytes, &mut recovered);
+        recovered.torn_bytes = bytes.len() as u64 - end;
+        Ok(recovered)
     }
 
     /// Forces all records to the disk.
@@ -158,24 +176,41 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     .sync_all()
 }
 
-fn checksum(length: &[u8; 4], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(length);
-    hasher.update(payload);
-    hasher.finalize()
+fn check_header(bytes: &[u8], kind: &[u8; 3]) -> io::Result<()> {
+    if &bytes[..5] == MAGIC && &bytes[5..8] == kind {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "not a heliostat log of kind `{}`",
+            String::from_utf8_lossy(kind)
+        ),
+    ))
+}
+
+fn head_of(payload: &[u8]) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    head[4..8].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    let check = crc32fast::hash(&head[..8]);
+    head[8..].copy_from_slice(&check.to_le_bytes());
+    head
+}
+
+/// What a sound head at `at` says: where the payload ends, and its checksum.
+fn head_at(bytes: &[u8], at: usize) -> Option<(usize, u32)> {
+    let head = bytes.get(at..at + HEAD)?;
+    let word = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
+    let sound = word(8) == crc32fast::hash(&head[..8]) && word(0) as usize <= MAX_RECORD;
+    sound.then(|| (at + HEAD + word(0) as usize, word(4)))
 }
 
 /// The payload of a sound record at `at` and the place after it.
 fn record_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let head = bytes.get(at..at + 8)?;
-    let length = [head[0], head[1], head[2], head[3]];
-    let size = u32::from_le_bytes(length) as usize;
-    if size > MAX_RECORD {
-        return None;
-    }
-    let payload = bytes.get(at + 8..at + 8 + size)?;
-    let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-    (checksum(&length, payload) == crc).then_some((payload, at + 8 + size))
+    let (end, crc) = head_at(bytes, at)?;
+    let payload = bytes.get(at + HEAD..end)?;
+    (crc32fast::hash(payload) == crc).then_some((payload, end))
 }
 
 /// Reads all sound records; returns where the last of them ends.
@@ -192,14 +227,11 @@ fn scan(bytes: &[u8], recovered: &mut Recovered) -> u64 {
             end = next;
             continue;
         }
-        // Damaged: if its length is sound the next record begins behind it, else search byte by byte.
-        let stated = bytes
-            .get(at..at + 4)
-            .map(|l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize);
-        match stated.map(|size| at + 8 + size) {
-            Some(next) if next < bytes.len() && record_at(bytes, next).is_some() => at = next,
-            _ => at += 1,
-        }
+        // Damaged: if its head is sound the next record begins behind it, else search byte by byte.
+        at = match head_at(bytes, at) {
+            Some((next, _)) => next,
+            None => at + 1,
+        };
     }
     end as u64
 }
@@ -231,8 +263,8 @@ mod tests {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             let mut whole = 0;
             let mut at = HEADER as usize;
-            while whole < payloads.len() && at + 8 + payloads[whole].len() <= cut {
-                at += 8 + payloads[whole].len();
+            while whole < payloads.len() && at + HEAD + payloads[whole].len() <= cut {
+                at += HEAD + payloads[whole].len();
                 whole += 1;
             }
             let (mut log, found) = FramedLog::open(&path, b"tst").unwrap();
@@ -247,19 +279,50 @@ mod tests {
         #[test]
         fn a_flipped_byte_costs_one_record(
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 9..40), 3..8),
-            which in 0usize..2, offset in 0usize..9, mask in 1u8..,
+            which in 0usize..2, offset in 0usize..21, mask in 1u8..,
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("log");
             write(&path, &payloads);
             let mut bytes = std::fs::read(&path).unwrap();
-            let start = HEADER as usize + payloads[..which].iter().map(|p| p.len() + 8).sum::<usize>();
-            bytes[start + 8 + offset] ^= mask;
+            let start = HEADER as usize + payloads[..which].iter().map(|p| p.len() + HEAD).sum::<usize>();
+            bytes[start + offset] ^= mask;
             std::fs::write(&path, &bytes).unwrap();
             let (_, found) = FramedLog::open(&path, b"tst").unwrap();
             prop_assert_eq!(found.records.len(), payloads.len() - 1);
             prop_assert_eq!(found.damaged.len(), 1);
         }
+    }
+
+    #[test]
+    fn damage_in_a_long_payload_is_passed_quickly_and_reading_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        write(&path, &[vec![1], vec![0; 4 << 20], vec![2]]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // Into the head of the long record: its length cannot be trusted.
+        bytes[HEADER as usize + HEAD + 2] ^= 0x10;
+        bytes.extend_from_slice(&[7; 5]);
+        std::fs::write(&path, &bytes).unwrap();
+        let found = FramedLog::read(&path, b"tst").unwrap();
+        assert_eq!(found.records, [vec![1], vec![2]]);
+        assert_eq!((found.damaged.len(), found.torn_bytes), (1, 5));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn records_can_be_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (mut log, _) = FramedLog::open(&path, b"tst").unwrap();
+        log.append(b"keep").unwrap();
+        let length = log.length();
+        log.append(b"not this").unwrap();
+        log.rewind(length).unwrap();
+        log.append(b"but this").unwrap();
+        drop(log);
+        let found = FramedLog::read(&path, b"tst").unwrap();
+        assert_eq!(found.records, [b"keep".to_vec(), b"but this".to_vec()]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! name, and the power tree above them. Made from a configuration file by
 //! [`config`](self::config), which also checks it.
 
+pub mod check;
+pub mod config;
 pub mod power;
 
 use crate::ids::{DeviceId, NodeId, SiteId};

@@ -1,0 +1,82 @@
+//! Actuators: what sets a power limit on a device.
+
+pub mod nvml;
+
+pub use nvml::NvmlActuator;
+
+use heliostat_models::lease::CappableDevice;
+use heliostat_models::{DeviceId, Watts};
+
+/// Sets power limits. It may block: the agent calls it on a thread of its own.
+pub trait CapActuator: Send {
+    /// The devices that can be capped, with the limits in force now. `found`
+    /// equals `current` here; the agent fills in what it found at start.
+    fn devices(&mut self) -> Vec<CappableDevice>;
+    /// Sets a limit and reads it back. The device's UUID and settable range are
+    /// verified right before the write; nothing is written when they differ.
+    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError>;
+    /// The limit in force now.
+    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError>;
+}
+
+/// Why a limit was not set or read.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CapError {
+    /// This agent does not know the device.
+    #[error("{0} is no device of this agent")]
+    UnknownDevice(DeviceId),
+    /// Another device sits where the one meant was.
+    #[error(
+        "{device} bears UUID {found}, the cap was decided for {expected}; it was not set, restart the agent if the device was exchanged"
+    )]
+    WrongDevice {
+        /// Which.
+        device: DeviceId,
+        /// The UUID that the cap was meant for.
+        expected: String,
+        /// The UUID of the device at hand.
+        found: String,
+    },
+    /// Outside what the device accepts.
+    #[error("{cap} is outside the {min} to {max} that {device} accepts; it was not set")]
+    OutOfRange {
+        /// Which.
+        device: DeviceId,
+        /// Asked for.
+        cap: Watts,
+        /// Lowest settable.
+        min: Watts,
+        /// Highest settable.
+        max: Watts,
+    },
+    /// The operating system or the driver forbids it.
+    #[error(
+        "the driver does not let this user set the limit of {device}; run the agent as root or with CAP_SYS_ADMIN"
+    )]
+    NoPermission {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The device fell off the bus.
+    #[error("{device} is lost: it no longer answers its driver; the node needs a restart")]
+    Lost {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The device has no settable limit.
+    #[error("{device} has no power limit that can be set")]
+    NotSupported {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The driver said something else.
+    #[error("{action} of {device}: {message}")]
+    Driver {
+        /// Which.
+        device: DeviceId,
+        /// What was tried.
+        action: &'static str,
+        /// What the driver said.
+        message: String,
+    },
+}

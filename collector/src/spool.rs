@@ -1,0 +1,491 @@
+//! The agent's spool: every batch is on this disk before it is sent, and stays
+//! until it is acknowledged.
+//!
+//! ```text
+//! DIR/lock                    held by the one process that may write
+//! DIR/sequence                sequences below this number may have been used
+//! DIR/acknowledged            a hint: everything up to here need not be sent again
+//! DIR/spool-FIRST.log         framed log; FIRST is the sequence of its first record
+//! record = sequence(u64 LE) samples(u32 LE) batch
+//! ```
+//!
+//! Sequences are reserved in blocks, so that none is used twice even when a
+//! crash takes the end of the spool with it. After a crash a stretch of
+//! sequences may therefore be skipped.
+
+use heliostat_store::framed_log::{FramedLog, sync_directory};
+use std::collections::VecDeque;
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const KIND: &[u8; 3] = b"spl";
+/// Sequences reserved at once; one small write to disk each time.
+const BLOCK: u64 = 4096;
+/// Bytes of a record before the batch.
+const PREFIX: usize = 12;
+/// Bytes that [`FramedLog`] puts before each payload.
+const FRAME: u64 = 8;
+/// Most bytes in one segment, where the limit allows.
+const SEGMENT: u64 = 4 << 20;
+
+/// Batches on disk, oldest first.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    _lock: File,
+    segments: VecDeque<Segment>,
+    active: FramedLog,
+    next: u64,
+    reserved: u64,
+    acknowledged: u64,
+    limit: u64,
+    segment_limit: u64,
+    found: Found,
+}
+
+#[derive(Debug)]
+struct Segment {
+    path: PathBuf,
+    bytes: u64,
+    /// Unacknowledged records, oldest first.
+    records: VecDeque<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    sequence: u64,
+    samples: u32,
+    offset: u64,
+    length: u32,
+}
+
+/// What opening a spool found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Batches that wait to be sent.
+    pub batches: u64,
+    /// Readings in them.
+    pub samples: u64,
+    /// Bytes of a torn tail that were cut off.
+    pub torn_bytes: u64,
+    /// Damaged records that were skipped.
+    pub damaged: u64,
+}
+
+/// Why the spool could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Another agent uses the directory.
+    #[error(
+        "the spool directory {path} is in use by another agent; stop it, or give this one another directory with --spool"
+    )]
+    InUse {
+        /// The directory.
+        path: String,
+    },
+    /// The spool holds as much as it may.
+    #[error(
+        "the spool {path} is full ({bytes} of {limit} bytes): the oldest samples are kept, new ones are dropped until ingest acknowledges some"
+    )]
+    Full {
+        /// The directory.
+        path: String,
+        /// Bytes in it.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// Reading or writing failed.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The batch could not be made.
+    #[error("a batch cannot be encoded: {0}")]
+    Encode(String),
+}
+
+impl SpoolError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Counts of what became acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Batches.
+    pub batches: u64,
+    /// Readings in them.
+    pub samples: u64,
+}
+
+impl Spool {
+    /// Opens the spool in `directory`, which is made if it is not there.
+    /// `limit` bounds its size in bytes.
+    pub fn open(directory: &Path, limit: u64) -> Result<Self, SpoolError> {
+        std::fs::create_dir_all(directory).map_err(SpoolError::io("creating", directory))?;
+        let lock = lock(directory)?;
+        let acknowledged = read_number(&directory.join("acknowledged")).unwrap_or(0);
+        let reserved = read_number(&directory.join("sequence"));
+        let mut found = Found::default();
+        let mut segments = VecDeque::new();
+        let mut next = 1;
+        for (first, path) in segment_files(directory)? {
+            let (segment, last) = open_segment(&path, acknowledged, &mut found)?;
+            next = next.max(first).max(last + 1);
+            segments.push_back(segment);
+        }
+        // Written but lost to a crash, perhaps: sequences up to the end of the
+        // reserved block may have been seen by ingest.
+        next = next.max(reserved.unwrap_or(0)).max(acknowledged + 1);
+        found.batches = segments.iter().map(|s| s.records.len() as u64).sum();
+        found.samples = segments.iter().flat_map(|s| &s.records).map(|r| u64::from(r.samples)).sum();
+        // Old segments are only read; writing begins in a fresh one.
+        let active = begin_segment(directory, next)?;
+        segments.push_back(Segment {
+            path: active.path().to_owned(),
+            bytes: active.length(),
+            records: VecDeque::new(),
+        });
+        let mut spool = Self {
+            directory: directory.to_owned(),
+            _lock: lock,
+            segments,
+            active,
+            next,
+            reserved: next,
+            acknowledged,
+            limit,
+            segment_limit: SEGMENT.min(limit / 8).max(1),
+            found,
+        };
+        spool.remove_done()?;
+        Ok(spool)
+    }
+
+    /// What opening found.
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// Appends a batch of `samples` readings; `encode` makes it, given its
+    /// sequence, which is returned. It survives the end of this process at
+    /// once, and that of the machine after [`Spool::sync_path`] is synced.
+    pub fn append(
+        &mut self,
+        samples: u32,
+        encode: impl FnOnce(u64) -> Result<Vec<u8>, String>,
+    ) -> Result<u64, SpoolError> {
+        let sequence = self.next;
+        if sequence >= self.reserved {
+            self.reserve(sequence + BLOCK)?;
+        }
+        let batch = encode(sequence).map_err(SpoolError::Encode)?;
+        let size = FRAME + (PREFIX + batch.len()) as u64;
+        let bytes = self.bytes();
+        if bytes + size > self.limit {
+            return Err(SpoolError::Full {
+                path: self.directory.display().to_string(),
+                bytes,
+                limit: self.limit,
+            });
+        }
+        let is_empty = self.segments.back().is_none_or(|s| s.records.is_empty());
+        if self.active.length() + size > self.segment_limit && !is_empty {
+            self.rotate()?;
+        }
+        let mut payload = Vec::with_capacity(PREFIX + batch.len());
+        payload.extend_from_slice(&sequence.to_le_bytes());
+        payload.extend_from_slice(&samples.to_le_bytes());
+        payload.extend_from_slice(&batch);
+        let offset = self.active.length() + FRAME;
+        let path = self.active.path().to_owned();
+        self.active
+            .append(&payload)
+            .map_err(SpoolError::io("writing", &path))?;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.bytes = self.active.length();
+            segment.records.push_back(Place {
+                sequence,
+                samples,
+                offset: offset + PREFIX as u64,
+                length: batch.len() as u32,
+            });
+        }
+        self.next = sequence + 1;
+        Ok(sequence)
+    }
+
+    /// Reads unacknowledged batches after `after`, oldest first: at most
+    /// `count`, and no more bytes than `bytes` unless the first alone is larger.
+    pub fn read_after(
+        &self,
+        after: u64,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, SpoolError> {
+        let mut batches = Vec::new();
+        let mut total = 0;
+        for segment in &self.segments {
+            let from = segment.records.partition_point(|r| r.sequence <= after);
+            if from == segment.records.len() {
+                continue;
+            }
+            let failed = || SpoolError::io("reading", &segment.path);
+            let file = File::open(&segment.path).map_err(failed())?;
+            for place in segment.records.range(from..) {
+                total += place.length as usize;
+                if batches.len() == count || (total > bytes && !batches.is_empty()) {
+                    return Ok(batches);
+                }
+                let mut batch = vec![0; place.length as usize];
+                file.read_exact_at(&mut batch, place.offset)
+                    .map_err(failed())?;
+                batches.push((place.sequence, batch));
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Forgets everything up to and including `sequence`.
+    pub fn acknowledge(&mut self, sequence: u64) -> Result<Acknowledged, SpoolError> {
+        let mut done = Acknowledged::default();
+        for segment in &mut self.segments {
+            while let Some(place) = segment.records.front()
+                && place.sequence <= sequence
+            {
+                done.batches += 1;
+                done.samples += u64::from(place.samples);
+                segment.records.pop_front();
+            }
+        }
+        self.acknowledged = self.acknowledged.max(sequence.min(self.next - 1));
+        self.remove_done()?;
+        Ok(done)
+    }
+
+    /// The oldest batch that is not acknowledged.
+    pub fn oldest(&self) -> Option<u64> {
+        let mut segments = self.segments.iter();
+        segments.find_map(|s| s.records.front().map(|r| r.sequence))
+    }
+
+    /// The sequence that the next batch will bear.
+    pub fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// Batches that wait for their acknowledgement.
+    pub fn waiting(&self) -> u64 {
+        self.segments.iter().map(|s| s.records.len() as u64).sum()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.bytes).sum()
+    }
+
+    /// The file that holds what was appended last. Syncing it, which may take
+    /// long, is left to the caller, who can do it on another thread.
+    pub fn sync_path(&self) -> &Path {
+        self.active.path()
+    }
+
+    /// Notes how far all is acknowledged, so that the next start does not send
+    /// it again. Not synced: an older note only costs duplicates.
+    pub fn note_acknowledged(&self) -> Result<(), SpoolError> {
+        let path = self.directory.join("acknowledged");
+        std::fs::write(&path, numbered(self.acknowledged)).map_err(SpoolError::io("writing", &path))
+    }
+
+    /// Syncs everything and gives unused sequences back. The spool may go on
+    /// being used after it.
+    pub fn close(&mut self) -> Result<(), SpoolError> {
+        let path = self.active.path().to_owned();
+        self.active.sync().map_err(SpoolError::io("syncing", &path))?;
+        self.note_acknowledged()?;
+        self.reserve(self.next)
+    }
+
+    fn reserve(&mut self, upto: u64) -> Result<(), SpoolError> {
+        let path = self.directory.join("sequence");
+        write_durably(&path, &numbered(upto)).map_err(SpoolError::io("writing", &path))?;
+        self.reserved = upto;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), SpoolError> {
+        let path = self.active.path().to_owned();
+        self.active.sync().map_err(SpoolError::io("syncing", &path))?;
+        self.active = begin_segment(&self.directory, self.next)?;
+        self.segments.push_back(Segment {
+            path: self.active.path().to_owned(),
+            bytes: self.active.length(),
+            records: VecDeque::new(),
+        });
+        Ok(())
+    }
+
+    /// Removes segments whose records are all acknowledged, but the one being written.
+    fn remove_done(&mut self) -> Result<(), SpoolError> {
+        while self.segments.len() > 1
+            && let Some(first) = self.segments.front()
+            && first.records.is_empty()
+        {
+            match std::fs::remove_file(&first.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SpoolError::io("removing", &first.path)(error));
+                }
+                _ => self.segments.pop_front(),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, SpoolError> {
+    let path = directory.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(SpoolError::io("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse {
+            path: directory.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(SpoolError::io("locking", &path)(error)),
+    }
+}
+
+/// The segments in a directory, oldest first.
+fn segment_files(directory: &Path) -> Result<Vec<(u64, PathBuf)>, SpoolError> {
+    let failed = || SpoolError::io("listing", directory);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let name = entry.file_name();
+        let first = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("spool-")?.strip_suffix(".log"))
+            .and_then(|n| n.parse().ok());
+        if let Some(first) = first {
+            found.push((first, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn begin_segment(directory: &Path, first: u64) -> Result<FramedLog, SpoolError> {
+    let path = directory.join(format!("spool-{first:020}.log"));
+    // A file of this name can only hold records that are lost or acknowledged
+    // already: it was opened by an earlier run that never wrote a whole one.
+    let (log, _) = FramedLog::open(&path, KIND).map_err(SpoolError::io("opening", &path))?;
+    Ok(log)
+}
+
+/// Reads a segment of an earlier run; also its last sequence, 0 when empty.
+fn open_segment(
+    path: &Path,
+    acknowledged: u64,
+    found: &mut Found,
+) -> Result<(Segment, u64), SpoolError> {
+    let (log, mut recovered) =
+        FramedLog::open(path, KIND).map_err(SpoolError::io("opening", path))?;
+    found.torn_bytes += recovered.torn_bytes;
+    found.damaged += recovered.damaged.len() as u64;
+    let mut bytes = log.length();
+    if !recovered.damaged.is_empty() {
+        // Written anew without the damage, so that places follow from lengths.
+        let fresh = path.with_extension("tmp");
+        let rewrite = || -> io::Result<u64> {
+            let _ = std::fs::remove_file(&fresh);
+            let (mut log, _) = FramedLog::open(&fresh, KIND)?;
+            log.append_all(recovered.records.iter().map(Vec::as_slice))?;
+            log.sync()?;
+            std::fs::rename(&fresh, path)?;
+            Ok(log.length())
+        };
+        bytes = rewrite().map_err(SpoolError::io("repairing", path))?;
+    }
+    let content: u64 = (recovered.records.iter()).map(|r| FRAME + r.len() as u64).sum();
+    let mut offset = bytes - content;
+    let mut records = VecDeque::new();
+    let mut last = 0;
+    for payload in recovered.records.drain(..) {
+        let at = offset + FRAME + PREFIX as u64;
+        offset += FRAME + payload.len() as u64;
+        let (Some(sequence), Some(samples)) = (
+            payload.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)),
+            payload.get(8..PREFIX).and_then(|b| b.try_into().ok()),
+        ) else {
+            found.damaged += 1;
+            continue;
+        };
+        last = last.max(sequence);
+        if sequence > acknowledged {
+            records.push_back(Place {
+                sequence,
+                samples: u32::from_le_bytes(samples),
+                offset: at,
+                length: (payload.len() - PREFIX) as u32,
+            });
+        }
+    }
+    let segment = Segment {
+        path: path.to_owned(),
+        bytes,
+        records,
+    };
+    Ok((segment, last))
+}
+
+/// A number and its checksum, so that a torn write is noticed.
+fn numbered(number: u64) -> String {
+    let text = number.to_string();
+    // FNV-1a is enough to tell a torn decimal number from a whole one.
+    format!("{text} {:016x}\n", fnv(text.as_bytes()))
+}
+
+fn read_number(path: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (number, sum) = text.trim_end().split_once(' ')?;
+    let sound = u64::from_str_radix(sum, 16).ok()? == fnv(number.as_bytes());
+    sound.then(|| number.parse().ok())?
+}
+
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Replaces a file so that after a crash either the old or the new content is there.
+pub(crate) fn write_durably(path: &Path, content: &str) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,425 @@
+//! What a site's file may say, read section by section. A field is `None`
+//! where it is absent or faulty; the fault is noted by then.
+
+use super::pattern::Pattern;
+use super::reader::{At, Field, Slot, Table};
+use crate::job::JobClass;
+use crate::site::MeterRole;
+use crate::site::power::PowerNodeKind;
+use std::ops::RangeInclusive;
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub(crate) struct SiteFile {
+    pub site: Option<SiteSection>,
+    pub grid: Option<GridSection>,
+    pub power: Vec<PowerSection>,
+    pub halls: Vec<HallSection>,
+    pub partitions: Vec<PartitionSection>,
+    pub meters: Vec<MeterSection>,
+    pub cooling: Option<CoolingSection>,
+    pub contracts: Vec<ContractSection>,
+    pub classes: Vec<ClassSection>,
+    pub control: Option<ControlSection>,
+}
+
+/// `[site]`
+#[derive(Debug)]
+pub(crate) struct SiteSection {
+    pub id: Field<String>,
+    pub name: Field<String>,
+    pub country: Field<String>,
+    pub place: Field<String>,
+    pub latitude: Field<f64>,
+    pub longitude: Field<f64>,
+    pub languages: Field<Vec<At<String>>>,
+    /// Power measured while a benchmark loaded the whole machine.
+    pub benchmark_power: Field<f64>,
+}
+
+/// `[grid]`
+#[derive(Debug)]
+pub(crate) struct GridSection {
+    pub zone: Field<String>,
+    pub eic: Field<String>,
+}
+
+/// `[[power]]`, a node above the racks.
+#[derive(Debug)]
+pub(crate) struct PowerSection {
+    pub at: usize,
+    pub path: String,
+    pub id: Field<String>,
+    pub kind: Field<PowerNodeKind>,
+    pub feeds: Field<Vec<At<String>>>,
+    pub rating: Field<f64>,
+    pub limit: Field<f64>,
+    /// Stated: larger than what feeds it, on purpose.
+    pub oversized: bool,
+}
+
+/// `[[hall]]`
+#[derive(Debug)]
+pub(crate) struct HallSection {
+    pub id: Field<String>,
+    pub name: Field<String>,
+}
+
+/// Whether hardware is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionStatus {
+    /// Installed and in use.
+    Running,
+    /// Ordered or announced.
+    Contracted,
+}
+
+/// `[[partition]]`, many racks of one kind.
+#[derive(Debug)]
+pub(crate) struct PartitionSection {
+    pub at: usize,
+    pub path: String,
+    pub id: Field<String>,
+    pub name: Field<String>,
+    pub status: Field<PartitionStatus>,
+    /// Of a contracted partition: what is known, in words.
+    pub announced: Field<String>,
+    pub hall: Field<String>,
+    pub accelerator: Field<String>,
+    pub racks: Field<u32>,
+    pub nodes_per_rack: Field<u32>,
+    /// Number of nodes where the racks are not all full.
+    pub nodes: Field<u32>,
+    pub devices_per_node: Field<u32>,
+    pub fed_by: Field<Vec<Vec<At<String>>>>,
+    pub rack_rating: Field<f64>,
+    pub rack_limit: Field<f64>,
+    pub node_rating: Field<f64>,
+    pub node_limit: Field<f64>,
+    pub node_overhead: Field<f64>,
+    pub racks_per_row: Field<u32>,
+    pub first_rack: Field<u32>,
+    pub first_node: Field<u32>,
+    pub row_id: Field<Pattern>,
+    pub rack_id: Field<Pattern>,
+    pub node_id: Field<Pattern>,
+    pub min_cap: Field<f64>,
+    pub max_cap: Field<f64>,
+    pub safe_cap: Field<f64>,
+    pub oversized: bool,
+}
+
+/// `[[meter]]`
+#[derive(Debug)]
+pub(crate) struct MeterSection {
+    pub id: Field<String>,
+    pub role: Field<MeterRole>,
+    pub place: Field<String>,
+    pub pue_category: Field<u32>,
+}
+
+/// `[cooling]`
+#[derive(Debug)]
+pub(crate) struct CoolingSection {
+    pub id: Field<String>,
+    pub kind: Field<&'static str>,
+    pub supply: Field<f64>,
+    pub design_pue: Field<f64>,
+    pub free_cooling_below: Field<f64>,
+    pub fed_by: Field<String>,
+}
+
+/// `[[contract]]`
+#[derive(Debug)]
+pub(crate) struct ContractSection {
+    pub id: Field<String>,
+    pub kind: Field<&'static str>,
+    pub renewable_share: Field<f64>,
+}
+
+/// `[class.NAME]`
+#[derive(Debug)]
+pub(crate) struct ClassSection {
+    pub class: JobClass,
+    pub weight: Field<f64>,
+    pub floor_speed: Field<f64>,
+    pub interruptible: Field<bool>,
+    pub pause_minutes: Field<f64>,
+}
+
+/// `[control]`; durations in seconds.
+#[derive(Debug)]
+pub(crate) struct ControlSection {
+    pub armed: Field<bool>,
+    pub allocate_every: Field<f64>,
+    pub lease: Field<f64>,
+    pub plan_every: Field<f64>,
+    pub sample_every: Field<f64>,
+    pub margin: Field<f64>,
+    pub carbon_weight: Field<f64>,
+}
+
+const POWER_KINDS: [(&str, PowerNodeKind); 6] = [
+    ("utility_feed", PowerNodeKind::UtilityFeed),
+    ("transformer", PowerNodeKind::Transformer),
+    ("ups", PowerNodeKind::Ups),
+    ("busway", PowerNodeKind::Busway),
+    ("pdu", PowerNodeKind::Pdu),
+    ("breaker", PowerNodeKind::Breaker),
+];
+
+const METER_ROLES: [(&str, MeterRole); 7] = [
+    ("data_centre", MeterRole::DataCentre),
+    ("it", MeterRole::It),
+    ("cooling", MeterRole::Cooling),
+    ("on_site_renewable", MeterRole::OnSiteRenewable),
+    ("back_up", MeterRole::BackUp),
+    ("reused_heat", MeterRole::ReusedHeat),
+    ("other", MeterRole::Other),
+];
+
+const COOLING_KINDS: [(&str, &str); 3] = [
+    ("direct-liquid", "direct-liquid"),
+    ("rear-door", "rear-door"),
+    ("air", "air"),
+];
+
+const CONTRACT_KINDS: [(&str, &str); 4] = [
+    ("ppa", "ppa"),
+    ("guarantee-of-origin", "guarantee-of-origin"),
+    ("on-site", "on-site"),
+    ("supplier", "supplier"),
+];
+
+/// From a tenth of a second to a day.
+const SECONDS: RangeInclusive<f64> = 0.1..=86_400.0;
+
+impl SiteFile {
+    /// Reads all sections; faults go to the table's sink.
+    pub(crate) fn read(mut root: Table<'_>) -> Self {
+        let file = Self {
+            site: root.require("site").table().map(SiteSection::read),
+            grid: root.require("grid").table().map(GridSection::read),
+            power: each(root.tables("power"), PowerSection::read),
+            halls: each(root.tables("hall"), HallSection::read),
+            partitions: each(root.tables("partition"), PartitionSection::read),
+            meters: each(root.tables("meter"), MeterSection::read),
+            cooling: root.require("cooling").table().map(CoolingSection::read),
+            contracts: each(root.tables("contract"), ContractSection::read),
+            classes: (root.require("class").table()).map_or_else(Vec::new, read_classes),
+            control: root.require("control").table().map(ControlSection::read),
+        };
+        root.finish();
+        file
+    }
+}
+
+fn each<T>(tables: Vec<Table<'_>>, read: impl Fn(Table<'_>) -> T) -> Vec<T> {
+    tables.into_iter().map(read).collect()
+}
+
+impl SiteSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            id: t.require("id").name(),
+            name: t.require("name").text(),
+            country: t.require("country").text(),
+            place: t.require("place").text(),
+            latitude: t.require("latitude").number(-90.0..=90.0),
+            longitude: t.require("longitude").number(-180.0..=180.0),
+            languages: t.require("languages").texts(),
+            benchmark_power: t.optional("benchmark_power_watts").watts(),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl GridSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            zone: t.require("zone").text(),
+            eic: t.optional("eic").text(),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl PowerSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            at: t.at(),
+            id: t.require("id").name(),
+            kind: t.require("kind").word(&POWER_KINDS),
+            feeds: t.require("feeds").texts(),
+            rating: t.require("rating_watts").watts(),
+            limit: t.require("limit_watts").watts(),
+            oversized: flag_or_false(t.optional("oversized")),
+            path: t.path_of("id"),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl HallSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            id: t.require("id").name(),
+            name: t.require("name").text(),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl PartitionSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let status = t.require("status").word(&[
+            ("running", PartitionStatus::Running),
+            ("contracted", PartitionStatus::Contracted),
+        ]);
+        // Much is open while hardware is only ordered: what is not known is left out.
+        let contracted =
+            (status.as_ref()).is_some_and(|status| status.value == PartitionStatus::Contracted);
+        let mut known = |key: &'static str| -> Slot<'_> {
+            if contracted {
+                t.optional(key)
+            } else {
+                t.require(key)
+            }
+        };
+        let hall = known("hall").text();
+        let racks = known("racks").count(1..=100_000);
+        let nodes_per_rack = known("nodes_per_rack").count(1..=1_000);
+        let devices_per_node = known("devices_per_node").count(0..=64);
+        let fed_by = known("fed_by").groups_of_texts();
+        let rack_rating = known("rack_rating_watts").watts();
+        let rack_limit = known("rack_limit_watts").watts();
+        let node_overhead = known("node_overhead_watts").number(0.0..=1e6);
+        let rack_id = pattern(known("rack_id"), &["rack", "row"], &["rack"]);
+        let node_id = pattern(
+            known("node_id"),
+            &["rack_id", "rack", "node", "index"],
+            &["node", "index"],
+        );
+        let read = Self {
+            at: t.at(),
+            status,
+            hall,
+            racks,
+            nodes_per_rack,
+            devices_per_node,
+            fed_by,
+            rack_rating,
+            rack_limit,
+            node_overhead,
+            rack_id,
+            node_id,
+            id: t.require("id").name(),
+            name: t.require("name").text(),
+            announced: t.optional("announced").text(),
+            // Whether it may be absent depends on the number of devices; the check says so.
+            accelerator: t.optional("accelerator").text(),
+            nodes: t.optional("nodes").count(1..=1_000_000),
+            node_rating: t.optional("node_rating_watts").watts(),
+            node_limit: t.optional("node_limit_watts").watts(),
+            racks_per_row: t.optional("racks_per_row").count(1..=10_000),
+            first_rack: t.optional("first_rack").count(0..=1_000_000),
+            first_node: t.optional("first_node").count(0..=1_000_000),
+            row_id: pattern(t.optional("row_id"), &["row"], &["row"]),
+            min_cap: t.optional("min_cap_watts").watts(),
+            max_cap: t.optional("max_cap_watts").watts(),
+            safe_cap: t.optional("safe_cap_watts").watts(),
+            oversized: flag_or_false(t.optional("oversized")),
+            path: t.path_of("id"),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl MeterSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            id: t.require("id").name(),
+            role: t.require("role").word(&METER_ROLES),
+            place: t.optional("at").text(),
+            pue_category: t.optional("pue_category").count(1..=3),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl CoolingSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            id: t.require("id").name(),
+            kind: t.require("kind").word(&COOLING_KINDS),
+            supply: t.require("supply_celsius").number(0.0..=60.0),
+            design_pue: t.require("design_pue").number(0.0..=5.0),
+            free_cooling_below: t.require("free_cooling_below_celsius").number(-40.0..=60.0),
+            fed_by: t.optional("fed_by").text(),
+        };
+        t.finish();
+        read
+    }
+}
+
+impl ContractSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            id: t.require("id").name(),
+            kind: t.require("kind").word(&CONTRACT_KINDS),
+            renewable_share: t.require("renewable_share").share(),
+        };
+        t.finish();
+        read
+    }
+}
+
+fn read_classes(mut t: Table<'_>) -> Vec<ClassSection> {
+    let keys = ["training", "fine-tuning", "inference", "experiment"];
+    let mut classes = Vec::new();
+    for (key, class) in keys.into_iter().zip(JobClass::ALL) {
+        if let Some(mut t) = t.require(key).table() {
+            classes.push(ClassSection {
+                class,
+                weight: t.require("weight").number(0.001..=1_000.0),
+                floor_speed: t.require("floor_speed").share(),
+                interruptible: t.require("interruptible").flag(),
+                pause_minutes: t.require("pause_minutes").number(0.0..=1_440.0),
+            });
+            t.finish();
+        }
+    }
+    t.finish();
+    classes
+}
+
+impl ControlSection {
+    fn read(mut t: Table<'_>) -> Self {
+        let read = Self {
+            armed: t.optional("armed").flag(),
+            allocate_every: t.require("allocate_every_seconds").number(SECONDS),
+            lease: t.require("lease_seconds").number(SECONDS),
+            plan_every: t.require("plan_every_seconds").number(SECONDS),
+            sample_every: t.require("sample_every_seconds").number(SECONDS),
+            margin: t.require("margin_ratio").number(0.0..=0.5),
+            carbon_weight: t.require("carbon_weight").share(),
+        };
+        t.finish();
+        read
+    }
+}
+
+fn flag_or_false(slot: Slot<'_>) -> bool {
+    slot.flag().is_some_and(|flag| flag.value)
+}
+
+fn pattern(slot: Slot<'_>, allowed: &[&'static str], one_of: &[&str]) -> Field<Pattern> {
+    slot.parsed(|text| Pattern::parse(text, allowed, one_of))
+}

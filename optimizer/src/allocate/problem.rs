@@ -1,0 +1,290 @@
+//! The allocator's input and output as plain data.
+
+use heliostat_models::decision::JobCap;
+use heliostat_models::{Certificate, DeviceId, JobClass, JobId, SpeedCurve, Watts};
+use serde::{Deserialize, Serialize};
+
+/// A power node as the allocator sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitNode {
+    /// Its name.
+    pub id: String,
+    /// What feeds it, by place in [`Problem::nodes`]; parents stand before their children.
+    pub parents: Vec<usize>,
+    /// What may be drawn at it.
+    pub limit: Watts,
+    /// What is drawn at or below it that no cap controls.
+    pub uncontrolled: Watts,
+}
+
+/// A device that has, or could have, a cap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// Its name.
+    pub id: DeviceId,
+    /// Lowest cap that can be set.
+    pub min: Watts,
+    /// Highest cap that can be set.
+    pub max: Watts,
+    /// The power node directly above it, by place in [`Problem::nodes`].
+    pub node: usize,
+    /// Set when the device cannot be commanded now: the largest cap that it may have.
+    pub fixed: Option<Watts>,
+}
+
+/// A job's gang.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// The job.
+    pub job: JobId,
+    /// Its class; says in which order floors give way.
+    pub class: JobClass,
+    /// Worth of a device hour of it at full speed.
+    pub weight: f64,
+    /// Lowest relative speed that is acceptable, 0 to 1.
+    pub floor_speed: f64,
+    /// Relative speed against the cap of each device.
+    pub curve: SpeedCurve,
+    /// Its devices, by place in [`Problem::devices`].
+    pub devices: Vec<usize>,
+}
+
+/// Everything an allocation depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The power nodes, parents first.
+    pub nodes: Vec<LimitNode>,
+    /// The devices. One that is in no group gets its lowest cap.
+    pub devices: Vec<DeviceSpec>,
+    /// The jobs that run.
+    pub groups: Vec<Group>,
+    /// The price of energy λ: weighted device hours at full speed that a watt
+    /// hour must at least buy.
+    pub price_of_energy: f64,
+    /// Caps are rounded down to a multiple of this; zero leaves them exact.
+    pub step: Watts,
+}
+
+/// Which solver found the allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Marginal segments in descending worth; exact here.
+    Sweep,
+    /// Linear program with limits and cuts added lazily.
+    LinearProgram,
+}
+
+/// What one gang got.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupCap {
+    /// The cap on each of its devices.
+    pub cap: Watts,
+    /// Expected relative speed.
+    pub speed: f64,
+    /// Weighted device hours per watt hour that the last watt bought.
+    pub marginal: f64,
+    /// The saturated power node with the largest price above it, by place.
+    pub binding: Option<usize>,
+}
+
+/// Caps at one instant and their proof.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// One cap a device, in the order of [`Problem::devices`].
+    pub caps: Vec<Watts>,
+    /// One entry a group, in the order of [`Problem::groups`].
+    pub groups: Vec<GroupCap>,
+    /// The same told to people, and the devices that no job holds.
+    pub jobs: Vec<JobCap>,
+    /// What one more watt at each power node would be worth, net of λ.
+    pub node_prices: Vec<f64>,
+    /// Sum of the caps below each power node.
+    pub capped: Vec<Watts>,
+    /// The proof.
+    pub certificate: Certificate,
+    /// Who found it.
+    pub method: Method,
+}
+
+/// What had to give way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shed {
+    /// The safest allocation that was found. Its certificate speaks of the
+    /// problem with the floors below dropped.
+    pub allocation: Allocation,
+    /// Jobs whose floor was dropped.
+    pub dropped: Vec<JobId>,
+    /// Power nodes that even the lowest caps exceed, and by how much.
+    pub beyond: Vec<(String, Watts)>,
+}
+
+/// How an allocation ended. Infeasibility is an outcome, no error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All floors and all limits are kept.
+    Allocated(Allocation),
+    /// The floors do not fit below the limits.
+    Infeasible {
+        /// A smallest set of limits that the floors break: the deepest ones.
+        conflict: Vec<String>,
+        /// What to do instead.
+        shed: Shed,
+    },
+}
+
+impl Outcome {
+    /// The caps to set, shed or not.
+    pub fn allocation(&self) -> &Allocation {
+        match self {
+            Self::Allocated(allocation) => allocation,
+            Self::Infeasible { shed, .. } => &shed.allocation,
+        }
+    }
+}
+
+/// What makes a problem meaningless.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ProblemError {
+    /// A number that must be finite is not.
+    #[error("`{what}` of `{of}` is {value}; it must be a finite number, not below zero")]
+    Number {
+        /// Which field.
+        what: &'static str,
+        /// Of what.
+        of: String,
+        /// What it is.
+        value: f64,
+    },
+    /// An index points nowhere, or a parent does not stand before its child.
+    #[error("`{of}` refers to {what} number {index}, which is not there (parents stand before their children)")]
+    Reference {
+        /// Device or power node.
+        what: &'static str,
+        /// Who refers.
+        of: String,
+        /// The index.
+        index: usize,
+    },
+    /// A device's lowest cap is above its highest.
+    #[error("device `{device}`: its lowest cap {min} is above its highest {max}")]
+    Range {
+        /// Which.
+        device: DeviceId,
+        /// Lowest.
+        min: Watts,
+        /// Highest.
+        max: Watts,
+    },
+    /// Two jobs hold one device, or one job holds it twice.
+    #[error("device `{device}` is held by job `{first}` and by job `{second}`; a device belongs to one gang")]
+    HeldTwice {
+        /// Which.
+        device: DeviceId,
+        /// One job.
+        first: JobId,
+        /// The other.
+        second: JobId,
+    },
+    /// A gang's devices have no cap in common.
+    #[error("the devices of job `{job}` share no cap: one needs at least {low}, another bears at most {high}")]
+    NoCommonCap {
+        /// Which.
+        job: JobId,
+        /// The highest of the lowest caps.
+        low: Watts,
+        /// The lowest of the highest caps.
+        high: Watts,
+    },
+}
+
+impl Problem {
+    /// Whether the problem means something.
+    ///
+    /// # Errors
+    /// The first contradiction, by nodes, devices, groups.
+    pub fn validate(&self) -> Result<(), ProblemError> {
+        let number = |what, of: &str, value: f64| {
+            if value.is_finite() && value >= 0.0 {
+                Ok(())
+            } else {
+                let of = of.to_owned();
+                Err(ProblemError::Number { what, of, value })
+            }
+        };
+        number("price_of_energy", "problem", self.price_of_energy)?;
+        number("step", "problem", self.step.0)?;
+        for (place, node) in self.nodes.iter().enumerate() {
+            number("limit", &node.id, node.limit.0)?;
+            number("uncontrolled", &node.id, node.uncontrolled.0)?;
+            if let Some(parent) = node.parents.iter().find(|p| **p >= place) {
+                return Err(ProblemError::Reference {
+                    what: "power node",
+                    of: node.id.clone(),
+                    index: *parent,
+                });
+            }
+        }
+        for device in &self.devices {
+            number("min", device.id.as_str(), device.min.0)?;
+            number("max", device.id.as_str(), device.max.0)?;
+            number("fixed", device.id.as_str(), device.fixed.map_or(0.0, |f| f.0))?;
+            if device.min > device.max {
+                return Err(ProblemError::Range {
+                    device: device.id.clone(),
+                    min: device.min,
+                    max: device.max,
+                });
+            }
+            if device.node >= self.nodes.len() {
+                return Err(ProblemError::Reference {
+                    what: "power node",
+                    of: device.id.to_string(),
+                    index: device.node,
+                });
+            }
+        }
+        self.validate_groups(number)
+    }
+
+    fn validate_groups(
+        &self,
+        number: impl Fn(&'static str, &str, f64) -> Result<(), ProblemError>,
+    ) -> Result<(), ProblemError> {
+        let mut holder: Vec<Option<&Group>> = vec![None; self.devices.len()];
+        for group in &self.groups {
+            number("weight", group.job.as_str(), group.weight)?;
+            number("floor_speed", group.job.as_str(), group.floor_speed)?;
+            let (mut low, mut high) = (0.0f64, f64::INFINITY);
+            for index in &group.devices {
+                let Some(device) = self.devices.get(*index) else {
+                    return Err(ProblemError::Reference {
+                        what: "device",
+                        of: group.job.to_string(),
+                        index: *index,
+                    });
+                };
+                if let Some(first) = holder[*index].replace(group) {
+                    return Err(ProblemError::HeldTwice {
+                        device: device.id.clone(),
+                        first: first.job.clone(),
+                        second: group.job.clone(),
+                    });
+                }
+                if device.fixed.is_none() {
+                    low = low.max(device.min.0);
+                    high = high.min(device.max.0);
+                }
+            }
+            if low > high {
+                return Err(ProblemError::NoCommonCap {
+                    job: group.job.clone(),
+                    low: Watts(low),
+                    high: Watts(high),
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! The server's parts, started in the order of the way of a sample and stopped
+//! in reverse: store, broker, ingest, control, dashboard. `run` and `demo` use
+//! the same.
+
+use anyhow::Context;
+use heliostat_collector::broker::Broker;
+use heliostat_collector::ingest::{Ingest, IngestHandle};
+use heliostat_collector::mqtt::MqttConfig;
+use heliostat_collector::pseudonym::Pseudonymiser;
+use heliostat_dashboard::{App, ControlCommands, HealthCounter, Server as WebServer};
+use heliostat_models::Site;
+use heliostat_models::site::ControlPolicy;
+use heliostat_optimizer::control::{ControlHandle, Controller, ControllerConfig, ControllerDeps};
+use heliostat_optimizer::grid_event::GridEvent;
+use heliostat_store::decisions::DecisionLog;
+use heliostat_store::embedded::EmbeddedStore;
+use heliostat_store::jobs::JobTable;
+use heliostat_store::{Clock, TimeSeriesStore};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What to start.
+pub struct ServerConfig {
+    /// The site to serve.
+    pub site: Arc<Site>,
+    /// Where everything durable lies.
+    pub data: PathBuf,
+    /// Where the pages and the API answer.
+    pub http: SocketAddr,
+    /// The broker.
+    pub broker: BrokerChoice,
+    /// Whose time it is.
+    pub clock: Arc<dyn Clock>,
+    /// How control behaves.
+    pub policy: ControlPolicy,
+    /// Bearer token for writing calls of the API; none: no writing calls.
+    pub api_token: Option<String>,
+    /// A line on every page, such as "demo, recorded grid data".
+    pub note: Option<String>,
+}
+
+/// Which broker carries the messages.
+pub enum BrokerChoice {
+    /// The embedded one, listening here.
+    Embedded(SocketAddr),
+    /// Somebody else's.
+    External(MqttConfig),
+}
+
+/// Everything running.
+pub struct Server {
+    pub store: Arc<EmbeddedStore>,
+    pub mqtt: MqttConfig,
+    pub ingest: Arc<IngestHandle>,
+    pub control: ControlHandle,
+    pub web: WebServer,
+    broker: Option<Broker>,
+}
+
+impl Server {
+    /// Starts all parts; on an error, those already started end with it.
+    pub async fn start(config: ServerConfig) -> anyhow::Result<Self> {
+        let ServerConfig { site, data, http, broker, clock, policy, api_token, note } = config;
+        let store_dir = data.join("store");
+        std::fs::create_dir_all(&store_dir)
+            .with_context(|| format!("cannot make the data directory {}; choose another with --data", store_dir.display()))?;
+        let store = EmbeddedStore::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
+        let jobs = Arc::new(JobTable::open(&store_dir)?);
+        let decisions = Arc::new(DecisionLog::open(&store_dir)?);
+        // Outside the store, so that a copy of the store names nobody.
+        let pseudonyms = Pseudonymiser::open(&data.join("pseudonym.key"))?;
+
+        let (broker, mqtt) = match broker {
+            BrokerChoice::Embedded(listen) => {
+                let broker = Broker::start(listen)?;
+                let address = broker.address();
+                (Some(broker), MqttConfig::new(&address.ip().to_string(), address.port()))
+            }
+            BrokerChoice::External(mqtt) => (None, mqtt),
+        };
+        let dyn_store: Arc<dyn TimeSeriesStore> = store.clone();
+        let ingest = Arc::new(Ingest::start(
+            mqtt.clone(),
+            Arc::clone(&site),
+            Arc::clone(&dyn_store),
+            Arc::clone(&jobs),
+            pseudonyms,
+            Arc::clone(&clock),
+        )?);
+        let control = Controller::start(
+            ControllerConfig { mqtt: (mqtt.host.clone(), mqtt.port), armed: policy.armed, policy, planner_enabled: true },
+            ControllerDeps {
+                site: Arc::clone(&site),
+                store: Arc::clone(&dyn_store),
+                jobs: Arc::clone(&jobs),
+                decisions: Arc::clone(&decisions),
+                clock: Arc::clone(&clock),
+            },
+        )?;
+        let app = App {
+            site,
+            store: dyn_store,
+            jobs,
+            decisions,
+            view: control.view(),
+            control: Some(Arc::new(Commands(control.clone()))),
+            clock,
+            health: health(Arc::clone(&ingest), store.clone()),
+            title_note: note,
+        };
+        let web = heliostat_dashboard::serve(http, app, api_token).await?;
+        Ok(Self { store, mqtt, ingest, control, web, broker })
+    }
+
+    /// Stops in reverse order; what is acknowledged is on disk before this returns.
+    pub async fn stop(self) {
+        self.web.stop().await;
+        self.control.stop().await;
+        self.ingest.stop().await;
+        drop(self.broker);
+        self.store.close().await;
+    }
+}
+
+/// The pages' way to control.
+struct Commands(ControlHandle);
+
+impl ControlCommands for Commands {
+    fn submit_grid_event(&self, event: GridEvent) {
+        self.0.submit_grid_event(event);
+    }
+    fn arm(&self, armed: bool, who: &str) {
+        self.0.arm(armed, who);
+    }
+}
+
+/// Counters of ingest and store for `/metrics` and the foot of the pages.
+fn health(ingest: Arc<IngestHandle>, store: Arc<EmbeddedStore>) -> Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync> {
+    Arc::new(move || {
+        let i = ingest.stats();
+        let s = store.stats();
+        let counter = |name: &str, help: &str, value: u64| HealthCounter {
+            name: name.to_owned(),
+            help: help.to_owned(),
+            value: value as f64,
+        };
+        vec![
+            counter("heliostat_ingest_samples_stored_total", "Samples that ingest wrote to the store", i.samples_stored),
+            counter("heliostat_ingest_samples_duplicate_total", "Samples that came a second time and were not stored again", i.duplicates),
+            counter("heliostat_ingest_samples_refused_total", "Samples refused: out of range, unknown device, impossible time", i.refused),
+            counter("heliostat_store_samples_total", "Samples in the store", s.samples),
+            counter("heliostat_store_damaged_total", "Records found damaged or torn at opening", s.damaged),
+            counter("heliostat_store_disk_bytes", "Bytes of the store on disk", s.disk_bytes),
+        ]
+    })
+}

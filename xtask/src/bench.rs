@@ -1,0 +1,104 @@
+//! How the project measures itself: each bench prints JSON lines
+//! `{"name","unit","ours","theirs","ratio","peer"}`, our figure beside what it
+//! is compared with in the same run.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Name, package, bench target, what it measures.
+const BENCHES: &[(&str, &str, &str, &str)] = &[
+    (
+        "allocate",
+        "heliostat-optimizer",
+        "allocate",
+        "time, gap and work of an allocation against the whole linear program",
+    ),
+    (
+        "plan",
+        "heliostat-optimizer",
+        "plan",
+        "time, gap and cost of a plan against simple policies",
+    ),
+    (
+        "store",
+        "heliostat-store",
+        "store",
+        "append, acknowledge, query and bytes a sample against bare files",
+    ),
+    (
+        "demo",
+        "heliostat",
+        "demo",
+        "the demo against uncapped and uniformly capped halls",
+    ),
+];
+
+/// Runs one bench, or all with the name `all`.
+pub fn run(root: &Path, name: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let Some(name) = name else {
+        for (name, _, _, what) in BENCHES {
+            println!("{name:10} {what}");
+        }
+        return Ok(());
+    };
+    let chosen: Vec<_> = BENCHES
+        .iter()
+        .filter(|(n, ..)| name == "all" || *n == name)
+        .collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = BENCHES.iter().map(|(n, ..)| *n).collect();
+        bail!(
+            "no bench `{name}`; there are {}, and `all`",
+            known.join(", ")
+        );
+    }
+    for (_, package, target, _) in chosen {
+        let mut child = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+            .args(["bench", "--quiet", "--package", package, "--bench", target])
+            .current_dir(root)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cargo cannot be started")?;
+        let output = child.stdout.take().context("no output to read")?;
+        for line in BufReader::new(output).lines() {
+            print_line(&line?, json);
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("bench `{target}` ended with {status}");
+        }
+    }
+    Ok(())
+}
+
+fn print_line(line: &str, json: bool) {
+    let Ok(value) = serde_json::from_str::<Value>(line) else {
+        if !json && !line.trim().is_empty() {
+            println!("{line}");
+        }
+        return;
+    };
+    if json {
+        println!("{line}");
+        return;
+    }
+    let text = |key: &str| match &value[key] {
+        Value::Null => "–".to_owned(),
+        Value::String(s) => s.clone(),
+        other => other
+            .as_f64()
+            .map_or_else(|| other.to_string(), |n| format!("{n:.6}")),
+    };
+    println!(
+        "{:52} {:>16} {:14} against {:>16} {} (ratio {})",
+        text("name"),
+        text("ours"),
+        text("unit"),
+        text("theirs"),
+        text("peer"),
+        text("ratio")
+    );
+}
