@@ -19,7 +19,7 @@ pub fn demo_site() -> anyhow::Result<Site> {
 }
 
 fn load_site_text(name: &str, text: &str) -> anyhow::Result<Site> {
-    let loaded = config::load(name, text, &config::Options::default());
+    let loaded = config::load(name, text, config::LoadOptions::default());
     match loaded.site {
         Some(site) => Ok(site),
         None => {

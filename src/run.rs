@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Control only observes unless the site file says `armed = true` or --arm is
 /// given: it decides, shows and logs, and sends no cap.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n01 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN.")]
+#[command(after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN.")]
 pub struct Args {
     /// Site file (see `heliostat check`)
     #[arg(long, value_name = "FILE")]

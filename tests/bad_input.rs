@@ -72,7 +72,7 @@ fn a_missing_nvml_library_is_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
     fails_with(
-        &["agent", "--site", SITE, "--node", "r01-n01", "--mqtt", "127.0.0.1:1", "--spool", spool.to_str().unwrap(), "--nvml-lib", "/nowhere/libnvidia-ml.so.1"],
+        &["agent", "--site", SITE, "--node", "r01-n1", "--mqtt", "127.0.0.1:1", "--spool", spool.to_str().unwrap(), "--nvml-lib", "/nowhere/libnvidia-ml.so.1"],
         &["/nowhere/libnvidia-ml.so.1", "--sources host"],
     );
 }

@@ -27,6 +27,8 @@ const BLOCK: u64 = 4096;
 const PREFIX: usize = 12;
 /// Bytes that [`FramedLog`] puts before each payload.
 const FRAME: u64 = 8;
+/// Bytes of a [`FramedLog`] that holds nothing.
+const HEADER: u64 = 8;
 /// Most bytes in one segment, where the limit allows.
 const SEGMENT: u64 = 4 << 20;
 
@@ -156,6 +158,8 @@ impl Spool {
         found.samples = segments.iter().flat_map(|s| &s.records).map(|r| u64::from(r.samples)).sum();
         // Old segments are only read; writing begins in a fresh one.
         let active = begin_segment(directory, next)?;
+        // A segment of that very name is one that was begun and never written to.
+        segments.retain(|s: &Segment| s.path != active.path());
         segments.push_back(Segment {
             path: active.path().to_owned(),
             bytes: active.length(),
@@ -196,6 +200,9 @@ impl Spool {
         }
         let batch = encode(sequence).map_err(SpoolError::Encode)?;
         let size = FRAME + (PREFIX + batch.len()) as u64;
+        if self.active.length() + size > self.segment_limit && self.active.length() > HEADER {
+            self.rotate()?;
+        }
         let bytes = self.bytes();
         if bytes + size > self.limit {
             return Err(SpoolError::Full {
@@ -203,10 +210,6 @@ impl Spool {
                 bytes,
                 limit: self.limit,
             });
-        }
-        let is_empty = self.segments.back().is_none_or(|s| s.records.is_empty());
-        if self.active.length() + size > self.segment_limit && !is_empty {
-            self.rotate()?;
         }
         let mut payload = Vec::with_capacity(PREFIX + batch.len());
         payload.extend_from_slice(&sequence.to_le_bytes());
@@ -337,7 +340,7 @@ impl Spool {
             bytes: self.active.length(),
             records: VecDeque::new(),
         });
-        Ok(())
+        self.remove_done()
     }
 
     /// Removes segments whose records are all acknowledged, but the one being written.

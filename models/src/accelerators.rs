@@ -29,6 +29,8 @@ pub struct Accelerator {
     pub max_cap: Watts,
     /// Draw without work.
     pub idle: Watts,
+    /// Design power of the module that holds CPU and GPU under one limit, if it is on one.
+    pub module_tdp: Option<Watts>,
     /// Dense BF16 throughput in TFLOP/s.
     pub bf16_teraflops: f64,
     /// Memory in GB (1e9 bytes), as sold.
@@ -129,6 +131,7 @@ fn read(t: &mut Table<'_>) -> Option<Accelerator> {
     let min_cap = t.require("min_cap_watts").watts();
     let max_cap = t.require("max_cap_watts").watts();
     let idle = t.require("idle_watts").watts();
+    let module_tdp = t.optional("module_tdp_watts").watts();
     let bf16 = t.require("bf16_dense_teraflops").number(1.0..=1e6);
     let memory = t.require("memory_gigabytes").number(1.0..=1e5);
     let bandwidth = t.optional("memory_terabytes_per_second").number(0.01..=1e3);
@@ -142,6 +145,7 @@ fn read(t: &mut Table<'_>) -> Option<Accelerator> {
         min_cap: watts(min_cap)?,
         max_cap: watts(max_cap)?,
         idle: watts(idle)?,
+        module_tdp: watts(module_tdp),
         bf16_teraflops: bf16?.value,
         memory_gigabytes: memory?.value,
         memory_terabytes_per_second: bandwidth.map(|b| b.value),

@@ -6,8 +6,12 @@
 
 pub mod accelerators;
 pub mod budget;
+pub mod cooling;
 pub mod curve;
 pub mod decision;
+pub mod forecast;
+pub mod gpu;
+pub mod grid;
 pub mod ids;
 pub mod job;
 pub mod lease;
@@ -16,6 +20,7 @@ pub mod quantity;
 pub mod reading;
 pub mod site;
 pub mod time;
+pub mod weather;
 pub mod wire;
 
 pub use budget::{Budget, BudgetSlot};

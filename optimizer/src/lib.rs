@@ -4,6 +4,11 @@
 //! deterministic functions; nothing reaches a device that the checker has not
 //! passed; the checker shares no solving code with what it checks.
 
+pub mod allocate;
+pub mod check;
+pub mod budget;
+pub mod control;
 pub mod grid_event;
+pub mod plan;
 pub mod plan_service;
 pub mod view;

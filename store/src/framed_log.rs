@@ -159,6 +159,11 @@ impl FramedLog {
         self.length
     }
 
+    /// Whether no record stands in it.
+    pub fn is_empty(&self) -> bool {
+        self.length == HEADER
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -135,7 +135,10 @@ fn advance(go: &mut [f64], next: &[f64], low: usize, quanta: usize, cost: f64) {
     for value in &mut go[low..split] {
         *value = value.min(cost + next[0]);
     }
-    for (value, after) in go[split..].iter_mut().zip(&next[split - quanta.min(split)..]) {
+    for (value, after) in go[split..]
+        .iter_mut()
+        .zip(&next[split - quanta.min(split)..])
+    {
         *value = value.min(cost + after);
     }
 }

@@ -328,7 +328,9 @@ fn classes(file: &SiteFile) -> Result<BTreeMap<crate::JobClass, ClassPolicy>, La
 
 fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
     let control = file.control.as_ref().ok_or("control")?;
-    let seconds = |field: &Field<f64>, name| Ok(Duration::from_secs_f64(*need(field, name)?));
+    let seconds = |field: &Field<f64>, name: Lacking| -> Result<Duration, Lacking> {
+        Ok(Duration::from_secs_f64(*need(field, name)?))
+    };
     Ok(ControlPolicy {
         // Observe-only is the default.
         armed: control.armed.as_ref().is_some_and(|armed| armed.value),

@@ -127,8 +127,19 @@ pub fn load_with(
     let mut site = None;
     if !sink.has_errors() {
         match expand::expand(&file, catalogue, options) {
-            Ok(expanded) => {
+            Ok(mut expanded) => {
                 check::check_names(&expanded, &file, &sink);
+                // The checks above say where the two stand; this is the last net.
+                if let Err(name) = expanded.index_names()
+                    && !sink.has_errors()
+                {
+                    sink.error(
+                        0,
+                        "",
+                        format!("`{name}` is the name of two things"),
+                        "rename one of them",
+                    );
+                }
                 site = Some(expanded);
             }
             Err(missing) => sink.error(
@@ -179,3 +190,6 @@ fn about(file: &SiteFile) -> About {
             .collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,23 +113,6 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// The names of the fields that are there, with their places.
-    pub(crate) fn keys(&self) -> Vec<(String, usize)> {
-        (self.table.keys())
-            .map(|key| (key.get_ref().to_string(), key.span().start))
-            .collect()
-    }
-
-    /// A field whose name is only known at run time; the caller has checked
-    /// the name against what is allowed.
-    pub(crate) fn free(&self, key: &str) -> Slot<'a> {
-        Slot {
-            sink: self.sink,
-            path: self.path_of(key),
-            value: self.table.get(key),
-        }
-    }
-
     /// Refuses the fields that nobody asked for.
     pub(crate) fn finish(self) {
         for (key, _) in self.table.iter() {
@@ -208,6 +191,18 @@ impl<'a> Slot<'a> {
             NAME_RULE,
         );
         None
+    }
+
+    /// A date, as `YYYY-MM-DD`.
+    pub(crate) fn date(self) -> Field<String> {
+        let value = self.figure()?;
+        match value.get_ref() {
+            DeValue::Datetime(date) if date.date.is_some() && date.time.is_none() => Some(At {
+                value: date.to_string(),
+                at: value.span().start,
+            }),
+            _ => self.mismatch(value, "a date like 2026-01-31, without quotes"),
+        }
     }
 
     /// A text with a form of its own. `parse` says what is wrong and what to do.

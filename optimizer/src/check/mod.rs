@@ -1,0 +1,168 @@
+//! The checker: nothing reaches a device that it has not passed.
+//!
+//! It starts from the site's configuration and what is true now, adds up
+//! every power node itself and re-evaluates the proof from the prices given.
+//!
+//! Architecture invariant: no code is shared with `allocate`. Where both need
+//! the same figure, it is computed here by another way.
+
+mod limits;
+mod proof;
+mod transition;
+
+pub use transition::check_transition;
+
+use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Site, Watts};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Watts by which a sum may pass a limit by the rounding of numbers alone: a
+/// thousandth of the smallest step in which a cap can be set.
+pub const TOLERANCE: Watts = Watts(1e-6);
+/// Relative tolerance of objective values.
+const PROOF_TOLERANCE: f64 = 1e-6;
+
+/// What is true now, as far as it bears on caps.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The configuration; every limit comes from here.
+    pub site: &'a Site,
+    /// Share of each limit that is never given away.
+    pub margin: f64,
+    /// What a grid event allows at the utility feed.
+    pub feed_limit: Option<Watts>,
+    /// Power at and below each power node that no cap controls, by its place in the tree.
+    pub uncontrolled: &'a [Watts],
+    /// Lowest and highest settable cap where agents said so; else the site's figures hold.
+    pub ranges: &'a BTreeMap<DeviceId, (Watts, Watts)>,
+    /// Devices that cannot be commanded, and the largest cap that each may have.
+    pub pinned: &'a BTreeMap<DeviceId, Watts>,
+    /// The jobs that run.
+    pub jobs: &'a [JobRecord],
+    /// The price of energy λ.
+    pub price_of_energy: f64,
+}
+
+/// What is proposed.
+#[derive(Clone, Copy, Debug)]
+pub struct Proposal<'a> {
+    /// A cap for every device of the site; a pinned one's is its pinned cap.
+    pub caps: &'a BTreeMap<DeviceId, Watts>,
+    /// Price of each power node, by its place in the tree.
+    pub node_prices: &'a [f64],
+    /// The proof.
+    pub certificate: &'a Certificate,
+    /// Jobs whose floors are declared dropped.
+    pub dropped: &'a [JobId],
+    /// Power nodes declared to be beyond what caps can keep.
+    pub beyond: &'a [String],
+}
+
+/// A rule that proposals must keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Caps and uncontrolled load below a power node stay within its limit.
+    NodeLimit,
+    /// On the way from the old caps to the new ones the limit holds too.
+    Transition,
+    /// A cap lies in its device's settable range.
+    DeviceRange,
+    /// Every device of the site has a cap, and nothing else has.
+    EveryDevice,
+    /// A device that cannot be commanded keeps its cap.
+    Pinned,
+    /// All devices of a gang have one cap.
+    GangEqual,
+    /// A job's speed is not below its class's floor, unless that is declared dropped.
+    Floor,
+    /// Below a node declared beyond keeping, every device is at its lowest cap.
+    Beyond,
+    /// Every number is finite; prices and loads are not negative.
+    Finite,
+    /// The primal value is what the caps are worth.
+    Primal,
+    /// The dual bound follows from the node prices, and nothing beats it.
+    Dual,
+    /// The gap is that between the two.
+    Gap,
+}
+
+impl Rule {
+    /// Its name, for logs and tests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NodeLimit => "node-limit",
+            Self::Transition => "transition",
+            Self::DeviceRange => "device-range",
+            Self::EveryDevice => "every-device",
+            Self::Pinned => "pinned",
+            Self::GangEqual => "gang-equal",
+            Self::Floor => "floor",
+            Self::Beyond => "beyond",
+            Self::Finite => "finite",
+            Self::Primal => "primal",
+            Self::Dual => "dual",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broken {
+    /// Which.
+    pub rule: Rule,
+    /// Where and by how much.
+    pub detail: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule.name(), self.detail)
+    }
+}
+
+/// Collects what is broken.
+#[derive(Default)]
+struct Findings(Vec<Broken>);
+
+impl Findings {
+    fn add(&mut self, rule: Rule, detail: String) {
+        self.0.push(Broken { rule, detail });
+    }
+}
+
+/// Checks a proposed allocation. Empty: it may go out.
+pub fn check_allocation(facts: &Facts<'_>, proposal: &Proposal<'_>) -> Vec<Broken> {
+    let mut findings = Findings::default();
+    limits::check(facts, proposal, &mut findings);
+    // Sums over numbers that are not there prove nothing.
+    if findings
+        .0
+        .iter()
+        .all(|b| !matches!(b.rule, Rule::Finite | Rule::EveryDevice))
+    {
+        proof::check(facts, proposal, &mut findings);
+    }
+    findings.0
+}
+
+impl Facts<'_> {
+    /// What may be drawn at a power node: its limit, a grid event's where it
+    /// is lower, less the margin.
+    pub fn limit(&self, node: usize) -> Watts {
+        let node = &self.site.power.nodes()[node];
+        let mut limit = node.limit;
+        if let (Some(feed), true) = (self.feed_limit, node.parents.is_empty()) {
+            limit = limit.min(feed);
+        }
+        limit * (1.0 - self.margin)
+    }
+
+    /// Settable range of a device by its place in the site.
+    fn range(&self, device: usize) -> (Watts, Watts) {
+        let device = &self.site.devices[device];
+        let stated = self.ranges.get(&device.id).copied();
+        stated.unwrap_or((device.min_cap, device.max_cap))
+    }
+}

@@ -1,0 +1,179 @@
+//! The certificate: what the caps are worth, and what the prices prove.
+//!
+//! The bound is evaluated at the corners of every curve: a concave piecewise
+//! linear function less a linear one is largest at a corner or at an end.
+
+use super::{Facts, Findings, PROOF_TOLERANCE, Proposal, Rule};
+use heliostat_models::{JobRecord, Watts};
+use std::collections::HashSet;
+
+pub(super) fn check(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
+    let certificate = proposal.certificate;
+    let primal = worth(facts, proposal);
+    let scale = primal.abs().max(1.0);
+    if (primal - certificate.primal).abs() > PROOF_TOLERANCE * scale {
+        findings.add(
+            Rule::Primal,
+            format!(
+                "the caps are worth {primal}, the certificate says {}",
+                certificate.primal
+            ),
+        );
+    }
+    let bound = bound(facts, proposal);
+    if bound > certificate.dual_bound + PROOF_TOLERANCE * scale {
+        findings.add(
+            Rule::Dual,
+            format!(
+                "the node prices prove {bound}, the certificate claims {}",
+                certificate.dual_bound
+            ),
+        );
+    }
+    if certificate.dual_bound < primal - PROOF_TOLERANCE * scale {
+        findings.add(
+            Rule::Dual,
+            format!(
+                "the caps are worth {primal}, more than the bound {} that nothing should beat",
+                certificate.dual_bound
+            ),
+        );
+    }
+    let gap =
+        (certificate.primal - certificate.dual_bound).abs() / certificate.primal.abs().max(1.0);
+    if (gap - certificate.gap).abs() > 1e-12 + 1e-9 * gap {
+        findings.add(
+            Rule::Gap,
+            format!("the gap is {gap}, the certificate says {}", certificate.gap),
+        );
+    }
+}
+
+fn weight(facts: &Facts<'_>, job: &JobRecord) -> f64 {
+    let class = facts.site.classes.get(&job.class);
+    class.map_or(0.0, |c| c.weight) * job.devices.len() as f64
+}
+
+fn worth(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
+    let power: f64 = proposal.caps.values().map(|c| c.0).sum();
+    let mut work = 0.0;
+    for job in facts.jobs.iter().filter(|j| !j.devices.is_empty()) {
+        let caps = job.devices.iter().filter_map(|d| proposal.caps.get(d));
+        let slowest = caps.fold(Watts(f64::INFINITY), |low, cap| low.min(*cap));
+        work += weight(facts, job) * job.curve.speed(slowest);
+    }
+    work - facts.price_of_energy * power
+}
+
+fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
+    let site = facts.site;
+    // What a watt costs at each device: λ and every node above it.
+    let cost: Vec<f64> = (0..site.devices.len())
+        .map(|place| {
+            let above = site.power.path_up(site.power_node_of(place));
+            facts.price_of_energy + above.iter().map(|v| proposal.node_prices[*v]).sum::<f64>()
+        })
+        .collect();
+    let mut total = 0.0;
+    for (place, node) in site.power.nodes().iter().enumerate() {
+        let price = proposal.node_prices[place];
+        let mut limit = facts.limit(place);
+        if proposal.beyond.contains(&node.id) {
+            limit = limit.max(drawn(facts, proposal, place));
+        }
+        total += price * (limit - facts.uncontrolled[place]).0;
+    }
+    let mut in_gang = HashSet::new();
+    for job in facts.jobs {
+        in_gang.extend(job.devices.iter());
+        total += best_of_gang(facts, proposal, job, &cost);
+    }
+    for (place, device) in site.devices.iter().enumerate() {
+        let pinned = facts.pinned.get(&device.id);
+        if pinned.is_some() || !in_gang.contains(&device.id) {
+            let cap = pinned.copied().unwrap_or(facts.range(place).0);
+            total -= cost[place] * cap.0;
+        }
+    }
+    total
+}
+
+fn drawn(facts: &Facts<'_>, proposal: &Proposal<'_>, node: usize) -> Watts {
+    let site = facts.site;
+    let mut sum = facts.uncontrolled[node];
+    for (place, device) in site.devices.iter().enumerate() {
+        if site
+            .power
+            .path_up(site.power_node_of(place))
+            .contains(&node)
+        {
+            sum += proposal.caps.get(&device.id).copied().unwrap_or_default();
+        }
+    }
+    sum
+}
+
+/// The most that a gang can be worth at these costs, floors kept.
+fn best_of_gang(
+    facts: &Facts<'_>,
+    proposal: &Proposal<'_>,
+    job: &JobRecord,
+    cost: &[f64],
+) -> f64 {
+    let (mut low, mut high) = (Watts::ZERO, Watts(f64::INFINITY));
+    let (mut slowest, mut per_watt, mut able) = (Watts(f64::INFINITY), 0.0, 0);
+    for id in &job.devices {
+        let Some((place, _)) = facts.site.device(id) else {
+            continue;
+        };
+        match facts.pinned.get(id) {
+            Some(pinned) => slowest = slowest.min(*pinned),
+            None => {
+                let (least, most) = facts.range(place);
+                low = low.max(least);
+                high = high.min(most);
+                per_watt += cost[place];
+                able += 1;
+            }
+        }
+    }
+    let value = |cap: Watts| {
+        weight(facts, job) * job.curve.speed(cap.min(slowest)) - per_watt * cap.0
+    };
+    if able == 0 {
+        return if slowest.is_finite() { value(slowest) } else { 0.0 };
+    }
+    // Caps are whole milliwatts.
+    let whole_up = |cap: Watts| Watts((cap.0 * 1_000.0 - 1e-4).ceil() / 1_000.0);
+    let whole_down = |cap: Watts| Watts((cap.0 * 1_000.0 + 1e-4).floor() / 1_000.0);
+    let low = whole_up(low).min(high);
+    let high = whole_down(high.min(slowest.max(low))).max(low);
+    let floor = if proposal.dropped.contains(&job.id) {
+        0.0
+    } else {
+        let class = facts.site.classes.get(&job.class);
+        class.map_or(0.0, |c| c.floor_speed)
+    };
+    let low = whole_up(lowest_at_speed(job, floor, low, high)).max(low).min(high);
+    (job.curve.points().iter())
+        .map(|(corner, _)| value(corner.clamp(low, high)))
+        .fold(value(low).max(value(high)), f64::max)
+}
+
+/// Lowest cap in the range at which the job keeps a speed, by bisection; the
+/// highest where it never does.
+fn lowest_at_speed(job: &JobRecord, speed: f64, low: Watts, high: Watts) -> Watts {
+    if job.curve.speed(low) >= speed {
+        return low;
+    }
+    let (mut below, mut above) = (low, high);
+    for _ in 0..60 {
+        let middle = (below + above) * 0.5;
+        if job.curve.speed(middle) >= speed {
+            above = middle;
+        } else {
+            below = middle;
+        }
+    }
+    above
+}

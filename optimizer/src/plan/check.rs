@@ -1,0 +1,451 @@
+//! The independent checker of plans. It reads a plan as stretches of time per
+//! job, recomputes everything from the problem, and shares no code with the
+//! solver: neither its cost function nor its search.
+//!
+//! Passed means: every job's stretches are allowed, every slot's limits hold
+//! (but for what pinned jobs force, which must be priced), the claimed cost is
+//! the true one, and the prices prove the claimed bound.
+
+use super::problem::{Job, OVERLOAD, Problem, Solution};
+use heliostat_models::JobId;
+use std::collections::BTreeMap;
+
+/// Relative difference that rounding in sums may cause.
+const TOLERANCE: f64 = 1e-6;
+/// Watts that rounding in sums may cause.
+const WATT_TOLERANCE: f64 = 1e-2;
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanFault {
+    /// The plan is not about these jobs and slots.
+    #[error("the plan has {found} {what}, the problem {expected}")]
+    Shape {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A job runs at a pace that it does not have.
+    #[error("{job} runs at level {level} in slot {slot}; it has {levels}")]
+    UnknownLevel {
+        /// Which job.
+        job: JobId,
+        /// Where.
+        slot: usize,
+        /// As the plan says, from 1.
+        level: u8,
+        /// How many it has.
+        levels: usize,
+    },
+    /// A job runs before its release.
+    #[error("{job} runs in slot {slot}, before its release in slot {release}")]
+    BeforeRelease {
+        /// Which job.
+        job: JobId,
+        /// Where.
+        slot: usize,
+        /// First slot allowed.
+        release: usize,
+    },
+    /// A job that may not be paused is paused.
+    #[error("{job} may not be interrupted but stands still in slot {slot}")]
+    Broken {
+        /// Which job.
+        job: JobId,
+        /// First slot in which it stands.
+        slot: usize,
+    },
+    /// A job runs though all its work is done.
+    #[error("{job} runs in slot {slot} with no work left")]
+    Overdone {
+        /// Which job.
+        job: JobId,
+        /// Where.
+        slot: usize,
+    },
+    /// More devices are in use than there are.
+    #[error("slot {slot} uses {used} devices of {limit}")]
+    Devices {
+        /// Where.
+        slot: usize,
+        /// In use.
+        used: u32,
+        /// There are.
+        limit: u32,
+    },
+    /// More power is given than there is.
+    #[error("slot {slot} gives {used:.1} W of {limit:.1} W")]
+    Power {
+        /// Where.
+        slot: usize,
+        /// Given.
+        used: f64,
+        /// There is.
+        limit: f64,
+    },
+    /// The cost is not what the plan says.
+    #[error("the plan claims a cost of {claimed}, it is {found}")]
+    Cost {
+        /// As claimed.
+        claimed: f64,
+        /// As recomputed.
+        found: f64,
+    },
+    /// The bound lies above the cost, so it bounds nothing.
+    #[error("the bound {bound} lies above the cost {primal}")]
+    BoundAbove {
+        /// As claimed.
+        bound: f64,
+        /// As claimed.
+        primal: f64,
+    },
+    /// A price is negative, too high or no number.
+    #[error("the price of {what} in slot {slot} is {price}, outside 0 to {most}")]
+    Price {
+        /// Of a device or of a watt.
+        what: &'static str,
+        /// Where.
+        slot: usize,
+        /// As given.
+        price: f64,
+        /// Highest that proves anything.
+        most: f64,
+    },
+    /// The prices prove less than is claimed.
+    #[error("the bound {claimed} is claimed, the prices prove {proven}")]
+    Unproven {
+        /// As claimed.
+        claimed: f64,
+        /// What the prices prove.
+        proven: f64,
+    },
+}
+
+/// A job that a plan finishes late, or not within the horizon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Late {
+    /// Which.
+    pub job: JobId,
+    /// Slots past the deadline, at least.
+    pub slots: f64,
+}
+
+/// Every rule that `plan` breaks; none when it may be used. The proof of the
+/// bound is left to [`check_bound`].
+pub fn check(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
+    let mut faults = shape(problem, plan);
+    if !faults.is_empty() {
+        return faults;
+    }
+    let mut cost = 0.0;
+    for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
+        cost += walk(problem, job, &schedule.0, &mut faults);
+    }
+    cost += capacity(problem, plan, &mut faults);
+    let near = TOLERANCE * cost.abs().max(1.0);
+    if !((cost - plan.primal).abs() <= near) {
+        faults.push(PlanFault::Cost {
+            claimed: plan.primal,
+            found: cost,
+        });
+    }
+    if !(plan.bound <= plan.primal + near) {
+        faults.push(PlanFault::BoundAbove {
+            bound: plan.bound,
+            primal: plan.primal,
+        });
+    }
+    faults
+}
+
+/// Whether the prices prove the bound: recomputes what every job would do at
+/// these prices, with a search of its own. Costs about as much as one round
+/// of the solver.
+pub fn check_bound(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
+    let mut faults = shape(problem, plan);
+    for (slot, (device, watt)) in plan.prices.iter().enumerate() {
+        let whole = |price: f64, most: f64| price >= 0.0 && price <= most * (1.0 + TOLERANCE);
+        for (what, price, most) in [
+            ("a device", *device, OVERLOAD),
+            ("a watt", *watt, OVERLOAD / 1e3),
+        ] {
+            if !whole(price, most) {
+                faults.push(PlanFault::Price {
+                    what,
+                    slot,
+                    price,
+                    most,
+                });
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return faults;
+    }
+    let mut proven = 0.0;
+    for (slot, (device, watt)) in problem.slots.iter().zip(&plan.prices) {
+        proven -= device * f64::from(problem.devices) + watt * slot.power.0;
+    }
+    for job in &problem.jobs {
+        proven += cheapest(problem, job, &plan.prices);
+    }
+    let near = TOLERANCE * plan.primal.abs().max(1.0);
+    if !(plan.bound <= proven + near) {
+        faults.push(PlanFault::Unproven {
+            claimed: plan.bound,
+            proven,
+        });
+    }
+    faults
+}
+
+/// Jobs that the plan finishes after their deadline, in order.
+pub fn late_jobs(problem: &Problem, plan: &Solution) -> Vec<Late> {
+    let slots = problem.slots.len() as f64;
+    let mut late = Vec::new();
+    for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
+        let (Some(deadline), true) = (job.deadline, job.work > 0) else {
+            continue;
+        };
+        let mut left = i64::from(job.work);
+        let mut end = None;
+        for (slot, level) in schedule.0.iter().enumerate() {
+            if let Some(level) = usize::from(*level)
+                .checked_sub(1)
+                .and_then(|l| job.levels.get(l))
+            {
+                left -= i64::from(level.quanta);
+                if left <= 0 {
+                    end = Some(slot as f64 + 1.0);
+                    break;
+                }
+            }
+        }
+        let end = end.unwrap_or(slots + left.max(0) as f64 / 4.0);
+        let over = end - deadline.max(0) as f64;
+        if over > 0.0 {
+            late.push(Late {
+                job: job.id.clone(),
+                slots: over,
+            });
+        }
+    }
+    late
+}
+
+fn shape(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
+    let mut faults = Vec::new();
+    let mut expect = |what, found, expected| {
+        if found != expected {
+            faults.push(PlanFault::Shape {
+                what,
+                found,
+                expected,
+            });
+        }
+    };
+    let slots = problem.slots.len();
+    expect("schedules", plan.schedules.len(), problem.jobs.len());
+    for schedule in &plan.schedules {
+        expect("slots in a schedule", schedule.0.len(), slots);
+    }
+    expect("prices", plan.prices.len(), slots);
+    faults
+}
+
+/// Follows one job through the slots: its rules, and its cost from first principles.
+fn walk(problem: &Problem, job: &Job, levels: &[u8], faults: &mut Vec<PlanFault>) -> f64 {
+    let gang = f64::from(job.gang);
+    let mut done = 0u64;
+    let total = u64::from(job.work);
+    let mut was_running = job.running;
+    let mut cost = 0.0;
+    for (slot, said) in levels.iter().enumerate() {
+        let runs = *said != 0;
+        if done >= total {
+            if runs {
+                faults.push(PlanFault::Overdone {
+                    job: job.id.clone(),
+                    slot,
+                });
+            }
+            continue;
+        }
+        if slot >= job.release {
+            cost += job.hold;
+            if job.deadline.is_some_and(|d| (slot as i64) + 1 > d) {
+                cost += job.late;
+            }
+        }
+        if was_running && !runs {
+            cost += job.pause;
+            if !job.interruptible {
+                faults.push(PlanFault::Broken {
+                    job: job.id.clone(),
+                    slot,
+                });
+            }
+        }
+        if runs {
+            if slot < job.release {
+                faults.push(PlanFault::BeforeRelease {
+                    job: job.id.clone(),
+                    slot,
+                    release: job.release,
+                });
+            }
+            match job.levels.get(usize::from(*said) - 1) {
+                Some(level) => {
+                    done += u64::from(level.quanta);
+                    cost += gang * level.energy * problem.slots[slot].cost + gang * level.slow;
+                }
+                None => faults.push(PlanFault::UnknownLevel {
+                    job: job.id.clone(),
+                    slot,
+                    level: *said,
+                    levels: job.levels.len(),
+                }),
+            }
+        }
+        was_running = runs;
+    }
+    cost + after_the_end(job, total.saturating_sub(done), levels.len())
+}
+
+/// Cost of work that is left at the end.
+fn after_the_end(job: &Job, left: u64, slots: usize) -> f64 {
+    if left == 0 {
+        return 0.0;
+    }
+    let left = left as f64;
+    let mut cost = job.terminal * left;
+    if let Some(deadline) = job.deadline {
+        // Four quanta a slot from the end on.
+        let over = slots as f64 + left / 4.0 - (deadline as f64).max(slots as f64);
+        cost += job.late * over.max(0.0);
+    }
+    cost
+}
+
+/// Limits of every slot. What is beyond them is a fault unless the jobs that
+/// must go on, each at its least, already break them; it costs in any case.
+fn capacity(problem: &Problem, plan: &Solution, faults: &mut Vec<PlanFault>) -> f64 {
+    let mut cost = 0.0;
+    for (t, slot) in problem.slots.iter().enumerate() {
+        let (mut devices, mut watts) = (0u32, 0.0f64);
+        let mut forced_devices = 0u32;
+        for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
+            let said = usize::from(schedule.0[t]);
+            if said == 0 {
+                continue;
+            }
+            let power = job.levels.get(said - 1).map_or(0.0, |l| l.power.0);
+            devices += job.gang;
+            watts += power * f64::from(job.gang);
+            if job.running && !job.interruptible {
+                forced_devices += job.gang;
+            }
+        }
+        let over_devices = devices.saturating_sub(problem.devices);
+        let over_watts = (watts - slot.power.0).max(0.0);
+        if over_devices > 0 && forced_devices < devices {
+            faults.push(PlanFault::Devices {
+                slot: t,
+                used: devices,
+                limit: problem.devices,
+            });
+        }
+        if over_watts > WATT_TOLERANCE
+            && (forced_devices == 0 || others_draw(problem, plan, t) > WATT_TOLERANCE)
+        {
+            faults.push(PlanFault::Power {
+                slot: t,
+                used: watts,
+                limit: slot.power.0,
+            });
+        }
+        cost += OVERLOAD * f64::from(over_devices);
+        if over_watts > WATT_TOLERANCE {
+            cost += OVERLOAD * over_watts / 1e3;
+        }
+    }
+    cost
+}
+
+/// Watts of jobs that could stand still in a slot.
+fn others_draw(problem: &Problem, plan: &Solution, slot: usize) -> f64 {
+    problem
+        .jobs
+        .iter()
+        .zip(&plan.schedules)
+        .filter(|(job, _)| !(job.running && !job.interruptible))
+        .filter_map(|(job, schedule)| {
+            let level = usize::from(schedule.0[slot]).checked_sub(1)?;
+            Some(job.levels.get(level)?.power.0 * f64::from(job.gang))
+        })
+        .sum()
+}
+
+/// Least cost of one job at given prices: forwards through the slots, a table
+/// from (work done, runs) to the least cost so far.
+fn cheapest(problem: &Problem, job: &Job, prices: &[(f64, f64)]) -> f64 {
+    let gang = f64::from(job.gang);
+    let mut reached: BTreeMap<(u32, bool), f64> = BTreeMap::from([((0, job.running), 0.0)]);
+    let mut finished = f64::INFINITY;
+    if job.work == 0 {
+        return 0.0;
+    }
+    for (t, slot) in problem.slots.iter().enumerate() {
+        let mut next: BTreeMap<(u32, bool), f64> = BTreeMap::new();
+        let mut keep = |state: (u32, bool), cost: f64| {
+            next.entry(state)
+                .and_modify(|known| *known = known.min(cost))
+                .or_insert(cost);
+        };
+        let mut waiting = 0.0;
+        if t >= job.release {
+            waiting += job.hold;
+            if job.deadline.is_some_and(|d| (t as i64) + 1 > d) {
+                waiting += job.late;
+            }
+        }
+        for ((done, runs), cost) in &reached {
+            let cost = cost + waiting;
+            if !runs {
+                keep((*done, false), cost);
+            } else if job.interruptible {
+                keep((*done, false), cost + job.pause);
+            }
+            if t < job.release {
+                continue;
+            }
+            for level in &job.levels {
+                let power = gang * level.power.0;
+                let must = job.running && !job.interruptible;
+                let too_much = job.gang > problem.devices || power > slot.power.0 + WATT_TOLERANCE;
+                if too_much && !must {
+                    continue;
+                }
+                let price = gang * (level.energy * slot.cost + level.slow)
+                    + gang * prices[t].0
+                    + power * prices[t].1;
+                let after = done + level.quanta;
+                if after >= job.work {
+                    finished = finished.min(cost + price);
+                } else {
+                    keep((after, true), cost + price);
+                }
+            }
+        }
+        reached = next;
+    }
+    reached
+        .into_iter()
+        .map(|((done, _), cost)| {
+            cost + after_the_end(job, u64::from(job.work - done), problem.slots.len())
+        })
+        .fold(finished, f64::min)
+}

@@ -1,0 +1,295 @@
+//! The plan as people and the allocator read it: stretches with a reason,
+//! budgets and the price of energy by slot.
+
+use super::build::{Built, expected_power};
+use super::outlook::{Expected, Outlook, mean};
+use super::policy::{PlanPolicy, SLOT};
+use super::price::price_of_energy;
+use super::problem::{Job, Problem, QUANTA_A_SLOT, Schedule, Solution};
+use crate::plan_service::PlanInput;
+use crate::view::PlannedJob;
+use heliostat_models::{
+    BudgetSlot, EurosPerMegawattHour, GramsPerKilowattHour, JobClass, Site, Timestamp, Watts,
+};
+
+/// The site's budget by slot.
+pub fn slots(
+    site: &Site,
+    built: &Built,
+    outlook: &Outlook,
+    plan: &Solution,
+    policy: &PlanPolicy,
+) -> Vec<BudgetSlot> {
+    let problem = &built.problem;
+    let at = |series: &Option<Vec<Expected>>, t: usize| {
+        series.as_ref().and_then(|s| s.get(t)).map(|e| e.value)
+    };
+    (0..problem.slots.len())
+        .map(|t| {
+            let (busy, running) = taken(problem, plan, t);
+            let start = instant(problem, t);
+            let renewable = at(&outlook.renewable, t);
+            let limit = &built.limits[t];
+            BudgetSlot {
+                start,
+                end: start + SLOT,
+                power: limit.feed,
+                planned: expected_power(site, running, busy, outlook.pue[t], policy),
+                price_of_energy: price_of_energy(
+                    built.work_per_watt,
+                    outlook.index[t],
+                    renewable,
+                    policy,
+                ),
+                carbon: at(&outlook.carbon, t).map(GramsPerKilowattHour),
+                price: at(&outlook.price, t).map(EurosPerMegawattHour),
+                renewable,
+                quality: outlook.quality(),
+                reason: slot_reason(problem, plan, t, busy, &limit.reason),
+            }
+        })
+        .collect()
+}
+
+/// Devices in use and the sum of their caps in a slot.
+fn taken(problem: &Problem, plan: &Solution, slot: usize) -> (u32, Watts) {
+    let mut busy = 0;
+    let mut running = Watts::ZERO;
+    for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
+        if let Some(level) = schedule.level(slot) {
+            busy += job.gang;
+            running += job.levels[level].cap * f64::from(job.gang);
+        }
+    }
+    (busy, running)
+}
+
+/// What binds in a slot: what has a price there.
+fn slot_reason(problem: &Problem, plan: &Solution, slot: usize, busy: u32, limit: &str) -> String {
+    let (device, watt) = plan.prices.get(slot).copied().unwrap_or_default();
+    let all = problem.devices;
+    if watt * 1e3 > 1e-6 {
+        format!("{limit}; power binds, {busy} of {all} devices are planned")
+    } else if device > 1e-6 {
+        format!("{limit}; the number of devices binds: {busy} of {all} are planned")
+    } else {
+        format!("{limit}; nothing binds, {busy} of {all} devices are planned")
+    }
+}
+
+/// Every job's place in the plan, by id.
+pub fn jobs(
+    input: &PlanInput,
+    built: &Built,
+    outlook: &Outlook,
+    plan: &Solution,
+) -> Vec<PlannedJob> {
+    let problem = &built.problem;
+    let teller = Teller {
+        problem,
+        outlook,
+        plan,
+    };
+    let mut jobs: Vec<PlannedJob> = problem
+        .jobs
+        .iter()
+        .zip(&plan.schedules)
+        .map(|(job, schedule)| {
+            let record = input.jobs.iter().find(|r| r.id == job.id);
+            PlannedJob {
+                job: job.id.clone(),
+                runs: runs(problem, job, schedule, built.highest_cap),
+                reason: teller.reason(job, schedule, record.and_then(|r| r.deadline)),
+            }
+        })
+        .collect();
+    jobs.extend(built.impossible.iter().map(|(job, reason)| PlannedJob {
+        job: job.clone(),
+        runs: Vec::new(),
+        reason: reason.clone(),
+    }));
+    jobs.sort_by(|a, b| a.job.cmp(&b.job));
+    jobs
+}
+
+/// Stretches of one level; the level relative to the highest settable cap.
+fn runs(
+    problem: &Problem,
+    job: &Job,
+    schedule: &Schedule,
+    highest: Watts,
+) -> Vec<(Timestamp, Timestamp, f64)> {
+    let mut runs: Vec<(Timestamp, Timestamp, f64)> = Vec::new();
+    for t in 0..problem.slots.len() {
+        let Some(level) = schedule.level(t) else {
+            continue;
+        };
+        let share = (job.levels[level].cap / highest.max(Watts(1.0))).clamp(0.0, 1.0);
+        let (from, to) = (instant(problem, t), instant(problem, t + 1));
+        match runs.last_mut() {
+            Some(last) if last.1 == from && last.2 == share => last.1 = to,
+            _ => runs.push((from, to, share)),
+        }
+    }
+    runs
+}
+
+fn instant(problem: &Problem, slot: usize) -> Timestamp {
+    problem.start + SLOT * slot as u32
+}
+
+/// Tells why a job stands where it stands.
+struct Teller<'a> {
+    problem: &'a Problem,
+    outlook: &'a Outlook,
+    plan: &'a Solution,
+}
+
+impl Teller<'_> {
+    fn reason(&self, job: &Job, schedule: &Schedule, deadline: Option<Timestamp>) -> String {
+        let first = (0..self.problem.slots.len()).find(|t| schedule.level(*t).is_some());
+        let late = self.late(job, schedule, deadline);
+        let why = match first {
+            _ if job.work == 0 => "all its work is done".to_owned(),
+            None => self.never(job),
+            Some(first) if !job.interruptible => self.unbroken(job, first),
+            Some(first) => self.shifted(job, schedule, first),
+        };
+        match late {
+            Some(late) => format!("{why}; {late}"),
+            None => why,
+        }
+    }
+
+    /// A job that does not run within the horizon.
+    fn never(&self, job: &Job) -> String {
+        if job.release >= self.problem.slots.len() {
+            return "is released only after the horizon".to_owned();
+        }
+        if self.crowded(job, job.release) {
+            return format!(
+                "waits: no {} devices come free for it within the horizon, jobs with nearer deadlines hold them",
+                job.gang
+            );
+        }
+        "waits: every hour of the horizon costs more than the mean that work put off is valued at"
+            .to_owned()
+    }
+
+    fn unbroken(&self, job: &Job, first: usize) -> String {
+        let what = match job.class {
+            JobClass::Inference => "serves requests, so it is never paused",
+            _ => "may not be interrupted",
+        };
+        if job.running {
+            return format!("runs and {what}");
+        }
+        if first <= job.release {
+            format!("{what}; starts at its release")
+        } else {
+            format!(
+                "{what}; waits for {} free devices until {}",
+                job.gang,
+                instant(self.problem, first)
+            )
+        }
+    }
+
+    fn shifted(&self, job: &Job, schedule: &Schedule, first: usize) -> String {
+        let chosen = slots_of(self.problem, schedule);
+        let soonest: Vec<usize> = (job.release..self.problem.slots.len())
+            .take(chosen.len())
+            .collect();
+        let compare = self.compare(&chosen, &soonest);
+        if chosen == soonest {
+            let spare = job.deadline.map(|d| d - job.release as i64 - needs(job));
+            return match spare {
+                Some(spare) if spare <= 0 => {
+                    "runs at once: its deadline leaves no time to wait".to_owned()
+                }
+                _ if self.outlook.carbon.is_none() && self.outlook.price.is_none() => {
+                    "runs as soon as possible: there is no forecast of the grid".to_owned()
+                }
+                _ => "runs at once: waiting would not make it better".to_owned(),
+            };
+        }
+        let waits = if first > job.release {
+            if self.crowded(job, job.release) {
+                format!("waits for devices until {}", instant(self.problem, first))
+            } else {
+                format!("waits until {}", instant(self.problem, first))
+            }
+        } else {
+            let pauses = chosen.windows(2).filter(|w| w[1] != w[0] + 1).count();
+            match pauses {
+                0 => "runs now".to_owned(),
+                1 => "runs now, pauses once".to_owned(),
+                n => format!("runs now, pauses {n} times"),
+            }
+        };
+        format!("{waits}{compare}")
+    }
+
+    /// What the chosen slots are on the mean against the soonest ones.
+    fn compare(&self, chosen: &[usize], soonest: &[usize]) -> String {
+        let over = |slots: &[usize], series: &[Expected]| {
+            mean(slots.iter().filter_map(|t| series.get(*t)).map(|e| e.value))
+        };
+        if let Some(carbon) = &self.outlook.carbon {
+            return format!(
+                ": {:.0} gCO2e/kWh on the mean while it runs, {:.0} had it run at once",
+                over(chosen, carbon),
+                over(soonest, carbon)
+            );
+        }
+        if let Some(price) = &self.outlook.price {
+            return format!(
+                ": {:.1} EUR/MWh on the mean while it runs, {:.1} had it run at once",
+                over(chosen, price),
+                over(soonest, price)
+            );
+        }
+        String::new()
+    }
+
+    fn late(&self, job: &Job, schedule: &Schedule, deadline: Option<Timestamp>) -> Option<String> {
+        let deadline = deadline?;
+        let done: u32 = (0..self.problem.slots.len())
+            .filter_map(|t| schedule.level(t))
+            .map(|l| job.levels[l].quanta)
+            .sum();
+        let end = if done >= job.work {
+            instant(self.problem, slots_of(self.problem, schedule).last()? + 1)
+        } else {
+            let more = (job.work - done).div_ceil(QUANTA_A_SLOT);
+            instant(self.problem, self.problem.slots.len() + more as usize)
+        };
+        // Finer than a slot the plan cannot tell.
+        let hours = end.seconds_since(deadline) / 3_600.0 - self.problem.slot_hours;
+        (job.work > 0 && hours > 0.0)
+            .then(|| format!("its deadline {deadline} is missed by about {hours:.1} h"))
+    }
+
+    /// Whether others leave too few devices in a slot.
+    fn crowded(&self, job: &Job, slot: usize) -> bool {
+        let busy: u32 = self
+            .problem
+            .jobs
+            .iter()
+            .zip(&self.plan.schedules)
+            .filter(|(other, s)| other.id != job.id && s.level(slot).is_some())
+            .map(|(other, _)| other.gang)
+            .sum();
+        busy + job.gang > self.problem.devices
+    }
+}
+
+fn needs(job: &Job) -> i64 {
+    i64::from(job.work.div_ceil(QUANTA_A_SLOT))
+}
+
+fn slots_of(problem: &Problem, schedule: &Schedule) -> Vec<usize> {
+    (0..problem.slots.len())
+        .filter(|t| schedule.level(*t).is_some())
+        .collect()
+}

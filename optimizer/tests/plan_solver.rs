@@ -1,0 +1,327 @@
+//! The plan's solver against plain enumeration on small instances, and its
+//! promises: the bound holds, the checker agrees, the same input gives the same plan.
+
+use heliostat_models::{JobClass, JobId, Timestamp, Watts};
+use heliostat_optimizer::plan::check::{check, check_bound};
+use heliostat_optimizer::plan::problem::{Job, Level, Problem, Schedule, Slot, Solution};
+use heliostat_optimizer::plan::solve::{Limits, solve};
+use proptest::prelude::*;
+
+fn level(quanta: u32, watts: f64) -> Level {
+    Level {
+        cap: Watts(watts),
+        power: Watts(watts - 200.0),
+        speed: f64::from(quanta) / 4.0,
+        quanta,
+        energy: watts / 4_000.0,
+        slow: 0.1 * f64::from(4 - quanta),
+    }
+}
+
+fn job(id: &str, gang: u32, work: u32) -> Job {
+    Job {
+        id: JobId::from(id),
+        class: JobClass::Training,
+        gang,
+        work,
+        levels: vec![level(4, 700.0)],
+        release: 0,
+        deadline: None,
+        interruptible: true,
+        running: false,
+        pause: 0.0,
+        hold: 0.0,
+        late: 0.0,
+        terminal: 10.0,
+    }
+}
+
+fn problem(costs: &[f64], devices: u32, watts: f64, jobs: Vec<Job>) -> Problem {
+    Problem {
+        start: Timestamp(0),
+        slot_hours: 0.25,
+        devices,
+        slots: costs
+            .iter()
+            .map(|cost| Slot {
+                power: Watts(watts),
+                cost: *cost,
+            })
+            .collect(),
+        jobs,
+    }
+}
+
+/// Every schedule that a job may have.
+fn all_schedules(job: &Job, slots: usize) -> Vec<Vec<u8>> {
+    let mut found = vec![Vec::new()];
+    for t in 0..slots {
+        let mut longer = Vec::new();
+        for schedule in &found {
+            let done: u32 = schedule
+                .iter()
+                .filter(|l| **l > 0)
+                .map(|l| job.levels[usize::from(*l) - 1].quanta)
+                .sum();
+            let runs_now = schedule.last().map_or(job.running, |l| *l > 0);
+            let may_stop = job.interruptible || !runs_now || done >= job.work;
+            if may_stop {
+                longer.push([schedule.as_slice(), &[0]].concat());
+            }
+            if t >= job.release && done < job.work {
+                for l in 1..=job.levels.len() as u8 {
+                    longer.push([schedule.as_slice(), &[l]].concat());
+                }
+            }
+        }
+        found = longer;
+    }
+    found
+}
+
+/// Cost by the words of the module's documentation, written a third time.
+fn cost(problem: &Problem, job: &Job, schedule: &[u8]) -> f64 {
+    let (mut left, mut on, mut sum) = (i64::from(job.work), job.running, 0.0);
+    for (t, l) in schedule.iter().enumerate() {
+        if left <= 0 {
+            break;
+        }
+        if t >= job.release {
+            sum += job.hold;
+            if job.deadline.is_some_and(|d| t as i64 >= d) {
+                sum += job.late;
+            }
+        }
+        if *l == 0 {
+            sum += if on { job.pause } else { 0.0 };
+        } else {
+            let level = job.levels[usize::from(*l) - 1];
+            sum += f64::from(job.gang) * (level.energy * problem.slots[t].cost + level.slow);
+            left -= i64::from(level.quanta);
+        }
+        on = *l > 0;
+    }
+    if left > 0 {
+        sum += job.terminal * left as f64;
+        if let Some(d) = job.deadline {
+            let end = schedule.len() as f64;
+            sum += job.late * (end + left as f64 / 4.0 - (d as f64).max(end)).max(0.0);
+        }
+    }
+    sum
+}
+
+/// The least cost of all plans that break no limit; infinite where none does.
+fn brute_force(problem: &Problem) -> f64 {
+    let slots = problem.slots.len();
+    let choices: Vec<Vec<(Vec<u8>, f64)>> = problem
+        .jobs
+        .iter()
+        .map(|job| {
+            all_schedules(job, slots)
+                .into_iter()
+                .map(|s| {
+                    let cost = cost(problem, job, &s);
+                    (s, cost)
+                })
+                .collect()
+        })
+        .collect();
+    let mut used = vec![(0u32, 0.0f64); slots];
+    descend(problem, &choices, 0, 0.0, f64::INFINITY, &mut used)
+}
+
+fn descend(
+    problem: &Problem,
+    choices: &[Vec<(Vec<u8>, f64)>],
+    index: usize,
+    so_far: f64,
+    best: f64,
+    used: &mut Vec<(u32, f64)>,
+) -> f64 {
+    if index == choices.len() {
+        return best.min(so_far);
+    }
+    let job = &problem.jobs[index];
+    let mut best = best;
+    for (schedule, cost) in &choices[index] {
+        if so_far + cost >= best {
+            continue;
+        }
+        let before = used.clone();
+        let mut fits = true;
+        for (t, l) in schedule.iter().enumerate().filter(|(_, l)| **l > 0) {
+            used[t].0 += job.gang;
+            used[t].1 += f64::from(job.gang) * job.levels[usize::from(*l) - 1].power.0;
+            fits &= used[t].0 <= problem.devices && used[t].1 <= problem.slots[t].power.0 + 1e-6;
+        }
+        if fits {
+            best = descend(problem, choices, index + 1, so_far + cost, best, used);
+        }
+        *used = before;
+    }
+    best
+}
+
+fn verified(problem: &Problem) -> Solution {
+    let plan = solve(problem, Limits::default());
+    assert_eq!(check(problem, &plan), []);
+    assert_eq!(check_bound(problem, &plan), []);
+    plan
+}
+
+#[test]
+fn one_job_gets_the_best_hours_exactly() {
+    let costs: Vec<f64> = (0..192)
+        .map(|t| 1.0 + 0.5 * (f64::from(t) * 0.37).sin() + f64::from(t % 7) * 0.01)
+        .collect();
+    // 24 hours of work in 48: the 96 cheapest slots, nothing else.
+    let problem = problem(&costs, 8, 1e6, vec![job("j", 8, 96 * 4)]);
+    let plan = verified(&problem);
+    let mut order: Vec<usize> = (0..192).collect();
+    order.sort_by(|a, b| costs[*a].total_cmp(&costs[*b]));
+    let mut expected = Schedule::idle(192);
+    for t in &order[..96] {
+        expected.0[*t] = 1;
+    }
+    assert_eq!(plan.schedules[0], expected);
+    assert!(plan.primal - plan.bound < 1e-9 * plan.primal);
+}
+
+#[test]
+fn a_job_that_runs_is_paused_only_for_more_than_the_pause_costs() {
+    // Running costs 1.4 now and 1.0 later; a pause saves 0.4 · 8 · 0.175 = 0.56 a slot.
+    let mut costs = vec![1.4; 4];
+    costs.extend([1.0; 12]);
+    let running = |pause: f64| {
+        let mut j = job("j", 8, 16);
+        j.running = true;
+        j.pause = pause;
+        let plan = verified(&problem(&costs, 8, 1e6, vec![j]));
+        plan.schedules[0].level(0).is_some()
+    };
+    let gain = 4.0 * 8.0 * 0.175 * 0.4;
+    assert!(!running(gain * 0.99));
+    assert!(running(gain * 1.01));
+}
+
+#[test]
+fn an_uninterruptible_job_that_runs_goes_on_even_beyond_the_limits() {
+    let mut a = job("a", 8, 40);
+    a.interruptible = false;
+    a.running = true;
+    let b = job("b", 4, 8);
+    let problem = problem(&[1.0; 12], 8, 1_000.0, vec![a, b]);
+    let plan = verified(&problem);
+    assert!((0..10).all(|t| plan.schedules[0].level(t).is_some()));
+    assert!(plan.schedules[1].level(0).is_none(), "no room beside it");
+    assert!(plan.bound <= plan.primal && plan.primal > 10.0 * 3.0 * 200.0);
+}
+
+#[test]
+fn the_nearer_deadline_goes_first() {
+    let with = |id: &str, deadline| Job {
+        deadline: Some(deadline),
+        late: 50.0,
+        ..job(id, 8, 16)
+    };
+    // Both need all devices; only one order keeps both deadlines.
+    let problem = problem(&[1.0; 12], 8, 1e6, vec![with("a", 8), with("b", 4)]);
+    let plan = verified(&problem);
+    assert!((0..4).all(|t| plan.schedules[1].level(t).is_some()));
+    assert!((4..8).all(|t| plan.schedules[0].level(t).is_some()));
+}
+
+#[test]
+fn a_lower_level_is_used_where_power_is_short() {
+    let mut j = job("j", 10, 24);
+    j.levels = vec![level(4, 700.0), level(3, 450.0), level(2, 320.0)];
+    j.hold = 100.0;
+    let mut problem = problem(&[1.0; 10], 10, 5_000.0, vec![j]);
+    for slot in &mut problem.slots[2..6] {
+        slot.power = Watts(2_600.0);
+    }
+    let plan = verified(&problem);
+    assert_eq!(plan.schedules[0].0, [1, 1, 2, 2, 2, 2, 1, 0, 0, 0]);
+}
+
+fn small_problem() -> impl Strategy<Value = Problem> {
+    let job = (
+        1u32..5,
+        1u32..14,
+        prop::bool::ANY,
+        prop::bool::ANY,
+        0usize..3,
+        prop::option::of(1i64..8),
+        (0.0..1.5f64, 0.0..0.3f64, 0.0..3.0f64, 0.1..1.0f64),
+        1usize..3,
+    );
+    (
+        prop::collection::vec(0.0..2.5f64, 3..6),
+        prop::collection::vec(job, 1..4),
+        4u32..8,
+        1_200.0..4_000.0f64,
+    )
+        .prop_map(|(costs, jobs, devices, watts)| {
+            let jobs = jobs
+                .into_iter()
+                .enumerate()
+                .map(
+                    |(
+                        i,
+                        (gang, work, interruptible, running, release, deadline, costs, levels),
+                    )| {
+                        let all = [level(4, 700.0), level(2, 330.0)];
+                        let mut j = job_named(i, gang, work);
+                        j.interruptible = interruptible;
+                        // Only what may be paused runs now, so that limits can always be kept.
+                        j.running = running && interruptible && release == 0;
+                        j.release = release;
+                        j.deadline = deadline;
+                        (j.pause, j.hold, j.late, j.terminal) = costs;
+                        j.levels = all[..levels].to_vec();
+                        j
+                    },
+                )
+                .collect();
+            problem(&costs, devices, watts, jobs)
+        })
+}
+
+fn job_named(index: usize, gang: u32, work: u32) -> Job {
+    job(&format!("j{index}"), gang, work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #[test]
+    fn agrees_with_brute_force_within_its_gap(problem in small_problem()) {
+        let plan = verified(&problem);
+        let best = brute_force(&problem);
+        let near = 1e-6 * best.abs().max(1.0);
+        prop_assert!(plan.bound <= best + near, "bound {} above the optimum {best}", plan.bound);
+        prop_assert!(plan.primal >= best - near, "plan {} below the optimum {best}", plan.primal);
+        // On instances this small the search should find the very best nearly always,
+        // and never be far from it.
+        prop_assert!(plan.primal <= best * 1.10 + 0.5, "plan {} far from the optimum {best}", plan.primal);
+    }
+
+    #[test]
+    fn the_same_problem_gives_the_same_plan(problem in small_problem()) {
+        let a = solve(&problem, Limits::default());
+        let b = solve(&problem.clone(), Limits::default());
+        prop_assert_eq!(a.primal.to_bits(), b.primal.to_bits());
+        prop_assert_eq!(a.bound.to_bits(), b.bound.to_bits());
+        prop_assert_eq!(a, b);
+    }
+
+    #[test]
+    fn the_bound_holds_however_early_it_stops(problem in small_problem(), rounds in 0u32..3) {
+        let limits = Limits { rounds, searches: 0, ..Limits::default() };
+        let plan = solve(&problem, limits);
+        prop_assert_eq!(check(&problem, &plan), []);
+        prop_assert_eq!(check_bound(&problem, &plan), []);
+        let best = brute_force(&problem);
+        prop_assert!(plan.bound <= best + 1e-6 * best.abs().max(1.0));
+    }
+}

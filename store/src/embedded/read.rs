@@ -1,0 +1,373 @@
+//! Queries: rows from memory and segments, brought together per device.
+//!
+//! The lock is held for one device at a time and only while its rows in memory
+//! are copied, so that the writer goes on during a long query.
+
+use super::Shared;
+use super::aggregate::{Group, point};
+use super::codec::{ESTIMATED, MEASURED};
+use super::head::Sample;
+use super::segment::{BlockMeta, Segment};
+use super::steps::{Spacings, Stepper};
+use crate::query::{
+    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, StoreError,
+};
+use heliostat_models::{Catalogue, Frame, MetricId, Quality, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Segments that one query keeps open at a time.
+const OPEN_FILES: usize = 64;
+
+/// The latest frame of each device, by name.
+pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
+    let state = shared.read();
+    let frames = (state.select(select).into_iter())
+        .filter_map(|index| {
+            let entry = &state.devices[index as usize];
+            let (at, readings) = entry.latest.as_ref()?;
+            (*at >= since.0).then(|| Frame {
+                device: entry.id.clone(),
+                at: Timestamp(*at),
+                readings: readings.clone(),
+            })
+        })
+        .collect();
+    Answer::Frames(frames)
+}
+
+/// Answers any query; reads files.
+pub fn answer(shared: &Shared, query: &Query) -> Result<Answer, StoreError> {
+    match query {
+        Query::Latest { select, since } => Ok(latest(shared, select, *since)),
+        Query::Range {
+            metric,
+            select,
+            from,
+            to,
+        } => {
+            let metric = known(metric)?;
+            check_interval(*from, *to)?;
+            range(shared, metric, select, from.0, to.0).map(Answer::Series)
+        }
+        Query::Aggregate {
+            metric,
+            select,
+            from,
+            to,
+            step_ms,
+            over_time,
+            across,
+            group_by,
+        } => {
+            let metric = known(metric)?;
+            check_interval(*from, *to)?;
+            if *step_ms == 0 {
+                return Err(StoreError::BadQuery(
+                    "the step must be at least 1 ms".to_owned(),
+                ));
+            }
+            let steps = Steps {
+                metric,
+                from: from.0,
+                to: to.0,
+                step: *step_ms,
+                over_time: *over_time,
+            };
+            match across {
+                None => apart(shared, select, &steps),
+                Some(across) => grouped(shared, select, &steps, *across, group_by),
+            }
+            .map(Answer::Series)
+        }
+    }
+}
+
+fn known(metric: &str) -> Result<MetricId, StoreError> {
+    Catalogue::builtin()
+        .id(metric)
+        .ok_or_else(|| StoreError::UnknownMetric(metric.to_owned()))
+}
+
+fn check_interval(from: Timestamp, to: Timestamp) -> Result<(), StoreError> {
+    if from < to {
+        return Ok(());
+    }
+    Err(StoreError::BadQuery(format!(
+        "the interval from {from} to {to} is empty; `from` must be before `to`"
+    )))
+}
+
+fn check_points(count: usize) -> Result<(), StoreError> {
+    if count <= MAX_POINTS {
+        return Ok(());
+    }
+    Err(StoreError::BadQuery(format!(
+        "the answer would have more than {MAX_POINTS} points; ask for a shorter time, a longer step or fewer devices"
+    )))
+}
+
+/// Label and value of all labels of a device that are not empty.
+fn labels_of(shared: &Shared, device: u32) -> Vec<(Label, String)> {
+    let state = shared.read();
+    let entry = &state.devices[device as usize];
+    [
+        Label::Kind,
+        Label::Hall,
+        Label::Row,
+        Label::Rack,
+        Label::Node,
+        Label::Device,
+    ]
+    .into_iter()
+    .map(|label| (label, label.of(&entry.id, &entry.labels).to_owned()))
+    .filter(|(_, value)| !value.is_empty())
+    .collect()
+}
+
+fn range(
+    shared: &Shared,
+    metric: MetricId,
+    select: &Selector,
+    from: i64,
+    to: i64,
+) -> Result<Vec<Series>, StoreError> {
+    let mut reader = Reader::new(shared);
+    let mut all = Vec::new();
+    let mut count = 0;
+    // In a statement of its own, so that the lock is not held during the loop.
+    let devices = shared.read().select(select);
+    for device in devices {
+        let mut points = Vec::new();
+        reader.visit(device, metric, from, to, &mut |samples| {
+            check_points(count + points.len() + samples.len())?;
+            points.extend(samples.iter().map(point_of));
+            Ok(())
+        })?;
+        count += points.len();
+        if !points.is_empty() {
+            all.push(Series {
+                labels: labels_of(shared, device),
+                points,
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn point_of(sample: &Sample) -> Point {
+    let (value, quality) = match sample.state {
+        MEASURED => (Some(sample.value), Quality::Measured),
+        ESTIMATED => (Some(sample.value), Quality::Estimated),
+        _ => (None, Quality::Missing),
+    };
+    Point {
+        at: Timestamp(sample.at),
+        value,
+        quality,
+    }
+}
+
+/// What is asked of each device.
+struct Steps {
+    metric: MetricId,
+    from: i64,
+    to: i64,
+    step: u64,
+    over_time: OverTime,
+}
+
+impl Steps {
+    fn of(
+        &self,
+        reader: &mut Reader<'_>,
+        device: u32,
+    ) -> Result<Vec<super::steps::StepValue>, StoreError> {
+        let mut gap_limit = 0;
+        if self.over_time == OverTime::Integral {
+            let mut spacings = Spacings::default();
+            reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
+                spacings.push(samples);
+                Ok(())
+            })?;
+            gap_limit = spacings.gap_limit();
+        }
+        let mut stepper = Stepper::new(self.from, self.step, self.over_time, gap_limit);
+        reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
+            stepper.push(samples);
+            check_points(if stepper.overflow() { usize::MAX } else { 0 })
+        })?;
+        Ok(stepper.finish())
+    }
+}
+
+fn apart(shared: &Shared, select: &Selector, steps: &Steps) -> Result<Vec<Series>, StoreError> {
+    let mut reader = Reader::new(shared);
+    let mut all = Vec::new();
+    let mut count = 0;
+    // In a statement of its own, so that the lock is not held during the loop.
+    let devices = shared.read().select(select);
+    for device in devices {
+        let found = steps.of(&mut reader, device)?;
+        count += found.len();
+        check_points(count)?;
+        if !found.is_empty() {
+            let points = (found.iter())
+                .map(|s| point(steps.from, steps.step, s.index, s.value, s.estimated))
+                .collect();
+            all.push(Series {
+                labels: labels_of(shared, device),
+                points,
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn grouped(
+    shared: &Shared,
+    select: &Selector,
+    steps: &Steps,
+    across: AcrossDevices,
+    group_by: &[Label],
+) -> Result<Vec<Series>, StoreError> {
+    let mut reader = Reader::new(shared);
+    let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
+    let mut count = 0;
+    // In a statement of its own, so that the lock is not held during the loop.
+    let devices = shared.read().select(select);
+    for device in devices {
+        let found = steps.of(&mut reader, device)?;
+        if found.is_empty() {
+            continue;
+        }
+        let key: Vec<String> = {
+            let state = shared.read();
+            let entry = &state.devices[device as usize];
+            (group_by.iter())
+                .map(|label| label.of(&entry.id, &entry.labels).to_owned())
+                .collect()
+        };
+        let group = groups.entry(key).or_default();
+        count -= group.len();
+        group.add(&found);
+        count += group.len();
+        check_points(count)?;
+    }
+    Ok((groups.into_iter())
+        .map(|(key, group)| Series {
+            labels: group_by.iter().copied().zip(key).collect(),
+            points: group.points(across, steps.from, steps.step),
+        })
+        .collect())
+}
+
+/// Reads one query's rows.
+struct Reader<'a> {
+    shared: &'a Shared,
+    files: HashMap<u64, File>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            files: HashMap::new(),
+        }
+    }
+
+    /// Shows the samples of a device and metric in `[from, to)` by rising time,
+    /// run by run.
+    fn visit(
+        &mut self,
+        device: u32,
+        metric: MetricId,
+        from: i64,
+        to: i64,
+        show: &mut dyn FnMut(&[Sample]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (in_memory, mut blocks): (Vec<Sample>, Vec<(Arc<Segment>, BlockMeta)>) = {
+            let state = self.shared.read();
+            let head = &state.devices[device as usize].head;
+            let blocks = state
+                .blocks(device, from, to.saturating_sub(1))
+                .map(|(segment, meta)| (Arc::clone(segment), meta))
+                .collect();
+            (head.samples(metric, from, to), blocks)
+        };
+        blocks.sort_by_key(|(_, meta)| meta.first);
+        let mut in_memory = Some(in_memory).filter(|samples| !samples.is_empty());
+        let mut blocks = blocks.into_iter().peekable();
+        // Runs that overlap in time are merged before they are shown.
+        let mut pending: Vec<Sample> = Vec::new();
+        let mut pending_last = i64::MIN;
+        loop {
+            let head_first = in_memory.as_ref().and_then(|s| s.first()).map(|s| s.at);
+            let block_first = blocks.peek().map(|(_, meta)| meta.first);
+            let (first, last, mut run) = match (head_first, block_first) {
+                (None, None) => break,
+                (Some(head), block) if block.is_none_or(|block| head < block) => {
+                    let run = in_memory.take().unwrap_or_default();
+                    (head, run.last().map_or(head, |s| s.at), run)
+                }
+                _ => {
+                    let Some((segment, meta)) = blocks.next() else {
+                        break;
+                    };
+                    let run = self.load(&segment, &meta, metric, from, to);
+                    (meta.first, meta.last, run)
+                }
+            };
+            if pending.is_empty() {
+                pending = run;
+            } else if first > pending_last {
+                show(&pending)?;
+                pending = run;
+            } else {
+                pending.append(&mut run);
+                pending.sort_by_key(|s| s.at);
+                pending.dedup_by_key(|s| s.at);
+            }
+            pending_last = pending_last.max(last);
+        }
+        show(&pending)
+    }
+
+    /// The samples of a block; none, and a note of it, when it is damaged.
+    fn load(
+        &mut self,
+        segment: &Segment,
+        meta: &BlockMeta,
+        metric: MetricId,
+        from: i64,
+        to: i64,
+    ) -> Vec<Sample> {
+        let read = self.bytes(segment, meta).map_err(|e| e.to_string());
+        let samples = read.and_then(|bytes| {
+            (segment.parse(meta, &bytes))
+                .and_then(|block| block.samples(metric, from, to))
+                .ok_or_else(|| "a block cannot be understood".to_owned())
+        });
+        samples.unwrap_or_else(|error| {
+            if segment.report_damage(&error) {
+                self.shared.damaged.fetch_add(1, Ordering::Relaxed);
+            }
+            Vec::new()
+        })
+    }
+
+    fn bytes(&mut self, segment: &Segment, meta: &BlockMeta) -> std::io::Result<Vec<u8>> {
+        if !self.files.contains_key(&segment.id) {
+            if self.files.len() >= OPEN_FILES {
+                self.files.clear();
+            }
+            self.files.insert(segment.id, File::open(&segment.path)?);
+        }
+        match self.files.get(&segment.id) {
+            Some(file) => segment.read(file, meta),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The twin's own breakers. They see actual power and the site's limits, and
+//! know nothing of caps, allocations or certificates.
+//!
+//! A **violation** is a draw above a power node's limit by more than 0.5 % for
+//! longer than 2 s: shorter is within what capping hardware can follow, and
+//! less is within what revenue meters tell apart. A **trip** is a draw above
+//! the rating for as long as an inverse-time curve allows: heat grows with
+//! `(P / rating)² - 1.05²` and trips at 63.4, so 1.25 times the rating trips
+//! after 138 s and double after 22 s, between the thermal curves of IEC 60898
+//! classes. Trips are counted; the twin does not switch the load off.
+
+use heliostat_models::site::power::PowerNode;
+use heliostat_models::{Timestamp, Watts};
+
+/// Share above a limit that is not counted.
+pub const TOLERANCE: f64 = 0.005;
+/// Milliseconds above a limit that are not counted.
+pub const GRACE_MS: i64 = 2_000;
+const TRIP_FROM: f64 = 1.05;
+const TRIP_HEAT: f64 = 63.4;
+
+/// A power node drew more than its limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Violation {
+    /// Which power node.
+    pub node: String,
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when; the present where it goes on.
+    pub to: Timestamp,
+    /// Most power above the limit.
+    pub worst: Watts,
+    /// The limit that was exceeded.
+    pub limit: Watts,
+}
+
+#[derive(Clone, Debug)]
+struct Breaker {
+    id: String,
+    limit: Watts,
+    rating: Watts,
+    above: Option<(Timestamp, Timestamp, Watts)>,
+    heat: f64,
+}
+
+/// All breakers of a site.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    breakers: Vec<Breaker>,
+    ended: Vec<Violation>,
+    trips: u64,
+}
+
+impl Breaker {
+    fn violation(&self) -> Option<Violation> {
+        let (from, to, worst) = self.above?;
+        (to.0 - from.0 > GRACE_MS).then(|| Violation {
+            node: self.id.clone(),
+            from,
+            to,
+            worst,
+            limit: self.limit,
+        })
+    }
+}
+
+impl Watch {
+    /// Breakers at every power node.
+    pub fn new(nodes: &[PowerNode]) -> Self {
+        let breakers = (nodes.iter())
+            .map(|n| Breaker {
+                id: n.id.clone(),
+                limit: n.limit,
+                rating: n.rating,
+                above: None,
+                heat: 0.0,
+            })
+            .collect();
+        Self {
+            breakers,
+            ended: Vec::new(),
+            trips: 0,
+        }
+    }
+
+    /// Whether a power at any node would count, were it to last.
+    pub fn exceeds(&self, flow: &[Watts]) -> bool {
+        (self.breakers.iter().zip(flow)).any(|(b, p)| *p > b.limit * (1.0 + TOLERANCE))
+    }
+
+    /// Sees the power of every node over a span.
+    pub fn see(&mut self, flow: &[Watts], from: Timestamp, to: Timestamp) {
+        let seconds = to.seconds_since(from);
+        for (breaker, power) in self.breakers.iter_mut().zip(flow) {
+            if *power > breaker.limit * (1.0 + TOLERANCE) {
+                let excess = *power - breaker.limit;
+                breaker.above = Some(match breaker.above {
+                    Some((since, _, worst)) => (since, to, worst.max(excess)),
+                    None => (from, to, excess),
+                });
+            } else if breaker.above.is_some() {
+                self.ended.extend(breaker.violation());
+                breaker.above = None;
+            }
+            let load = *power / breaker.rating.max(Watts(1.0));
+            breaker.heat += seconds * (load * load - TRIP_FROM * TRIP_FROM);
+            breaker.heat = breaker.heat.max(0.0);
+            if breaker.heat > TRIP_HEAT {
+                self.trips += 1;
+                breaker.heat = 0.0;
+            }
+        }
+    }
+
+    /// Violations so far, those that go on included.
+    pub fn violations(&self) -> Vec<Violation> {
+        let going_on = self.breakers.iter().filter_map(Breaker::violation);
+        self.ended.iter().cloned().chain(going_on).collect()
+    }
+
+    /// Trips so far.
+    pub fn trips(&self) -> u64 {
+        self.trips
+    }
+
+    /// Forgets everything seen so far.
+    pub fn reset(&mut self) {
+        self.ended.clear();
+        self.trips = 0;
+        for breaker in &mut self.breakers {
+            breaker.above = None;
+            breaker.heat = 0.0;
+        }
+    }
+}
+
+/// A limit that a contract or a grid event sets for a while, and how long the
+/// hall took to comply.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GridLimit {
+    pub limit: Watts,
+    pub at: Timestamp,
+    below_since: Option<Timestamp>,
+    pub complied: Option<f64>,
+}
+
+impl GridLimit {
+    pub(crate) fn new(limit: Watts, at: Timestamp) -> Self {
+        Self {
+            limit,
+            at,
+            below_since: None,
+            complied: None,
+        }
+    }
+
+    /// Sees the site's power over a span. Complied: below the limit (with the
+    /// breakers' tolerance) for 2 s; counted is the time to the first of them.
+    pub(crate) fn see(&mut self, power: Watts, from: Timestamp, to: Timestamp) {
+        if to <= self.at || self.complied.is_some() {
+            return;
+        }
+        if power > self.limit * (1.0 + TOLERANCE) {
+            self.below_since = None;
+            return;
+        }
+        let since = *self.below_since.get_or_insert(from.max(self.at));
+        if to.0 - since.0 >= GRACE_MS {
+            self.complied = Some(since.seconds_since(self.at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heliostat_models::site::power::PowerNodeKind;
+
+    fn watch() -> Watch {
+        Watch::new(&[PowerNode {
+            id: "feed".into(),
+            kind: PowerNodeKind::UtilityFeed,
+            parents: vec![],
+            rating: Watts(1_200.0),
+            limit: Watts(1_000.0),
+        }])
+    }
+
+    fn run(watch: &mut Watch, powers: &[f64], step_ms: i64) {
+        for (i, p) in powers.iter().enumerate() {
+            let at = i as i64 * step_ms;
+            watch.see(&[Watts(*p)], Timestamp(at), Timestamp(at + step_ms));
+        }
+    }
+
+    #[test]
+    fn short_or_small_excess_does_not_count_long_and_large_does() {
+        let mut w = watch();
+        run(&mut w, &[1_100.0, 1_100.0, 900.0, 1_004.0, 1_004.0, 1_004.0, 1_004.0], 1_000);
+        assert_eq!(w.violations(), vec![]);
+        let mut w = watch();
+        run(&mut w, &[900.0, 1_100.0, 1_200.0, 1_100.0, 900.0], 1_000);
+        let found = w.violations();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].worst, Watts(200.0));
+        assert_eq!((found[0].from, found[0].to), (Timestamp(1_000), Timestamp(4_000)));
+        // One that goes on is reported too, once.
+        run(&mut w, &[1_100.0; 5], 1_000);
+        assert_eq!(w.violations().len(), 2);
+        w.reset();
+        assert!(w.violations().is_empty());
+    }
+
+    #[test]
+    fn trips_by_the_inverse_time_curve() {
+        let seconds_at = |load: f64| {
+            let mut w = watch();
+            let mut seconds = 0;
+            while w.trips() == 0 && seconds < 1_000 {
+                let at = seconds * 1_000;
+                w.see(&[Watts(1_200.0 * load)], Timestamp(at), Timestamp(at + 1_000));
+                seconds += 1;
+            }
+            seconds
+        };
+        assert_eq!(seconds_at(1.04), 1_000);
+        assert!((130..=145).contains(&seconds_at(1.25)), "{}", seconds_at(1.25));
+        assert!((20..=25).contains(&seconds_at(2.0)));
+    }
+
+    #[test]
+    fn compliance_needs_two_seconds_below() {
+        let mut g = GridLimit::new(Watts(100.0), Timestamp(10_000));
+        let mut at = 9_000;
+        for p in [120.0, 120.0, 99.0, 120.0, 99.0, 99.0, 99.0] {
+            g.see(Watts(p), Timestamp(at), Timestamp(at + 1_000));
+            at += 1_000;
+        }
+        assert_eq!(g.complied, Some(3.0));
+    }
+}
