@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod files;
 mod http_get;
+mod offline;
 mod plan;
 mod query;
 mod report;

@@ -4,7 +4,7 @@
 
 use anyhow::Context;
 use heliostat_collector::broker::Broker;
-use heliostat_collector::ingest::{Ingest, IngestHandle};
+use heliostat_collector::ingest::{Ingest, IngestHandle, IngestStats};
 use heliostat_collector::mqtt::MqttConfig;
 use heliostat_collector::pseudonym::Pseudonymiser;
 use heliostat_dashboard::{App, ControlCommands, HealthCounter, Server as WebServer};
@@ -52,7 +52,7 @@ pub enum BrokerChoice {
 pub struct Server {
     pub store: Arc<EmbeddedStore>,
     pub mqtt: MqttConfig,
-    pub ingest: Arc<IngestHandle>,
+    pub ingest: IngestHandle,
     pub control: ControlHandle,
     pub web: WebServer,
     broker: Option<Broker>,
@@ -80,14 +80,14 @@ impl Server {
             BrokerChoice::External(mqtt) => (None, mqtt),
         };
         let dyn_store: Arc<dyn TimeSeriesStore> = store.clone();
-        let ingest = Arc::new(Ingest::start(
+        let ingest = Ingest::start(
             mqtt.clone(),
             Arc::clone(&site),
             Arc::clone(&dyn_store),
             Arc::clone(&jobs),
             pseudonyms,
             Arc::clone(&clock),
-        )?);
+        )?;
         let control = Controller::start(
             ControllerConfig { mqtt: (mqtt.host.clone(), mqtt.port), armed: policy.armed, policy, planner_enabled: true },
             ControllerDeps {
@@ -106,7 +106,7 @@ impl Server {
             view: control.view(),
             control: Some(Arc::new(Commands(control.clone()))),
             clock,
-            health: health(Arc::clone(&ingest), store.clone()),
+            health: health(ingest.reader(), store.clone()),
             title_note: note,
         };
         let web = heliostat_dashboard::serve(http, app, api_token).await?;
@@ -136,9 +136,12 @@ impl ControlCommands for Commands {
 }
 
 /// Counters of ingest and store for `/metrics` and the foot of the pages.
-fn health(ingest: Arc<IngestHandle>, store: Arc<EmbeddedStore>) -> Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync> {
+fn health(
+    ingest: impl Fn() -> IngestStats + Send + Sync + 'static,
+    store: Arc<EmbeddedStore>,
+) -> Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync> {
     Arc::new(move || {
-        let i = ingest.stats();
+        let i = ingest();
         let s = store.stats();
         let counter = |name: &str, help: &str, value: u64| HealthCounter {
             name: name.to_owned(),
@@ -148,7 +151,7 @@ fn health(ingest: Arc<IngestHandle>, store: Arc<EmbeddedStore>) -> Arc<dyn Fn() 
         vec![
             counter("heliostat_ingest_samples_stored_total", "Samples that ingest wrote to the store", i.samples_stored),
             counter("heliostat_ingest_samples_duplicate_total", "Samples that came a second time and were not stored again", i.duplicates),
-            counter("heliostat_ingest_samples_refused_total", "Samples refused: out of range, unknown device, impossible time", i.refused),
+            counter("heliostat_ingest_samples_refused_total", "Samples refused: out of range, unknown device, impossible time", i.samples_refused()),
             counter("heliostat_store_samples_total", "Samples in the store", s.samples),
             counter("heliostat_store_damaged_total", "Records found damaged or torn at opening", s.damaged),
             counter("heliostat_store_disk_bytes", "Bytes of the store on disk", s.disk_bytes),

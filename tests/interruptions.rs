@@ -88,7 +88,7 @@ impl Rig {
     fn gpus_heard(&self) -> usize {
         let Some(answer) = get_json(&self.base(), "/api/v1/latest?kind=gpu") else { return 0 };
         let now = jiff_now();
-        let frames = answer["frames"].as_array().cloned().unwrap_or_default();
+        let frames = answer["devices"].as_array().cloned().unwrap_or_default();
         frames
             .iter()
             .filter_map(|f| Timestamp::parse(f["at"].as_str()?))
@@ -149,7 +149,7 @@ fn the_server_is_killed_caps_become_safe_and_no_sample_is_lost() {
     let mut twin = rig.twin();
     let mut agents: Vec<Process> = NODES.iter().map(|n| rig.agent(n)).collect();
     rig.wait_for_all_gpus();
-    let capped = || get_json(&rig.base(), "/api/v1/control").and_then(|c| c["acknowledged_caps"].as_u64()).unwrap_or(0);
+    let capped = || get_json(&rig.base(), "/api/v1/control").and_then(|c| c["caps"].as_object().map(|caps| caps.values().filter(|c| c["acknowledged"].is_number()).count() as u64)).unwrap_or(0);
     until("caps acknowledged", Duration::from_secs(30), capped, |n| *n as usize == rig.site.devices.len());
     let killed = jiff_now();
     server.kill();

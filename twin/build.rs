@@ -42,8 +42,12 @@ fn main() {
         .arg(&library);
     match command.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => fail(&format!("the NVML shim does not compile ({status}): {command:?}")),
-        Err(e) => fail(&format!("the compiler cannot be started ({e}): {command:?}")),
+        Ok(status) => fail(&format!(
+            "the NVML shim does not compile ({status}): {command:?}"
+        )),
+        Err(e) => fail(&format!(
+            "the compiler cannot be started ({e}): {command:?}"
+        )),
     }
     println!("cargo::rustc-env=HELIOSTAT_SHIM={}", library.display());
 }

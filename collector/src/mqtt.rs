@@ -18,7 +18,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// Where the broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MqttConfig {
-    /// Name or address.
+    /// Name or address; one of IPv6 in brackets.
     pub host: String,
     /// TCP port; 1883 by custom.
     pub port: u16,
@@ -39,7 +39,12 @@ impl MqttConfig {
 
 impl From<std::net::SocketAddr> for MqttConfig {
     fn from(address: std::net::SocketAddr) -> Self {
-        Self::new(address.ip().to_string(), address.port())
+        let host = match address.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+            // Without brackets the port would be read as part of it.
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        Self::new(host, address.port())
     }
 }
 
@@ -223,9 +228,14 @@ async fn run(
                 pause = RETRY.0;
                 confirmed.clear();
                 expected = subscriptions.len();
-                for topic in &subscriptions {
-                    // The queue was emptied by the break, so there is room.
-                    let _ = client.try_subscribe(topic, QoS::AtLeastOnce);
+                let refused = (subscriptions.iter())
+                    .any(|topic| client.try_subscribe(topic, QoS::AtLeastOnce).is_err());
+                if refused {
+                    // The queue is full of what was published in the meantime:
+                    // empty it and connect anew.
+                    eventloop.clean();
+                    eventloop.pending.clear();
+                    continue;
                 }
                 if expected == 0 && inbox.tell(LinkEvent::Connected).is_err() {
                     return;

@@ -164,7 +164,10 @@ mod tests {
         let first = Pseudonymiser::open(&path).unwrap().pseudonym("alice");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
-        assert_eq!(Pseudonymiser::open(&path).unwrap().pseudonym("alice"), first);
+        assert_eq!(
+            Pseudonymiser::open(&path).unwrap().pseudonym("alice"),
+            first
+        );
         let other = Pseudonymiser::open(&dir.path().join("other")).unwrap();
         assert_ne!(other.pseudonym("alice"), first);
     }

@@ -13,20 +13,24 @@
 //! crash takes the end of the spool with it. After a crash a stretch of
 //! sequences may therefore be skipped.
 
-use heliostat_store::framed_log::{FramedLog, sync_directory};
+mod files;
+
+pub(crate) use files::write_durably;
+
+use files::{begin_segment, lock, numbered, open_segment, read_number, segment_files};
+use heliostat_store::framed_log::FramedLog;
 use std::collections::VecDeque;
-use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-const KIND: &[u8; 3] = b"spl";
 /// Sequences reserved at once; one small write to disk each time.
 const BLOCK: u64 = 4096;
 /// Bytes of a record before the batch.
 const PREFIX: usize = 12;
-/// Bytes that [`FramedLog`] puts before each payload.
-const FRAME: u64 = 8;
+/// Bytes that [`FramedLog`] puts before each payload; for the limits on size only.
+const FRAME: u64 = 12;
 /// Bytes of a [`FramedLog`] that holds nothing.
 const HEADER: u64 = 8;
 /// Most bytes in one segment, where the limit allows.
@@ -155,7 +159,11 @@ impl Spool {
         // reserved block may have been seen by ingest.
         next = next.max(reserved.unwrap_or(0)).max(acknowledged + 1);
         found.batches = segments.iter().map(|s| s.records.len() as u64).sum();
-        found.samples = segments.iter().flat_map(|s| &s.records).map(|r| u64::from(r.samples)).sum();
+        found.samples = segments
+            .iter()
+            .flat_map(|s| &s.records)
+            .map(|r| u64::from(r.samples))
+            .sum();
         // Old segments are only read; writing begins in a fresh one.
         let active = begin_segment(directory, next)?;
         // A segment of that very name is one that was begun and never written to.
@@ -200,7 +208,7 @@ impl Spool {
         }
         let batch = encode(sequence).map_err(SpoolError::Encode)?;
         let size = FRAME + (PREFIX + batch.len()) as u64;
-        if self.active.length() + size > self.segment_limit && self.active.length() > HEADER {
+        if self.active.length() + size > self.segment_limit && !self.active.is_empty() {
             self.rotate()?;
         }
         let bytes = self.bytes();
@@ -215,7 +223,6 @@ impl Spool {
         payload.extend_from_slice(&sequence.to_le_bytes());
         payload.extend_from_slice(&samples.to_le_bytes());
         payload.extend_from_slice(&batch);
-        let offset = self.active.length() + FRAME;
         let path = self.active.path().to_owned();
         self.active
             .append(&payload)
@@ -225,7 +232,8 @@ impl Spool {
             segment.records.push_back(Place {
                 sequence,
                 samples,
-                offset: offset + PREFIX as u64,
+                // A record ends with its payload.
+                offset: self.active.length() - batch.len() as u64,
                 length: batch.len() as u32,
             });
         }
@@ -319,7 +327,9 @@ impl Spool {
     /// being used after it.
     pub fn close(&mut self) -> Result<(), SpoolError> {
         let path = self.active.path().to_owned();
-        self.active.sync().map_err(SpoolError::io("syncing", &path))?;
+        self.active
+            .sync()
+            .map_err(SpoolError::io("syncing", &path))?;
         self.note_acknowledged()?;
         self.reserve(self.next)
     }
@@ -333,7 +343,9 @@ impl Spool {
 
     fn rotate(&mut self) -> Result<(), SpoolError> {
         let path = self.active.path().to_owned();
-        self.active.sync().map_err(SpoolError::io("syncing", &path))?;
+        self.active
+            .sync()
+            .map_err(SpoolError::io("syncing", &path))?;
         self.active = begin_segment(&self.directory, self.next)?;
         self.segments.push_back(Segment {
             path: self.active.path().to_owned(),
@@ -358,136 +370,6 @@ impl Spool {
         }
         Ok(())
     }
-}
-
-fn lock(directory: &Path) -> Result<File, SpoolError> {
-    let path = directory.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(SpoolError::io("opening", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse {
-            path: directory.display().to_string(),
-        }),
-        Err(TryLockError::Error(error)) => Err(SpoolError::io("locking", &path)(error)),
-    }
-}
-
-/// The segments in a directory, oldest first.
-fn segment_files(directory: &Path) -> Result<Vec<(u64, PathBuf)>, SpoolError> {
-    let failed = || SpoolError::io("listing", directory);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        let name = entry.file_name();
-        let first = name
-            .to_str()
-            .and_then(|n| n.strip_prefix("spool-")?.strip_suffix(".log"))
-            .and_then(|n| n.parse().ok());
-        if let Some(first) = first {
-            found.push((first, entry.path()));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn begin_segment(directory: &Path, first: u64) -> Result<FramedLog, SpoolError> {
-    let path = directory.join(format!("spool-{first:020}.log"));
-    // A file of this name can only hold records that are lost or acknowledged
-    // already: it was opened by an earlier run that never wrote a whole one.
-    let (log, _) = FramedLog::open(&path, KIND).map_err(SpoolError::io("opening", &path))?;
-    Ok(log)
-}
-
-/// Reads a segment of an earlier run; also its last sequence, 0 when empty.
-fn open_segment(
-    path: &Path,
-    acknowledged: u64,
-    found: &mut Found,
-) -> Result<(Segment, u64), SpoolError> {
-    let (log, mut recovered) =
-        FramedLog::open(path, KIND).map_err(SpoolError::io("opening", path))?;
-    found.torn_bytes += recovered.torn_bytes;
-    found.damaged += recovered.damaged.len() as u64;
-    let mut bytes = log.length();
-    if !recovered.damaged.is_empty() {
-        // Written anew without the damage, so that places follow from lengths.
-        let fresh = path.with_extension("tmp");
-        let rewrite = || -> io::Result<u64> {
-            let _ = std::fs::remove_file(&fresh);
-            let (mut log, _) = FramedLog::open(&fresh, KIND)?;
-            log.append_all(recovered.records.iter().map(Vec::as_slice))?;
-            log.sync()?;
-            std::fs::rename(&fresh, path)?;
-            Ok(log.length())
-        };
-        bytes = rewrite().map_err(SpoolError::io("repairing", path))?;
-    }
-    let content: u64 = (recovered.records.iter()).map(|r| FRAME + r.len() as u64).sum();
-    let mut offset = bytes - content;
-    let mut records = VecDeque::new();
-    let mut last = 0;
-    for payload in recovered.records.drain(..) {
-        let at = offset + FRAME + PREFIX as u64;
-        offset += FRAME + payload.len() as u64;
-        let (Some(sequence), Some(samples)) = (
-            payload.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)),
-            payload.get(8..PREFIX).and_then(|b| b.try_into().ok()),
-        ) else {
-            found.damaged += 1;
-            continue;
-        };
-        last = last.max(sequence);
-        if sequence > acknowledged {
-            records.push_back(Place {
-                sequence,
-                samples: u32::from_le_bytes(samples),
-                offset: at,
-                length: (payload.len() - PREFIX) as u32,
-            });
-        }
-    }
-    let segment = Segment {
-        path: path.to_owned(),
-        bytes,
-        records,
-    };
-    Ok((segment, last))
-}
-
-/// A number and its checksum, so that a torn write is noticed.
-fn numbered(number: u64) -> String {
-    let text = number.to_string();
-    // FNV-1a is enough to tell a torn decimal number from a whole one.
-    format!("{text} {:016x}\n", fnv(text.as_bytes()))
-}
-
-fn read_number(path: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let (number, sum) = text.trim_end().split_once(' ')?;
-    let sound = u64::from_str_radix(sum, 16).ok()? == fnv(number.as_bytes());
-    sound.then(|| number.parse().ok())?
-}
-
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-/// Replaces a file so that after a crash either the old or the new content is there.
-pub(crate) fn write_durably(path: &Path, content: &str) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
 }
 
 #[cfg(test)]

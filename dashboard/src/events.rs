@@ -20,7 +20,8 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 /// once a second. A slow reader misses values, never delays others.
 async fn events(State(shared): State<Arc<Shared>>) -> Response {
     let Ok(permit) = Arc::clone(&shared.clients).try_acquire_owned() else {
-        let text = "Too many pages listen to live values; close one, or reload this page by hand.\n";
+        let text =
+            "Too many pages listen to live values; close one, or reload this page by hand.\n";
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             [(header::RETRY_AFTER, "30")],

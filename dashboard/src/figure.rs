@@ -20,10 +20,12 @@ impl Figure {
     };
 
     /// Read from an instrument.
+    #[cfg(test)]
     pub fn measured(value: f64) -> Self {
         Self::of(Some(value), Quality::Measured)
     }
     /// Computed from something else.
+    #[cfg(test)]
     pub fn estimated(value: f64) -> Self {
         Self::of(Some(value), Quality::Estimated)
     }

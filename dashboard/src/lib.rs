@@ -18,6 +18,7 @@ mod pages;
 mod params;
 mod prometheus;
 mod pue;
+pub mod report;
 mod server;
 mod snapshot;
 mod text;

@@ -144,18 +144,21 @@ fn power(live: &mut Live, snapshot: &Snapshot) {
 }
 
 fn indicators(live: &mut Live, snapshot: &Snapshot) {
-    for (key, pue) in [("pue.hour", &snapshot.pue_hour), ("pue.day", &snapshot.pue_day)] {
+    for (key, pue) in [
+        ("pue.hour", &snapshot.pue_hour),
+        ("pue.day", &snapshot.pue_day),
+    ] {
         live.figure(key, pue.value, |v| format::number(v, 3));
-        let shares = if pue.value.value.is_some() {
-            format!(
-                "{} measured, {} estimated, {} unknown",
-                format::percent(pue.measured_share),
-                format::percent(pue.estimated_share),
-                format::percent(pue.missing_share)
-            )
-        } else {
-            String::new()
-        };
+        let shares = [
+            (pue.measured_share, "measured"),
+            (pue.estimated_share, "estimated"),
+            (pue.missing_share, "unknown"),
+        ]
+        .iter()
+        .filter(|(share, _)| *share > 0.0)
+        .map(|(share, word)| format!("{} {word}", format::percent(*share)))
+        .collect::<Vec<_>>()
+        .join(", ");
         live.say(&format!("{key}.shares"), shares);
     }
     live.say("pue.source", snapshot.pue_hour.source.clone());
@@ -214,7 +217,8 @@ fn power_bar(live: &mut Live, bar: &PowerBar) {
     let key = format!("pn.{}", bar.id);
     let scale = bar.configured.0 * 1.06;
     let power = bar.power.value.unwrap_or(0.0);
-    live.bar.insert(key.clone(), (0.0, percent_of(power, scale)));
+    live.bar
+        .insert(key.clone(), (0.0, percent_of(power, scale)));
     live.bar.insert(
         format!("{key}.limit"),
         (percent_of(bar.limit.0, scale), 0.0),
@@ -261,8 +265,10 @@ fn cells(live: &mut Live, snapshot: &Snapshot, site: &Site) {
                 format::figure(power, format::watts),
                 format::watts(limit)
             );
-            live.cell
-                .insert(DeviceId::from(node.id.as_str()).to_string(), (cell_class(power, limit), words));
+            live.cell.insert(
+                DeviceId::from(node.id.as_str()).to_string(),
+                (cell_class(power, limit), words),
+            );
         }
     }
 }

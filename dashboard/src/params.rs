@@ -92,8 +92,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self)).into_response()
     }
 }
@@ -115,11 +114,7 @@ impl Params {
                 };
                 return Err(ApiError {
                     remedy: format!("leave `{name}` out, or spell it as the list does"),
-                    ..ApiError::bad(
-                        name.clone(),
-                        format!("unknown parameter `{name}`"),
-                        allowed,
-                    )
+                    ..ApiError::bad(name.clone(), format!("unknown parameter `{name}`"), allowed)
                 });
             }
         }
@@ -196,9 +191,8 @@ impl Params {
     ) -> Result<(Timestamp, Timestamp), ApiError> {
         let one = |name: &str, default: &str| {
             let text = self.get(name).unwrap_or(default);
-            instant(text, now).ok_or_else(|| {
-                ApiError::bad(name, format!("`{text}` is no instant"), INSTANTS)
-            })
+            instant(text, now)
+                .ok_or_else(|| ApiError::bad(name, format!("`{text}` is no instant"), INSTANTS))
         };
         let (from, to) = (one("from", default_from)?, one("to", default_to)?);
         if from >= to {
@@ -273,7 +267,15 @@ mod tests {
         assert_eq!(instant("now+30m", NOW), Some(Timestamp(NOW.0 + 1_800_000)));
         assert_eq!(instant("now 2d", NOW), Some(Timestamp(NOW.0 + 172_800_000)));
         assert_eq!(instant("2019-03-01T00:00:00Z", NOW), Some(NOW));
-        for bad in ["", "now-", "now-6", "now*6h", "now-9999999d", "gestern", "now-é"] {
+        for bad in [
+            "",
+            "now-",
+            "now-6",
+            "now*6h",
+            "now-9999999d",
+            "gestern",
+            "now-é",
+        ] {
             assert_eq!(instant(bad, NOW), None, "{bad}");
         }
     }
@@ -288,7 +290,11 @@ mod tests {
 
     #[test]
     fn spans_are_ordered_and_bounded() {
-        let fault = |from, to| params(&[("from", from), ("to", to)]).span(NOW, "now-6h", "now").unwrap_err();
+        let fault = |from, to| {
+            params(&[("from", from), ("to", to)])
+                .span(NOW, "now-6h", "now")
+                .unwrap_err()
+        };
         assert_eq!(fault("now", "now-1h").field.as_deref(), Some("from"));
         assert_eq!(fault("2000-01-01", "now").field.as_deref(), Some("from"));
         assert_eq!(fault("now", "now+30d").field.as_deref(), Some("to"));

@@ -89,7 +89,11 @@ pub(crate) async fn pue(
     } else {
         ratio.as_estimate()
     };
-    let known = if value.value.is_some() { share.min(1.0) } else { 0.0 };
+    let known = if value.value.is_some() {
+        share.min(1.0)
+    } else {
+        0.0
+    };
     Pue {
         value,
         measured_share: if is_measured { known } else { 0.0 },

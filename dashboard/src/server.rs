@@ -173,8 +173,7 @@ pub async fn serve(
 }
 
 fn router(shared: &Arc<Shared>) -> Router {
-    let guard =
-        axum::middleware::from_fn_with_state(Arc::clone(shared), guard::guard);
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(shared), guard::guard);
     Router::new()
         .merge(pages::routes())
         .merge(charts::routes())

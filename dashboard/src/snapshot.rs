@@ -9,9 +9,9 @@ use heliostat_models::{
     Catalogue, Decision, DeviceId, Frame, JobId, JobState, MetricId, Timestamp, Watts,
 };
 use heliostat_optimizer::view::ControlView;
+use heliostat_store::Query;
 use heliostat_store::jobs::JobEntry;
 use heliostat_store::query::Selector;
-use heliostat_store::Query;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Grid data comes by the hour; older than this it no longer speaks of now.
 const GRID_FRESH: Duration = Duration::from_secs(3 * 3_600);
 /// Decisions on the overview.
-const DECISIONS: usize = 12;
+const DECISIONS: usize = 8;
 
 /// Which nodes hang below each power node. Made once.
 pub(crate) struct Tree {
@@ -343,19 +343,21 @@ fn bar(
     let node = &site.power.nodes()[index];
     let live = snapshot.view.power.iter().find(|v| v.id == node.id);
     let below = Figure::sum(tree.nodes_below[index].iter().map(|n| node_power[*n]));
-    // The meter of the whole data centre speaks for the place where it sits.
+    // A meter that sits here speaks for this place; that of the whole data
+    // centre, if its place is not given, for the root.
     let is_root = node.parents.is_empty();
-    let has_meter = site
-        .meters
-        .iter()
-        .filter(|m| m.role == MeterRole::DataCentre)
-        .any(|m| m.at.as_deref().map_or(is_root, |at| at == node.id));
     let is_only_root = is_root && tree.upper.iter().filter(|(_, d)| *d == 0).count() == 1;
-    let power = if has_meter || is_only_root {
-        snapshot.parts.total.or(below.as_estimate())
-    } else {
-        below
+    let here = |m: &&heliostat_models::site::Meter| match m.role {
+        MeterRole::DataCentre => m.at.as_deref().map_or(is_root, |at| at == node.id),
+        MeterRole::It => m.at.as_deref() == Some(node.id.as_str()),
+        _ => false,
     };
+    let own = match site.meters.iter().find(here) {
+        Some(meter) => snapshot.figure(&meter.id, Catalogue::meter_power()),
+        None if is_only_root => snapshot.parts.total,
+        None => Figure::MISSING,
+    };
+    let power = own.or(below);
     PowerBar {
         id: node.id.clone(),
         kind: node.kind,

@@ -1,6 +1,5 @@
 //! The words of the pages, in one place, so that a translation can come.
 
-use heliostat_models::site::MeterRole;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{DecisionKind, JobState};
 
@@ -17,7 +16,6 @@ pub(crate) const PART_IT: &str = "Other IT";
 pub(crate) const PART_COOLING: &str = "Cooling and losses";
 pub(crate) const PUE: &str = "PUE";
 pub(crate) const GRID: &str = "Grid";
-pub(crate) const CARBON: &str = "Carbon intensity";
 pub(crate) const RENEWABLE: &str = "Renewable share";
 pub(crate) const PRICE: &str = "Day-ahead price";
 pub(crate) const CONTROL: &str = "Control";
@@ -69,18 +67,5 @@ pub(crate) fn job_state(state: JobState) -> (&'static str, &'static str) {
         JobState::Paused => ("Paused", "paused"),
         JobState::Completed => ("Completed", "completed"),
         JobState::Cancelled => ("Cancelled", "cancelled"),
-    }
-}
-
-/// What a meter counts, for people.
-pub(crate) fn meter_role(role: MeterRole) -> &'static str {
-    match role {
-        MeterRole::DataCentre => "whole data centre",
-        MeterRole::It => "IT equipment",
-        MeterRole::Cooling => "cooling",
-        MeterRole::OnSiteRenewable => "on-site renewables",
-        MeterRole::BackUp => "back-up generators",
-        MeterRole::ReusedHeat => "re-used heat",
-        MeterRole::Other => "other",
     }
 }

@@ -221,12 +221,7 @@ fn row(
     }
 }
 
-async fn carbon(
-    shared: &Shared,
-    snapshot: &Snapshot,
-    from: Timestamp,
-    to: Timestamp,
-) -> Vec<Band> {
+async fn carbon(shared: &Shared, snapshot: &Snapshot, from: Timestamp, to: Timestamp) -> Vec<Band> {
     let zone: DeviceId = shared.app.site.grid_device();
     let begin = from.floor_to(BAND);
     let mut bands = BTreeMap::new();

@@ -10,10 +10,10 @@
 //! | distribution losses | proportional to IT power (UPS, transformers, lines) |
 //! | fixed | lights, controls, standing losses of the UPS |
 //!
-//! `COP = 0.5 · T_cold / (T_hot - T_cold)` in kelvin: half of Carnot's limit
+//! `COP = 0.6 · T_cold / (T_hot - T_cold)` in kelvin: six tenths of Carnot's limit
 //! between the coolant supply less 5 K and outdoors plus 12 K. Held against a
-//! recorded chilled-water plant (`tests/cooling_against_data.rs`), a share of
-//! about a half is what its chillers reach. The three parts without compressor
+//! recorded chilled-water plant (`tests/cooling_against_data.rs`) this gives its
+//! chillers' coefficient within 10 % in the mean, and 1 unit reading by reading. The three parts without compressor
 //! are scaled so that PUE at full load and mean outdoor temperature is the
 //! site's design PUE.
 
@@ -23,7 +23,7 @@ use crate::site::Cooling;
 /// Kelvin above the free-cooling temperature at which compressors carry all heat.
 const BLEND: f64 = 12.0;
 /// Share of Carnot's efficiency that compressors reach.
-pub const CARNOT_SHARE: f64 = 0.5;
+pub const CARNOT_SHARE: f64 = 0.6;
 /// Kelvin between coolant supply and evaporation.
 const EVAPORATOR: f64 = 5.0;
 /// Kelvin between outdoor air and condensation.

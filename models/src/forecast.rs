@@ -171,7 +171,11 @@ fn make(
 
 fn yesterday(series: &Series, known: usize) -> Vec<Option<f64>> {
     (known..known + SLOTS)
-        .map(|slot| same_slot(series, known, slot).next().map(|(_, value)| value))
+        .map(|slot| {
+            same_slot(series, known, slot)
+                .next()
+                .map(|(_, value)| value)
+        })
         .collect()
 }
 
@@ -246,7 +250,13 @@ impl Spread {
             (low - high, high - low)
         };
         let pools = (errors.into_iter())
-            .map(|pool| if pool.len() >= ENOUGH_ERRORS { quantiles(pool) } else { fallback })
+            .map(|pool| {
+                if pool.len() >= ENOUGH_ERRORS {
+                    quantiles(pool)
+                } else {
+                    fallback
+                }
+            })
             .collect();
         Self { pools }
     }

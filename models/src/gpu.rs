@@ -23,8 +23,8 @@
 //! power limits: Zeus (V100, P100, RTX 6000; 164 workloads) and a sweep of an
 //! RTX 4000 Ada (8 workloads, 30 to 130 W). Per workload `P_phase`, `s` and
 //! `c` are fitted on every second cap and judged on the others. Mean absolute
-//! error of relative speed on the caps not fitted: V100 0.022, P100 0.013,
-//! RTX 6000 0.030, RTX 4000 Ada 0.028. `tests/gpu_against_data.rs`
+//! error of relative speed on the caps not fitted: V100 0.018, P100 0.019,
+//! RTX 6000 0.029, RTX 4000 Ada 0.028. `tests/gpu_against_data.rs`
 //! recomputes these figures. The families below are settings of the same
 //! model for HBM accelerators; their mean draws are held against the ranges
 //! that the ML.ENERGY leaderboard measured on H100.

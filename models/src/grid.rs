@@ -164,12 +164,7 @@ impl MixHistory {
     }
 
     /// What a mix means at an instant; only what was observed before counts.
-    pub fn indicators(
-        &self,
-        at: Timestamp,
-        mix: &Mix,
-        factors: &EmissionFactors,
-    ) -> MixIndicators {
+    pub fn indicators(&self, at: Timestamp, mix: &Mix, factors: &EmissionFactors) -> MixIndicators {
         let mut estimated = false;
         let (mut total, mut life_cycle, mut direct, mut renewable) = (0.0, 0.0, 0.0, 0.0);
         for (source, megawatts) in mix.iter() {

@@ -13,6 +13,7 @@ pub mod forecast;
 pub mod gpu;
 pub mod grid;
 pub mod ids;
+pub mod indicators;
 pub mod job;
 pub mod lease;
 pub mod metrics;

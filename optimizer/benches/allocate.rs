@@ -9,6 +9,7 @@
     clippy::disallowed_methods,
     reason = "a benchmark measures the computer's own time"
 )]
+#![allow(clippy::unwrap_used, reason = "the problems are made by ourselves")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -25,7 +26,14 @@ fn main() {
     let demo = |shuffle| -> Vec<Problem> {
         let mut rng = fastrand::Rng::with_seed(2026);
         (0..40)
-            .map(|i| exact(problem(&mut rng, Shape::DEMO, 0.4 + 0.01 * f64::from(i), shuffle)))
+            .map(|i| {
+                exact(problem(
+                    &mut rng,
+                    Shape::DEMO,
+                    0.4 + 0.01 * f64::from(i),
+                    shuffle,
+                ))
+            })
             .collect()
     };
     measure("allocate_demo_hall", &demo(false));
@@ -71,7 +79,13 @@ fn measure(name: &str, cases: &[Problem]) {
     };
     let worst = ours.iter().copied().fold(0.0, f64::max);
     let (ours, theirs) = (median(&mut ours), median(&mut theirs));
-    line(&format!("{name}_ms"), "ms", ours, Some(theirs), theirs / ours);
+    line(
+        &format!("{name}_ms"),
+        "ms",
+        ours,
+        Some(theirs),
+        theirs / ours,
+    );
     line(&format!("{name}_worst_ms"), "ms", worst, None, 0.0);
     line(
         &format!("{name}_objective"),

@@ -400,7 +400,8 @@ impl Teller<'_> {
         total
     }
 
-    /// Power by rack now: as the loop shows it; else the share of its rated overhead and caps.
+    /// Power by rack now, as the loop shows it; nothing where it does not
+    /// (the slot then counts as estimated).
     fn rack_usage_now(&self) -> Vec<Watts> {
         self.site
             .racks

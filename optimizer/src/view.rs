@@ -87,7 +87,7 @@ pub struct ControlView {
     pub plan: Option<PlanView>,
     /// Grid events running or to come.
     pub grid_events: Vec<GridEvent>,
-    /// Largest gap of any certificate so far.
+    /// Largest gap of any allocation's certificate so far; a plan's stands in the plan.
     pub max_gap: f64,
     /// Allocations made so far.
     pub allocations: u64,

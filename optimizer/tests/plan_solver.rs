@@ -293,7 +293,7 @@ fn job_named(index: usize, gang: u32, work: u32) -> Job {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn agrees_with_brute_force_within_its_gap(problem in small_problem()) {
         let plan = verified(&problem);

@@ -2,6 +2,7 @@
 //! recorded grid data.
 
 mod conductor;
+mod grid;
 mod pace;
 mod screen;
 mod stage;

@@ -68,8 +68,6 @@ pub struct Summary {
     pub allocations: u64,
     /// Limits exceeded, counted by the twin's own breakers.
     pub limit_violations: u64,
-    /// The same in the uncapped hall.
-    pub limit_violations_uncapped: u64,
     /// Samples that the agents took.
     pub samples_taken: u64,
     /// Samples that the store holds on disk.
@@ -109,7 +107,7 @@ impl fmt::Display for Summary {
             ("renewable share", format!("{} (uncapped {})", or_none(self.renewable_share, 3), or_none(self.renewable_share_uncapped, 3))),
             ("grid event", format!("{} s to compliance", or_none(self.grid_event_seconds_to_compliance, 1))),
             ("proof", format!("largest gap {:.1e} of {} allocations, {:.1e} of the plans", self.max_certificate_gap, self.allocations, self.max_plan_gap)),
-            ("limits exceeded", format!("{} (uncapped hall {})", self.limit_violations, self.limit_violations_uncapped)),
+            ("limits exceeded", format!("{}", self.limit_violations)),
             ("samples", format!("{} taken, {} stored, {} lost", self.samples_taken, self.samples_stored, self.samples_lost)),
         ];
         for (name, value) in rows {

@@ -91,3 +91,80 @@ impl DecisionLog {
         self.news.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heliostat_models::{DecisionKind, Timestamp};
+
+    fn decision(at: i64, kind: DecisionKind) -> Decision {
+        Decision {
+            sequence: 999,
+            at: Timestamp(at),
+            kind,
+            armed: false,
+            summary: format!("decision at {at}"),
+            reason: "because".to_owned(),
+            certificate: None,
+            caps: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn numbers_go_on_after_reopening_and_after_a_torn_tail() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(directory.path()).unwrap();
+        for at in 0..3 {
+            assert_eq!(
+                log.record(decision(at, DecisionKind::Plan)).unwrap(),
+                at as u64
+            );
+        }
+        drop(log);
+        let log = DecisionLog::open(directory.path()).unwrap();
+        assert_eq!(log.record(decision(3, DecisionKind::Arming)).unwrap(), 3);
+        drop(log);
+        // The last one torn: its number was never safely given, so it is given again.
+        let path = directory.path().join("decisions.log");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let log = DecisionLog::open(directory.path()).unwrap();
+        assert_eq!(log.record(decision(4, DecisionKind::Plan)).unwrap(), 3);
+        let found: Vec<(u64, i64)> = log
+            .latest(10, |_| true)
+            .iter()
+            .map(|d| (d.sequence, d.at.0))
+            .collect();
+        assert_eq!(found, [(3, 4), (2, 2), (1, 1), (0, 0)]);
+    }
+
+    #[test]
+    fn latest_is_newest_first_filtered_and_told_to_listeners() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(directory.path()).unwrap();
+        let mut news = log.subscribe();
+        for at in 0..6 {
+            let kind = if at % 2 == 0 {
+                DecisionKind::Plan
+            } else {
+                DecisionKind::Allocation
+            };
+            log.record(decision(at, kind)).unwrap();
+        }
+        let plans = log.latest(2, |d| d.kind == DecisionKind::Plan);
+        assert_eq!(plans.iter().map(|d| d.sequence).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(news.try_recv().unwrap().sequence, 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_disk_keeps_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = DecisionLog::open(directory.path()).unwrap();
+        for at in 0..IN_MEMORY as i64 + 10 {
+            log.record(decision(at, DecisionKind::Plan)).unwrap();
+        }
+        assert_eq!(log.latest(usize::MAX, |_| true).len(), IN_MEMORY);
+        let found = FramedLog::read(&directory.path().join("decisions.log"), b"dec").unwrap();
+        assert_eq!(found.records.len(), IN_MEMORY + 10);
+    }
+}

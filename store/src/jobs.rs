@@ -106,3 +106,75 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heliostat_models::{JobClass, SpeedCurve, Watts};
+
+    fn job(id: &str, at: i64, state: JobState) -> JobRecord {
+        JobRecord {
+            id: JobId::from(id),
+            class: JobClass::Training,
+            owner: "00ff".to_owned(),
+            gang_size: 8,
+            remaining_hours: 1.0,
+            total_hours: 2.0,
+            release: Timestamp(0),
+            deadline: None,
+            state,
+            devices: Vec::new(),
+            curve: SpeedCurve::envelope(&[(Watts(200.0), 0.5), (Watts(700.0), 1.0)]).unwrap(),
+            started: None,
+            ended: None,
+            at: Timestamp(at),
+        }
+    }
+
+    #[test]
+    fn keeps_the_latest_record_and_the_history_over_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let table = JobTable::open(directory.path()).unwrap();
+        assert!(table.put(job("1", 10, JobState::Queued)).unwrap());
+        assert!(table.put(job("1", 20, JobState::Running)).unwrap());
+        assert!(table.put(job("2", 15, JobState::Queued)).unwrap());
+        // A double and an older record are no news.
+        assert!(!table.put(job("1", 20, JobState::Running)).unwrap());
+        assert!(!table.put(job("1", 5, JobState::Queued)).unwrap());
+        drop(table);
+        let path = directory.path().join("jobs.log");
+        let size = std::fs::metadata(&path).unwrap().len();
+        let table = JobTable::open(directory.path()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), size);
+        assert_eq!(table.all().len(), 2);
+        let entry = table.get(&JobId::from("1")).unwrap();
+        assert_eq!(entry.record, job("1", 20, JobState::Running));
+        assert_eq!(
+            entry.history,
+            [
+                (Timestamp(10), JobState::Queued),
+                (Timestamp(20), JobState::Running)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_torn_tail_costs_the_last_record_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let table = JobTable::open(directory.path()).unwrap();
+        table.put(job("1", 10, JobState::Queued)).unwrap();
+        table.put(job("1", 20, JobState::Running)).unwrap();
+        drop(table);
+        let path = directory.path().join("jobs.log");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let table = JobTable::open(directory.path()).unwrap();
+        let state = || table.get(&JobId::from("1")).unwrap().record.state;
+        assert_eq!(state(), JobState::Queued);
+        table.put(job("1", 30, JobState::Paused)).unwrap();
+        assert_eq!(state(), JobState::Paused);
+        drop(table);
+        let table = JobTable::open(directory.path()).unwrap();
+        assert_eq!(table.get(&JobId::from("1")).unwrap().history.len(), 2);
+    }
+}

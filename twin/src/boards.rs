@@ -51,7 +51,9 @@ pub fn uuid(site: &Site, device: usize) -> String {
     // Two rounds of FNV-1a with different starts: 128 bits.
     let hash = |start: u64| {
         name.bytes().fold(start, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
+            (h ^ u64::from(b))
+                .wrapping_mul(0x0100_0000_01b3)
+                .rotate_left(23)
         })
     };
     let (a, b) = (hash(0xcbf2_9ce4_8422_2325), hash(0x8422_2325_cbf2_9ce4));

@@ -15,7 +15,9 @@ pub enum TwinError {
         source: std::io::Error,
     },
     /// The site names an accelerator without a model.
-    #[error("accelerator `{0}` is not in the accelerator catalogue; the twin needs its power and clock figures")]
+    #[error(
+        "accelerator `{0}` is not in the accelerator catalogue; the twin needs its power and clock figures"
+    )]
     UnknownAccelerator(String),
     /// A job that cannot be taken.
     #[error("job `{job}`: {fault}")]

@@ -18,5 +18,7 @@ pub use boards::NodeBoard;
 pub use bridge::SchedulerBridge;
 pub use error::TwinError;
 pub use facility::{FacilitySource, NodeSensorSource};
-pub use hall::{CapSource, DefaultOrder, Fault, GridPoint, Hall, HallConfig, JobSpec, Tally, Violation};
+pub use hall::{
+    CapSource, DefaultOrder, Fault, GridPoint, Hall, HallConfig, JobSpec, Tally, Violation,
+};
 pub use shadow::Shadows;

@@ -65,8 +65,10 @@ impl CapActuator for NvmlActuator {
     }
 
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
-        self.ask(device, "reading the power limit", |d| d.power_management_limit())
-            .map(Watts::from_milliwatts)
+        self.ask(device, "reading the power limit", |d| {
+            d.power_management_limit()
+        })
+        .map(Watts::from_milliwatts)
     }
 }
 

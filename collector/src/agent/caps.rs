@@ -125,7 +125,11 @@ impl CapKeeper {
             }
         }
         let reports = match self.objection(command, now) {
-            Some(reason) => command.leases.iter().map(|l| self.refuse(&l.device, reason.clone())).collect(),
+            Some(reason) => command
+                .leases
+                .iter()
+                .map(|l| self.refuse(&l.device, reason.clone()))
+                .collect(),
             None => self.apply(command),
         };
         let answer = CapAnswer {
@@ -154,7 +158,10 @@ impl CapKeeper {
         if ended.is_empty() {
             return None;
         }
-        tracing::warn!(devices = ended.len(), "leases ended without renewal; setting safe caps");
+        tracing::warn!(
+            devices = ended.len(),
+            "leases ended without renewal; setting safe caps"
+        );
         let mut reports = Vec::new();
         for device in ended {
             let Some(held) = self.leases.remove(&device) else {
@@ -213,7 +220,9 @@ impl CapKeeper {
             return Some("this agent has no device that can be capped".into());
         }
         if !self.arm {
-            return Some("this agent only observes; start it with --arm to let it set power limits".into());
+            return Some(
+                "this agent only observes; start it with --arm to let it set power limits".into(),
+            );
         }
         if command.expires <= now {
             return Some(format!(
@@ -242,6 +251,12 @@ impl CapKeeper {
         let mut reports = Vec::new();
         for (_, index) in order {
             let lease = &command.leases[index];
+            if !self.devices.contains_key(&lease.device) {
+                // What it was could not be noted, so it could not be restored.
+                let reason = "this agent knows no device of that name that can be capped";
+                reports.push(self.refuse(&lease.device, reason.into()));
+                continue;
+            }
             let report = self.set(&lease.device, &lease.uuid, lease.cap);
             if matches!(report.outcome, CapOutcome::Applied { .. }) {
                 self.stats.applied += 1;
@@ -261,6 +276,12 @@ impl CapKeeper {
 
     /// Puts the limits of devices that are capped for the first time on disk.
     fn remember(&mut self, leases: &[CapLease]) -> io::Result<()> {
+        if leases.iter().any(|l| !self.devices.contains_key(&l.device)) {
+            // It may have been lost at the start and be well now.
+            for device in self.actuator.iter_mut().flat_map(|a| a.devices()) {
+                self.devices.entry(device.device.clone()).or_insert(device);
+            }
+        }
         let mut found = self.found.clone();
         for lease in leases {
             let known = found.iter().any(|f| f.device == lease.device);
@@ -288,7 +309,6 @@ impl CapKeeper {
         match outcome {
             Ok(readback) => {
                 self.set.insert(device.clone(), readback);
-                self.stats.foreign_changes.remove(device);
                 if let Some(known) = self.devices.get_mut(device) {
                     known.current = readback;
                 }
@@ -334,7 +354,10 @@ impl CapKeeper {
         if (known.current.0 - set.0).abs() <= SAME {
             return;
         }
-        let before = self.stats.foreign_changes.insert(device.clone(), known.current);
+        let before = self
+            .stats
+            .foreign_changes
+            .insert(device.clone(), known.current);
         if before != Some(known.current) {
             tracing::warn!(%device, set = %set, current = %known.current, "somebody else changed a power limit");
         }

@@ -73,6 +73,7 @@ fn serve(
     tell: &mpsc::UnboundedSender<CapNews>,
 ) {
     while let Ok(task) = asked.recv() {
+        let foreign = keeper.stats.foreign_changes.clone();
         let event = match task {
             CapTask::Command(command, now) => keeper.command(&command, now).map(CapEvent::Answer),
             CapTask::Tick(now) => keeper.expire(now).map(CapEvent::Answer),
@@ -89,6 +90,15 @@ fn serve(
         };
         if tell.send(news).is_err() {
             return;
+        }
+        if keeper.stats.foreign_changes != foreign {
+            // Whoever watches must hear that somebody else changed a limit.
+            let news = CapNews {
+                event: Some(CapEvent::Devices(keeper.devices())),
+                next_expiry: keeper.next_expiry(),
+                stats: keeper.stats.clone(),
+            };
+            let _ = tell.send(news);
         }
     }
 }

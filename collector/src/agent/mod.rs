@@ -122,6 +122,7 @@ impl Agent {
             clock,
             sampled,
             stats: Arc::clone(&stats),
+            synced: (0, 0),
             config,
         };
         let task = tokio::spawn(runner.run(first, stopped));
@@ -198,14 +199,15 @@ impl AgentHandle {
     }
 
     /// Samples no more, restores the limits found, sends what is in the spool
-    /// for as long as acknowledgements come, and disconnects.
-    pub async fn stop(mut self) {
+    /// for as long as acknowledgements come, and disconnects. Returns the last counters.
+    pub async fn stop(mut self) -> AgentStats {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
         if let Some(task) = self.task.take() {
             let _ = task.await;
         }
+        self.stats()
     }
 
     /// Ends the agent as a crash would, and returns when it has ended.

@@ -36,6 +36,8 @@ pub(super) struct Outbox {
     on_the_way: VecDeque<(u64, usize)>,
     /// Everything up to here was sent on this connection, or need not be.
     sent: u64,
+    /// A marker must be sent before anything else.
+    unmarked: bool,
     progress: Instant,
     quiet: Duration,
     pub(super) resends: u64,
@@ -50,6 +52,7 @@ impl Outbox {
             connected: false,
             on_the_way: VecDeque::new(),
             sent: 0,
+            unmarked: true,
             progress: Instant::now(),
             quiet: QUIET.0,
             resends: 0,
@@ -66,7 +69,9 @@ impl Outbox {
                 sequence,
                 frames,
             };
-            batch.encode(Catalogue::builtin()).map_err(|e| e.to_string())
+            batch
+                .encode(Catalogue::builtin())
+                .map_err(|e| e.to_string())
         })?;
         Ok(())
     }
@@ -86,7 +91,11 @@ impl Outbox {
 
     /// Takes an acknowledgement in. One for what was not sent on this
     /// connection is from another time and not believed.
-    pub(super) fn acknowledged(&mut self, sequence: u64, link: &Link) -> Result<Acknowledged, SpoolError> {
+    pub(super) fn acknowledged(
+        &mut self,
+        sequence: u64,
+        link: &Link,
+    ) -> Result<Acknowledged, SpoolError> {
         if !self.connected || sequence > self.sent {
             return Ok(Acknowledged::default());
         }
@@ -116,19 +125,25 @@ impl Outbox {
         }
     }
 
+    /// Begins at the oldest batch again.
     fn begin(&mut self, link: &Link) {
         self.on_the_way.clear();
         self.progress = Instant::now();
-        let oldest = self.spool.oldest().unwrap_or(self.spool.next_sequence());
-        if self.mark(oldest - 1, link) {
-            self.pump(link);
-        }
+        self.unmarked = true;
+        self.pump(link);
     }
 
     /// Sends as much as may be on its way.
     pub(super) fn pump(&mut self, link: &Link) {
         if !self.connected {
             return;
+        }
+        if self.unmarked {
+            let oldest = self.spool.oldest().unwrap_or(self.spool.next_sequence());
+            if !self.mark(oldest - 1, link) {
+                return;
+            }
+            self.unmarked = false;
         }
         let bytes: usize = self.on_the_way.iter().map(|(_, b)| b).sum();
         let (count, bytes) = (

@@ -1,11 +1,11 @@
 //! The agent's own task: one loop over the clock, the sources, the network,
 //! the caps and the wish to stop. Nothing in it blocks.
 
+use super::AgentConfig;
 use super::caps_thread::{CapEvent, CapNews, CapTask, CapThread};
 use super::outbox::Outbox;
 use super::sampler::Sampler;
 use super::stats::AgentStats;
-use super::AgentConfig;
 use crate::mqtt::{Link, LinkEvent};
 use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice};
 use heliostat_models::wire::{Ack, Topics};
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const HELLO: Duration = Duration::from_secs(30);
 /// At a stop: longest wait for an acknowledgement, and for all (wall time).
 const DRAIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(20));
+/// At a stop: longest wait for a broker that is not reached (wall time).
+const NOBODY: Duration = Duration::from_millis(500);
 /// At a stop: longest wait for the driver to restore limits (wall time).
 const RESTORE: Duration = Duration::from_secs(10);
 /// Most readings in one batch, which keeps it well below the wire's limit.
@@ -43,6 +45,8 @@ pub(super) struct Runner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sampled: watch::Sender<Timestamp>,
     pub(super) stats: Arc<Mutex<AgentStats>>,
+    /// The spool's next sequence and how much waited, when it was last synced.
+    pub(super) synced: (u64, u64),
 }
 
 /// Frames of the running instant that are not in the spool yet.
@@ -144,7 +148,9 @@ impl Runner {
         while frames.peek().is_some() {
             let mut batch = Vec::new();
             let mut samples = 0;
-            while let Some(frame) = frames.next_if(|f| batch.is_empty() || samples + f.readings.len() <= BATCH_SAMPLES) {
+            while let Some(frame) =
+                frames.next_if(|f| batch.is_empty() || samples + f.readings.len() <= BATCH_SAMPLES)
+            {
                 let frame = known_metrics_only(frame);
                 samples += frame.readings.len();
                 batch.push(frame);
@@ -211,13 +217,17 @@ impl Runner {
             match serde_json::from_slice::<Ack>(payload) {
                 Ok(ack) => match self.outbox.acknowledged(ack.sequence, &self.link) {
                     Ok(done) => self.edit(|s| s.samples_acknowledged += done.samples),
-                    Err(error) => tracing::error!(%error, "acknowledged samples cannot be removed from the spool"),
+                    Err(error) => {
+                        tracing::error!(%error, "acknowledged samples cannot be removed from the spool")
+                    }
                 },
                 Err(error) => tracing::warn!(%error, "an acknowledgement cannot be read"),
             }
         } else if topic == self.topics.caps(agent) {
             match serde_json::from_slice::<CapCommand>(payload) {
-                Ok(command) => self.caps.ask(CapTask::Command(Box::new(command), self.clock.now())),
+                Ok(command) => self
+                    .caps
+                    .ask(CapTask::Command(Box::new(command), self.clock.now())),
                 Err(error) => tracing::warn!(%error, "a cap command cannot be read and is ignored"),
             }
         }
@@ -229,7 +239,8 @@ impl Runner {
             Some(CapEvent::Answer(answer)) => {
                 let ended = answer.sequence.is_none();
                 if let Ok(bytes) = serde_json::to_vec(&answer) {
-                    self.link.publish(&self.topics.applied(&self.config.agent), bytes);
+                    self.link
+                        .publish(&self.topics.applied(&self.config.agent), bytes);
                 }
                 if ended {
                     self.caps.ask(CapTask::Devices);
@@ -261,7 +272,15 @@ impl Runner {
     }
 
     /// Forces the spool to the disk, on a thread for such work.
-    fn sync(&self) {
+    fn sync(&mut self) {
+        let now = (
+            self.outbox.spool.next_sequence(),
+            self.outbox.spool.waiting(),
+        );
+        if now == self.synced {
+            return;
+        }
+        self.synced = now;
         if let Err(error) = self.outbox.spool.note_acknowledged() {
             tracing::debug!(%error, "how far samples are acknowledged cannot be noted");
         }
@@ -271,7 +290,9 @@ impl Runner {
             match synced {
                 // Acknowledged and removed in the meantime.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::error!(path = %path.display(), %error, "the spool cannot be forced to the disk"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "the spool cannot be forced to the disk")
+                }
                 Ok(()) => {}
             }
         });
@@ -281,20 +302,25 @@ impl Runner {
     async fn end(mut self) {
         self.caps.ask(CapTask::Restore);
         self.caps.ask(CapTask::Devices);
-        let mut restored = false;
+        let (mut restoring, mut restored) = (true, false);
         let started = Instant::now();
         let mut progress = started;
         let mut waiting = self.outbox.spool.waiting();
         let mut look = tokio::time::interval(Duration::from_millis(50));
         loop {
-            let drained = waiting == 0 || progress.elapsed() > DRAIN.0 || started.elapsed() > DRAIN.1;
+            let quiet = if self.is_connected() { DRAIN.0 } else { NOBODY };
+            let drained = waiting == 0 || progress.elapsed() > quiet || started.elapsed() > DRAIN.1;
             if drained && (restored || started.elapsed() > RESTORE) {
                 break;
             }
             tokio::select! {
                 news = self.caps.news() => {
-                    // The hello follows the restoring, and ends it.
-                    restored |= matches!(news.event, Some(CapEvent::Devices(_))) && news.next_expiry.is_none();
+                    match news.event {
+                        Some(CapEvent::Restored) => restoring = false,
+                        // The hello with the limits restored is the last of it.
+                        Some(CapEvent::Devices(_)) => restored = !restoring,
+                        _ => {}
+                    }
                     self.take_news(news, None);
                 }
                 event = self.events.recv() => match event {
@@ -333,6 +359,11 @@ impl Runner {
         });
     }
 
+    fn is_connected(&self) -> bool {
+        let stats = self.stats.lock();
+        stats.unwrap_or_else(PoisonError::into_inner).connected
+    }
+
     fn edit(&self, change: impl FnOnce(&mut AgentStats)) {
         change(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -354,7 +385,9 @@ fn reason_key(error: &crate::spool::SpoolError) -> String {
 /// A metric that the catalogue does not have cannot be named on the wire.
 fn known_metrics_only(mut frame: Frame) -> Frame {
     let known = Catalogue::builtin().iter().count();
-    frame.readings.retain(|(metric, _)| usize::from(metric.0) < known);
+    frame
+        .readings
+        .retain(|(metric, _)| usize::from(metric.0) < known);
     frame
 }
 

@@ -171,26 +171,44 @@ impl Slot {
         let news = self.stats.last_error.as_deref() != Some(error.message.as_str());
         match error.class {
             ErrorClass::Gone => {
-                tracing::info!(source = self.name, reason = error.message, "a source has ended");
+                tracing::info!(
+                    source = self.name,
+                    reason = error.message,
+                    "a source has ended"
+                );
                 self.ask = None;
                 self.stats.stopped = Some(error.message);
                 return;
             }
             ErrorClass::Fatal => {
-                tracing::error!(source = self.name, error = error.message, "a source is given up");
+                tracing::error!(
+                    source = self.name,
+                    error = error.message,
+                    "a source is given up"
+                );
                 self.ask = None;
                 self.stats.stopped = Some(error.message.clone());
             }
             ErrorClass::Retry if news => {
-                tracing::warn!(source = self.name, error = error.message, "a source failed; it is asked again");
+                tracing::warn!(
+                    source = self.name,
+                    error = error.message,
+                    "a source failed; it is asked again"
+                );
             }
             ErrorClass::Retry => {}
             ErrorClass::Reconnect => {
                 self.failures += 1;
                 self.reconnect = true;
-                self.rest = (1u32 << self.failures.min(6)).saturating_sub(2).min(LONGEST_REST);
+                self.rest = (1u32 << self.failures.min(6))
+                    .saturating_sub(2)
+                    .min(LONGEST_REST);
                 if news {
-                    tracing::warn!(source = self.name, error = error.message, "a source failed; it is connected anew");
+                    tracing::warn!(
+                        source = self.name,
+                        error = error.message,
+                        "a source failed; it is connected anew"
+                    );
                 }
             }
         }

@@ -78,6 +78,6 @@ pub struct CapStats {
     pub restored: u64,
     /// Limits that could not be restored; tried again at the next start.
     pub restore_failures: u64,
-    /// Devices whose limit somebody else changed, and to what.
+    /// Devices whose limit somebody else changed, and to what it was last.
     pub foreign_changes: BTreeMap<DeviceId, Watts>,
 }

@@ -156,7 +156,10 @@ mod tests {
     fn this_machine_has_memory_and_time() {
         let mut host = HostSource::new(DeviceId::from("n1"));
         let first = host.sample(Timestamp(1_000)).unwrap();
-        assert_eq!(first[0].get(Catalogue::node_cpu_utilization()), Some(Reading::Missing));
+        assert_eq!(
+            first[0].get(Catalogue::node_cpu_utilization()),
+            Some(Reading::Missing)
+        );
         std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
         let frames = host.sample(Timestamp(2_000)).unwrap();
         let value = |metric| frames[0].get(metric).and_then(Reading::value).unwrap();

@@ -80,7 +80,9 @@ impl Session {
     /// The devices' names in PCI order.
     pub(crate) fn names(&self) -> Vec<DeviceId> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        (0..open.order.len()).map(|place| self.name(place)).collect()
+        (0..open.order.len())
+            .map(|place| self.name(place))
+            .collect()
     }
 
     /// Does something with a device; `None` when there is none of that name.
@@ -93,7 +95,11 @@ impl Session {
             .and_then(|rest| rest.strip_prefix("-gpu")?.parse::<usize>().ok())?;
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let index = *open.order.get(place)?;
-        Some(open.nvml.device_by_index(index).and_then(|mut d| work(&mut d)))
+        Some(
+            open.nvml
+                .device_by_index(index)
+                .and_then(|mut d| work(&mut d)),
+        )
     }
 }
 
@@ -217,7 +223,10 @@ impl Source for NvmlSource {
                     if needs_restart(&error) {
                         dead = Some(error);
                     }
-                    METRICS.iter().map(|metric| (metric(), Reading::Missing)).collect()
+                    METRICS
+                        .iter()
+                        .map(|metric| (metric(), Reading::Missing))
+                        .collect()
                 }
                 None => continue,
             };
@@ -238,8 +247,7 @@ impl Source for NvmlSource {
     }
 
     fn reconnect(&mut self) -> Result<(), SourceError> {
-        (self.session.reopen())
-            .map_err(|e| SourceError::new(ErrorClass::Reconnect, e.to_string()))
+        (self.session.reopen()).map_err(|e| SourceError::new(ErrorClass::Reconnect, e.to_string()))
     }
 }
 
@@ -269,7 +277,9 @@ fn read(device: &Device<'_>) -> Vec<(MetricId, Reading)> {
     let percent = |value: Option<u32>| reading(value, |v| f64::from(v) / 100.0);
     let megahertz = |value: Result<u32, NvmlError>| reading(value.ok(), |v| f64::from(v) * 1e6);
     let values = [
-        reading(device.power_usage().ok(), |v| Watts::from_milliwatts(v).get()),
+        reading(device.power_usage().ok(), |v| {
+            Watts::from_milliwatts(v).get()
+        }),
         reading(device.enforced_power_limit().ok(), |v| {
             Watts::from_milliwatts(v).get()
         }),

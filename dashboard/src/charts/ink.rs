@@ -122,7 +122,10 @@ pub(super) fn themable(svg: &str, title: &str, description: &str, is_alone: bool
         let marker = format!("#{r:02X}{g:02X}{b:02X}");
         let class = ink.class();
         out = out
-            .replace(&format!("fill=\"{marker}\""), &format!("class=\"f-{class}\""))
+            .replace(
+                &format!("fill=\"{marker}\""),
+                &format!("class=\"f-{class}\""),
+            )
             .replace(
                 &format!("stroke=\"{marker}\""),
                 &format!("class=\"s-{class}\""),
@@ -136,7 +139,11 @@ pub(super) fn themable(svg: &str, title: &str, description: &str, is_alone: bool
     match out.find('>') {
         Some(end) => {
             let mut opening = String::new();
-            crate::html::html!(opening, " class=\"chart\" role=\"img\" aria-label=\"{}\"", title);
+            crate::html::html!(
+                opening,
+                " class=\"chart\" role=\"img\" aria-label=\"{}\"",
+                title
+            );
             out.insert_str(end + 1, &head);
             out.insert_str(end, &opening);
             out

@@ -5,6 +5,7 @@ mod data;
 mod draw;
 mod ink;
 mod jobs;
+mod png;
 mod series;
 mod time_axis;
 
@@ -50,19 +51,37 @@ pub(crate) fn register_font() -> Result<(), ()> {
 /// The names there are and what they show; `ID` stands for a name of the site.
 pub(crate) fn names() -> &'static [(&'static str, &'static str)] {
     &[
-        ("site-power", "Power of the site, its IT and its GPUs, with the limit"),
+        (
+            "site-power",
+            "Power of the site, its IT and its GPUs, with the limit",
+        ),
         ("pue", "Ratio of the site's power to that of the IT"),
-        ("carbon", "Carbon intensity of the grid zone, recorded and forecast"),
-        ("renewable", "Renewable share of the grid zone, recorded and forecast"),
-        ("price", "Day-ahead price of the grid zone, recorded and forecast"),
+        (
+            "carbon",
+            "Carbon intensity of the grid zone, recorded and forecast",
+        ),
+        (
+            "renewable",
+            "Renewable share of the grid zone, recorded and forecast",
+        ),
+        (
+            "price",
+            "Day-ahead price of the grid zone, recorded and forecast",
+        ),
         ("cooling", "Outdoor temperature, coolant supply and return"),
         ("plan", "Power that may be drawn and that the plan expects"),
-        ("jobs", "Jobs on a time axis with the carbon intensity behind them"),
+        (
+            "jobs",
+            "Jobs on a time axis with the carbon intensity behind them",
+        ),
         ("rack-ID", "Power of a rack and of its GPUs, with the limit"),
         ("node-ID", "Power of a node and of its GPUs, with the limit"),
         ("gpu-ID-power", "Power of a GPU, with the limit in force"),
         ("gpu-ID-temperature", "Temperature of a GPU"),
-        ("gpu-ID-utilization", "Utilisation of a GPU and of its memory"),
+        (
+            "gpu-ID-utilization",
+            "Utilisation of a GPU and of its memory",
+        ),
         ("gpu-ID-clock", "Clocks of a GPU"),
     ]
 }

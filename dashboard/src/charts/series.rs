@@ -23,7 +23,13 @@ pub(super) async fn one(
         devices: vec![device.clone()],
         labels: Vec::new(),
     };
-    let period = shared.app.site.control.sample_every.as_secs_f64().max(0.001);
+    let period = shared
+        .app
+        .site
+        .control
+        .sample_every
+        .as_secs_f64()
+        .max(0.001);
     if to.seconds_since(from) / period <= MAX_RAW {
         let query = Query::Range {
             metric: metric.to_owned(),
@@ -63,6 +69,10 @@ pub(super) async fn sum(
     to: Timestamp,
     pixels: u32,
 ) -> Result<Vec<Point>, ApiError> {
+    // An empty selector would mean all devices.
+    if devices.is_empty() {
+        return Ok(Vec::new());
+    }
     let period = shared.app.site.control.sample_every.as_millis() as u64;
     let step_ms = ((to.0 - from.0) as u64 / u64::from((pixels / 3).max(1)))
         .max(period * 4)
@@ -107,7 +117,11 @@ pub(super) async fn sum(
 async fn first(shared: &Shared, query: &Query) -> Result<Vec<Point>, ApiError> {
     let answer = shared.app.store.query(query).await;
     let series = answer.map_err(|e| ApiError::store(&e))?.series();
-    Ok(series.into_iter().next().map(|s| s.points).unwrap_or_default())
+    Ok(series
+        .into_iter()
+        .next()
+        .map(|s| s.points)
+        .unwrap_or_default())
 }
 
 /// Keeps of each pixel's points the smallest and the largest, in their order,
@@ -121,7 +135,12 @@ pub(super) fn thin(points: &[Point], from: Timestamp, to: Timestamp, pixels: u32
     points
         .chunk_by(|a, b| pixel(a) == pixel(b))
         .flat_map(|chunk| {
-            let with_value = || chunk.iter().enumerate().filter_map(|(i, p)| Some((i, p.value?)));
+            let with_value = || {
+                chunk
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(i, p)| Some((i, p.value?)))
+            };
             let low = with_value().min_by(|a, b| a.1.total_cmp(&b.1));
             let high = with_value().max_by(|a, b| a.1.total_cmp(&b.1));
             let hole = chunk.iter().position(|p| p.value.is_none());
@@ -145,7 +164,9 @@ pub(super) fn stretches(points: &[Point]) -> Vec<Vec<Point>> {
         .filter(|s| *s > 0)
         .collect();
     spaces.sort_unstable();
-    let longest = spaces.get(spaces.len() / 2).map_or(i64::MAX, |m| m.saturating_mul(5));
+    let longest = spaces
+        .get(spaces.len() / 2)
+        .map_or(i64::MAX, |m| m.saturating_mul(5));
     let mut out: Vec<Vec<Point>> = Vec::new();
     let mut is_open = false;
     for point in points {
@@ -178,7 +199,11 @@ mod tests {
         Point {
             at: Timestamp(at),
             value,
-            quality: if value.is_some() { Quality::Measured } else { Quality::Missing },
+            quality: if value.is_some() {
+                Quality::Measured
+            } else {
+                Quality::Missing
+            },
         }
     }
 

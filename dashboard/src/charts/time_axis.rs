@@ -109,8 +109,16 @@ mod tests {
     #[test]
     fn a_day_is_marked_at_round_hours_with_its_date() {
         let from = Timestamp::parse("2019-03-01T14:05:00Z").unwrap().0;
-        let axis = TimeAxis { from, to: from + 86_400_000 };
+        let axis = TimeAxis {
+            from,
+            to: from + 86_400_000,
+        };
         let labels: Vec<String> = axis.ticks(9).into_iter().map(label).collect();
-        assert_eq!(labels, ["15:00", "18:00", "21:00", "2 Mar", "03:00", "06:00", "09:00", "12:00"]);
+        assert_eq!(
+            labels,
+            [
+                "15:00", "18:00", "21:00", "2 Mar", "03:00", "06:00", "09:00", "12:00"
+            ]
+        );
     }
 }

@@ -100,7 +100,12 @@ pub(super) async fn one(State(shared): State<Arc<Shared>>, Path(number): Path<St
         ("Taken", format::full(decision.at)),
         (
             "Acted upon",
-            if decision.armed { "yes, control was armed" } else { "no, only observed" }.to_owned(),
+            if decision.armed {
+                "yes, control was armed"
+            } else {
+                "no, only observed"
+            }
+            .to_owned(),
         ),
     ];
     if let Some(c) = &decision.certificate {

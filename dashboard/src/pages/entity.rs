@@ -66,10 +66,7 @@ fn gpu_table(out: &mut String, shared: &Shared, snapshot: &Snapshot, nodes: &[&N
             device.id
         );
         for (metric, words) in [
-            (
-                Catalogue::gpu_power(),
-                format::watts as fn(f64) -> String,
-            ),
+            (Catalogue::gpu_power(), format::watts as fn(f64) -> String),
             (Catalogue::gpu_power_limit(), format::watts),
             (Catalogue::gpu_temperature(), |t| {
                 format!("{} °C", format::number(t, 0))
@@ -119,8 +116,16 @@ pub(super) async fn rack(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
         "<section class=\"panel\"><h1>Rack {}</h1><dl class=\"rows\">",
         rack.id
     );
-    fact(&mut body, "Hall and row", &format!("{}, row {}", hall.name, rack.row));
-    fact(&mut body, "Power against its limit", &against(bar.power, bar.limit));
+    fact(
+        &mut body,
+        "Hall and row",
+        &format!("{}, row {}", hall.name, rack.row),
+    );
+    fact(
+        &mut body,
+        "Power against its limit",
+        &against(bar.power, bar.limit),
+    );
     let feeds: Vec<&str> = site
         .power
         .path_up(rack.power_node)
@@ -262,7 +267,14 @@ pub(super) async fn device(State(shared): State<Arc<Shared>>, Path(id): Path<Str
     body.push_str("</section><div class=\"pair\">");
     for what in ["power", "temperature", "utilization", "clock"] {
         body.push_str("<section class=\"panel\">");
-        figure(&mut body, &shared, &format!("gpu-{id}-{what}"), "now-6h", "now").await;
+        figure(
+            &mut body,
+            &shared,
+            &format!("gpu-{id}-{what}"),
+            "now-6h",
+            "now",
+        )
+        .await;
         body.push_str("</section>");
     }
     body.push_str("</div>");
@@ -299,7 +311,11 @@ fn readings(
     fact(
         out,
         "Latest reading",
-        &format!("{}, {} ago{stale}", format::full(frame.at), format::span(age)),
+        &format!(
+            "{}, {} ago{stale}",
+            format::full(frame.at),
+            format::span(age)
+        ),
     );
 }
 

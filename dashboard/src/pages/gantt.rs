@@ -31,11 +31,7 @@ pub(super) async fn write(out: &mut String, shared: &Shared, snapshot: &Snapshot
             view.left_out
         );
     }
-    html!(
-        out,
-        "<details><summary>{}</summary>",
-        text::JOB_TABLE
-    );
+    html!(out, "<details><summary>{}</summary>", text::JOB_TABLE);
     super::jobs::table(out, snapshot, |state| {
         matches!(
             state,
@@ -61,7 +57,11 @@ fn legend(out: &mut String, view: &Timeline) {
         );
     }
     if let Some((low, high)) = view.carbon_range() {
-        html!(out, "<span class=\"gap\"></span>carbon {} ", format::number(low, 0));
+        html!(
+            out,
+            "<span class=\"gap\"></span>carbon {} ",
+            format::number(low, 0)
+        );
         for shade in 0..=SHADES as u8 {
             html!(
                 out,
@@ -154,7 +154,11 @@ fn carbon(out: &mut String, view: &Timeline, height: usize) {
                 format::day_clock(band.from),
                 if band.is_forecast { "≈ " } else { "" },
                 format::number(band.value, 0),
-                if band.is_forecast { ", forecast or estimate" } else { "" }
+                if band.is_forecast {
+                    ", forecast or estimate"
+                } else {
+                    ""
+                }
             )
         );
     }

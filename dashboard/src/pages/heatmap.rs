@@ -5,7 +5,7 @@ use crate::html::{html, url_part};
 use crate::live::{Live, shows_gpus};
 use crate::snapshot::Snapshot;
 use crate::text;
-use heliostat_models::site::{Site};
+use heliostat_models::site::Site;
 
 pub(super) fn write(out: &mut String, live: &Live, snapshot: &Snapshot, site: &Site) {
     let gpus = shows_gpus(site);

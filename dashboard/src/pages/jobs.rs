@@ -62,7 +62,13 @@ fn row(out: &mut String, snapshot: &Snapshot, entry: &JobEntry) {
         .and_then(|p| p.jobs.iter().find(|j| j.job == record.id));
     let next = planned
         .and_then(|p| p.runs.iter().find(|r| r.1 > snapshot.at))
-        .map(|r| format!("{} to {}", format::day_clock(r.0.max(snapshot.at)), format::day_clock(r.1)));
+        .map(|r| {
+            format!(
+                "{} to {}",
+                format::day_clock(r.0.max(snapshot.at)),
+                format::day_clock(r.1)
+            )
+        });
     html!(
         out,
         "<tr><th scope=\"row\"><a href=\"/jobs/{}\">{}</a></th><td><span class=\"chip {}\">{}</span></td><td>{}</td>\
@@ -75,7 +81,9 @@ fn row(out: &mut String, snapshot: &Snapshot, entry: &JobEntry) {
         record.gang_size,
         format::number(record.remaining_hours, 1),
         format::number(record.total_hours, 1),
-        record.deadline.map_or_else(|| "any time".to_owned(), format::day_clock),
+        record
+            .deadline
+            .map_or_else(|| "any time".to_owned(), format::day_clock),
         next.unwrap_or_else(|| "–".to_owned()),
         planned.map_or("", |p| p.reason.as_str())
     );

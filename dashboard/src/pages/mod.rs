@@ -41,10 +41,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 
 /// 404 as a page.
 pub(crate) async fn not_found(State(shared): State<Arc<Shared>>) -> Response {
-    missing(
-        &shared,
-        "There is no page at this address.",
-    )
+    missing(&shared, "There is no page at this address.")
 }
 
 fn missing(shared: &Shared, why: &str) -> Response {
@@ -89,7 +86,9 @@ async fn figure(out: &mut String, shared: &Shared, name: &str, from: &str, to: &
         name,
         query
     );
-    match charts::inline_svg(shared, name, from, to, Size::DEFAULT).await {
+    // In an address a plus must be escaped; here it is itself.
+    let (from, to) = (from.replace("%2B", "+"), to.replace("%2B", "+"));
+    match charts::inline_svg(shared, name, &from, &to, Size::DEFAULT).await {
         Ok(svg) => out.push_str(&svg),
         Err(error) => html!(out, "<p class=\"none\">{}</p>", error.error),
     }
@@ -118,12 +117,7 @@ async fn charts_index(State(shared): State<Arc<Shared>>) -> Html<String> {
          <tr><th>Name</th><th>Shows</th><th>Forms</th></tr></thead><tbody>",
     );
     for (name, about) in charts::names() {
-        html!(
-            body,
-            "<tr><td><code>{}</code></td><td>{}</td>",
-            name,
-            about
-        );
+        html!(body, "<tr><td><code>{}</code></td><td>{}</td>", name, about);
         if name.contains("ID") {
             body.push_str("<td>from the pages of racks, nodes and GPUs</td></tr>");
         } else {

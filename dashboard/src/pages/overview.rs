@@ -19,7 +19,12 @@ pub(super) async fn overview(State(shared): State<Arc<Shared>>) -> Html<String> 
     let site = &shared.app.site;
     let live = live(&snapshot, site);
     let mut body = String::with_capacity(128 << 10);
-    html!(body, "<h1 class=\"sr\">{}: {}</h1>", site.name, text::OVERVIEW);
+    html!(
+        body,
+        "<h1 class=\"sr\">{}: {}</h1>",
+        site.name,
+        text::OVERVIEW
+    );
     html!(
         body,
         "<p class=\"event {}\" data-state=\"event\" data-live=\"event\" role=\"status\">{}</p>",
@@ -31,15 +36,25 @@ pub(super) async fn overview(State(shared): State<Arc<Shared>>) -> Html<String> 
     pue_tile(&mut body, &live);
     grid_tile(&mut body, &live, &site.zone);
     control_tile(&mut body, &live);
-    body.push_str("</div><div class=\"pair\">");
+    body.push_str("</div><div class=\"pair\"><div>");
     power_tree(&mut body, &live, &snapshot);
     html!(
         body,
+        "<section class=\"panel\" aria-labelledby=\"h-decisions\">\
+         <h2 id=\"h-decisions\">{} <a class=\"more\" href=\"/decisions\">all</a></h2>\
+         <div data-fragment=\"/fragments/decisions\">",
+        text::LATEST_DECISIONS
+    );
+    decisions::write_list(&mut body, &snapshot.decisions);
+    body.push_str("</div></section></div>");
+    html!(
+        body,
         "<section class=\"panel\" aria-labelledby=\"h-trend\"><h2 id=\"h-trend\">{}</h2>",
-        "Power and carbon, 24 hours"
+        "Power, carbon and PUE"
     );
     figure(&mut body, &shared, "site-power", "now-24h", "now").await;
-    figure(&mut body, &shared, "carbon", "now-24h", "now").await;
+    figure(&mut body, &shared, "carbon", "now-24h", "now%2B24h").await;
+    figure(&mut body, &shared, "pue", "now-24h", "now").await;
     body.push_str("</section></div>");
     heatmap::write(&mut body, &live, &snapshot, site);
     html!(
@@ -49,14 +64,6 @@ pub(super) async fn overview(State(shared): State<Arc<Shared>>) -> Html<String> 
         text::JOB_AXIS
     );
     gantt::write(&mut body, &shared, &snapshot).await;
-    html!(
-        body,
-        "</div></section><section class=\"panel\" aria-labelledby=\"h-decisions\">\
-         <h2 id=\"h-decisions\">{} <a class=\"more\" href=\"/decisions\">all</a></h2>\
-         <div data-fragment=\"/fragments/decisions\">",
-        text::LATEST_DECISIONS
-    );
-    decisions::write_list(&mut body, &snapshot.decisions);
     body.push_str("</div></section>");
     let meta = Page {
         title: text::OVERVIEW,
@@ -90,8 +97,10 @@ fn power_tile(out: &mut String, live: &Live) {
     value(out, live, "site.limit", "");
     out.push_str(" · ");
     value(out, live, "site.left", "");
-    out.push_str("</span></p><svg class=\"bar tall\" width=\"100%\" height=\"26\" aria-hidden=\"true\">\
-        <rect class=\"track\" width=\"100%\" height=\"18\" y=\"4\"/>");
+    out.push_str(
+        "</span></p><svg class=\"bar tall\" width=\"100%\" height=\"26\" aria-hidden=\"true\">\
+        <rect class=\"track\" width=\"100%\" height=\"18\" y=\"4\"/>",
+    );
     for (key, class) in [
         ("part.gpu", "p1"),
         ("part.it", "p2"),

@@ -54,10 +54,19 @@ impl EmissionFactors {
         let mut root = Table::root(&sink, &document);
         let mut set = Self::default();
         if let Some(mut t) = root.require("set").table() {
-            set.version = t.require("version").name().map_or_else(String::new, |f| f.value);
-            set.valid_from = t.require("valid_from").date().map_or_else(String::new, |f| f.value);
+            set.version = t
+                .require("version")
+                .name()
+                .map_or_else(String::new, |f| f.value);
+            set.valid_from = t
+                .require("valid_from")
+                .date()
+                .map_or_else(String::new, |f| f.value);
             t.require("collected").date();
-            set.source = t.require("source").text().map_or_else(String::new, |f| f.value);
+            set.source = t
+                .require("source")
+                .text()
+                .map_or_else(String::new, |f| f.value);
             t.finish();
         }
         for mut t in root.tables("factor") {
@@ -75,7 +84,10 @@ impl EmissionFactors {
                 sink.error(
                     direct.at,
                     "factor.direct",
-                    format!("`{}`: the direct factor is above the life-cycle factor", source.value),
+                    format!(
+                        "`{}`: the direct factor is above the life-cycle factor",
+                        source.value
+                    ),
                     "the life-cycle factor contains the direct one; correct one of them",
                 );
             }

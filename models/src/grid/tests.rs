@@ -117,8 +117,12 @@ fn recorded_rows_give_plausible_and_hand_checked_values() {
         return;
     };
     let mut lines = text.lines();
-    let columns: Vec<Option<Source>> =
-        lines.next().unwrap().split(',').map(Source::from_column).collect();
+    let columns: Vec<Option<Source>> = lines
+        .next()
+        .unwrap()
+        .split(',')
+        .map(Source::from_column)
+        .collect();
     let row: Mix = (columns.iter().zip(lines.next().unwrap().split(',')))
         .filter_map(|(source, cell)| Some(((*source)?, cell.parse().ok())))
         .collect();
@@ -136,7 +140,11 @@ fn recorded_rows_give_plausible_and_hand_checked_values() {
         let header = lines.next().unwrap();
         let columns: Vec<Option<Source>> = header.split(',').map(Source::from_column).collect();
         // Every column but the time is a known source.
-        assert_eq!(columns.iter().filter(|c| c.is_none()).count(), 1, "{zone}: {header}");
+        assert_eq!(
+            columns.iter().filter(|c| c.is_none()).count(),
+            1,
+            "{zone}: {header}"
+        );
         let mut history = MixHistory::default();
         let (mut sum, mut known, mut missing) = (0.0, 0_u32, 0_u32);
         for line in lines {
@@ -146,7 +154,11 @@ fn recorded_rows_give_plausible_and_hand_checked_values() {
                 .filter_map(|(source, cell)| Some(((*source)?, cell.parse().ok())))
                 .collect();
             history.observe(at, &mix);
-            match history.indicators(at, &mix, EmissionFactors::builtin()).life_cycle.value() {
+            match history
+                .indicators(at, &mix, EmissionFactors::builtin())
+                .life_cycle
+                .value()
+            {
                 Some(value) => {
                     assert!((11.0..=1_000.0).contains(&value), "{zone} {at}: {value}");
                     sum += value;

@@ -132,8 +132,7 @@ fn solve(model: &Model, restricted: &Restricted) -> Option<Answer> {
         columns.push(Some((cap, work, width)));
     }
     let mut program = variables.maximise(objective).using(clarabel);
-    for ((gang, column), tangents) in
-        (model.groups.iter().zip(&columns)).zip(&restricted.tangents)
+    for ((gang, column), tangents) in (model.groups.iter().zip(&columns)).zip(&restricted.tangents)
     {
         let Some((cap, work, width)) = column else {
             continue;
@@ -144,13 +143,13 @@ fn solve(model: &Model, restricted: &Restricted) -> Option<Answer> {
                 // work <= f(from) + slope (floor + width·x - from), less the base.
                 let offset = (corner - gang.base + piece.gain * (gang.floor - piece.from)) / scale;
                 program.add_constraint(
-                    Expression::from(*work) - *cap * (piece.gain * width / scale) << offset,
+                    (Expression::from(*work) - *cap * (piece.gain * width / scale)).leq(offset),
                 );
             }
             corner += piece.gain * (piece.to - piece.from);
         }
         // Work never exceeds that of the ceiling; keeps the program bounded.
-        program.add_constraint(Expression::from(*work) << (corner - gang.base) / scale);
+        program.add_constraint(Expression::from(*work).leq((corner - gang.base) / scale));
     }
     let left = model.left(&model.floors());
     let mut rows = Vec::new();
@@ -167,7 +166,7 @@ fn solve(model: &Model, restricted: &Restricted) -> Option<Answer> {
         }
         if largest > 0.0 {
             let room = left[node].max(0.0) / largest;
-            let row = program.add_constraint(drawn * (1.0 / largest) << room);
+            let row = program.add_constraint((drawn * (1.0 / largest)).leq(room));
             rows.push((node, row, largest));
         }
     }
@@ -182,9 +181,15 @@ fn solve(model: &Model, restricted: &Restricted) -> Option<Answer> {
     let dual = solution.compute_dual();
     for (node, row, largest) in rows {
         let price = dual.dual(row) * scale / largest;
-        prices[node] = if price.is_finite() { price.max(0.0) } else { 0.0 };
+        prices[node] = if price.is_finite() {
+            price.max(0.0)
+        } else {
+            0.0
+        };
     }
-    caps.iter().all(|c| c.is_finite()).then_some(Answer { caps, prices })
+    caps.iter()
+        .all(|c| c.is_finite())
+        .then_some(Answer { caps, prices })
 }
 
 /// Lowers gangs below each broken limit, in proportion to what they have above
@@ -195,8 +200,12 @@ fn pull_inside(model: &Model, caps: &[f64]) -> Vec<f64> {
         .collect();
     for node in 0..model.room.len() {
         let below = || {
-            (model.groups.iter().enumerate())
-                .filter_map(|(j, g)| g.rows.iter().find(|(v, _)| *v == node).map(|(_, n)| (j, *n)))
+            (model.groups.iter().enumerate()).filter_map(|(j, g)| {
+                g.rows
+                    .iter()
+                    .find(|(v, _)| *v == node)
+                    .map(|(_, n)| (j, *n))
+            })
         };
         let drawn: f64 = below().map(|(j, n)| n * caps[j]).sum();
         let over = drawn - model.room[node];

@@ -53,10 +53,7 @@ pub fn allocate(problem: &Problem) -> Result<Outcome, ProblemError> {
         return Ok(Outcome::Allocated(solve(problem, &model)));
     }
     let names = |nodes: &[usize]| -> Vec<String> {
-        nodes
-            .iter()
-            .map(|v| problem.nodes[*v].id.clone())
-            .collect()
+        nodes.iter().map(|v| problem.nodes[*v].id.clone()).collect()
     };
     let conflict = names(&conflict);
     let (relaxed, mut shed) = shed::shed(problem);

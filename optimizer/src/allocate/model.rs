@@ -70,7 +70,7 @@ pub(super) struct Model {
 /// Rounds down to a multiple of `step`; what is a multiple already stays.
 pub(super) fn round_down(value: f64, step: f64) -> f64 {
     if step > 0.0 {
-        (value / step + 1e-7).floor() * step
+        multiple((value / step + 1e-7).floor(), step)
     } else {
         value
     }
@@ -78,9 +78,20 @@ pub(super) fn round_down(value: f64, step: f64) -> f64 {
 
 fn round_up(value: f64, step: f64) -> f64 {
     if step > 0.0 {
-        (value / step - 1e-7).ceil() * step
+        multiple((value / step - 1e-7).ceil(), step)
     } else {
         value
+    }
+}
+
+/// `count` steps. Where a step is a whole part of one, by division: 200,100
+/// milliwatts are then the same number that a driver's reading becomes.
+fn multiple(count: f64, step: f64) -> f64 {
+    let parts = (1.0 / step).round();
+    if (parts * step - 1.0).abs() < 1e-12 {
+        count / parts
+    } else {
+        count * step
     }
 }
 

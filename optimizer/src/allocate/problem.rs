@@ -158,7 +158,9 @@ pub enum ProblemError {
         value: f64,
     },
     /// An index points nowhere, or a parent does not stand before its child.
-    #[error("`{of}` refers to {what} number {index}, which is not there (parents stand before their children)")]
+    #[error(
+        "`{of}` refers to {what} number {index}, which is not there (parents stand before their children)"
+    )]
     Reference {
         /// Device or power node.
         what: &'static str,
@@ -178,7 +180,9 @@ pub enum ProblemError {
         max: Watts,
     },
     /// Two jobs hold one device, or one job holds it twice.
-    #[error("device `{device}` is held by job `{first}` and by job `{second}`; a device belongs to one gang")]
+    #[error(
+        "device `{device}` is held by job `{first}` and by job `{second}`; a device belongs to one gang"
+    )]
     HeldTwice {
         /// Which.
         device: DeviceId,
@@ -188,7 +192,9 @@ pub enum ProblemError {
         second: JobId,
     },
     /// A gang's devices have no cap in common.
-    #[error("the devices of job `{job}` share no cap: one needs at least {low}, another bears at most {high}")]
+    #[error(
+        "the devices of job `{job}` share no cap: one needs at least {low}, another bears at most {high}"
+    )]
     NoCommonCap {
         /// Which.
         job: JobId,
@@ -229,7 +235,11 @@ impl Problem {
         for device in &self.devices {
             number("min", device.id.as_str(), device.min.0)?;
             number("max", device.id.as_str(), device.max.0)?;
-            number("fixed", device.id.as_str(), device.fixed.map_or(0.0, |f| f.0))?;
+            number(
+                "fixed",
+                device.id.as_str(),
+                device.fixed.map_or(0.0, |f| f.0),
+            )?;
             if device.min > device.max {
                 return Err(ProblemError::Range {
                     device: device.id.clone(),

@@ -6,7 +6,7 @@
 
 use super::model::Model;
 use super::problem::{Allocation, Method, Problem, Shed};
-use heliostat_models::{Certificate, JobClass, Watts};
+use heliostat_models::{Certificate, JobClass, JobId, Watts};
 
 /// The order in which floors give way.
 const ORDER: [JobClass; 4] = [
@@ -20,29 +20,16 @@ const ORDER: [JobClass; 4] = [
 /// the lowest caps draw; the allocation in the returned value is still empty.
 pub(super) fn shed(problem: &Problem) -> (Problem, Shed) {
     let mut relaxed = problem.clone();
+    let beyond = lift_hopeless(&mut relaxed);
     let mut dropped = Vec::new();
-    for class in ORDER {
-        let model = Model::new(&relaxed);
-        let broken = model.conflict();
-        if broken.is_empty() {
+    loop {
+        let before = dropped.len();
+        for class in ORDER {
+            drop_floors(&mut relaxed, class, &mut dropped);
+        }
+        // A pass that drops nothing has nothing left to mend.
+        if dropped.len() == before {
             break;
-        }
-        for (group, gang) in relaxed.groups.iter_mut().zip(&model.groups) {
-            let below = gang.rows.iter().any(|(v, _)| broken.contains(v));
-            if group.class == class && group.floor_speed > 0.0 && below {
-                group.floor_speed = 0.0;
-                dropped.push(group.job.clone());
-            }
-        }
-    }
-    let mut beyond = Vec::new();
-    let model = Model::new(&relaxed);
-    let left = model.left(&model.floors());
-    for (place, left) in left.iter().enumerate() {
-        if *left < -model.slack(place) {
-            let node = &mut relaxed.nodes[place];
-            beyond.push((node.id.clone(), Watts(-left)));
-            node.limit += Watts(-left);
         }
     }
     let shed = Shed {
@@ -59,4 +46,36 @@ pub(super) fn shed(problem: &Problem) -> (Problem, Shed) {
         beyond,
     };
     (relaxed, shed)
+}
+
+/// Drops the floors of one class below the deepest broken limits.
+fn drop_floors(problem: &mut Problem, class: JobClass, dropped: &mut Vec<JobId>) {
+    let model = Model::new(problem);
+    let broken = model.conflict();
+    for (group, gang) in problem.groups.iter_mut().zip(&model.groups) {
+        let below = gang.rows.iter().any(|(v, _)| broken.contains(v));
+        if group.class == class && group.floor_speed > 0.0 && below {
+            group.floor_speed = 0.0;
+            dropped.push(group.job.clone());
+        }
+    }
+}
+
+/// Lifts each limit that even the lowest caps exceed to what those draw; which, and by how much.
+fn lift_hopeless(problem: &mut Problem) -> Vec<(String, Watts)> {
+    let mut lowest = problem.clone();
+    for group in &mut lowest.groups {
+        group.floor_speed = 0.0;
+    }
+    let model = Model::new(&lowest);
+    let left = model.left(&model.floors());
+    let mut beyond = Vec::new();
+    for (place, left) in left.iter().enumerate() {
+        if *left < -model.slack(place) {
+            let node = &mut problem.nodes[place];
+            beyond.push((node.id.clone(), Watts(-left)));
+            node.limit += Watts(-left);
+        }
+    }
+    beyond
 }

@@ -105,6 +105,11 @@ impl Rule {
             Self::Gap => "gap",
         }
     }
+
+    /// Whether it concerns the certificate alone, and not what devices may draw.
+    pub fn is_about_the_proof(self) -> bool {
+        matches!(self, Self::Primal | Self::Dual | Self::Gap)
+    }
 }
 
 /// A broken rule.

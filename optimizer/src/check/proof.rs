@@ -114,12 +114,7 @@ fn drawn(facts: &Facts<'_>, proposal: &Proposal<'_>, node: usize) -> Watts {
 }
 
 /// The most that a gang can be worth at these costs, floors kept.
-fn best_of_gang(
-    facts: &Facts<'_>,
-    proposal: &Proposal<'_>,
-    job: &JobRecord,
-    cost: &[f64],
-) -> f64 {
+fn best_of_gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, cost: &[f64]) -> f64 {
     let (mut low, mut high) = (Watts::ZERO, Watts(f64::INFINITY));
     let (mut slowest, mut per_watt, mut able) = (Watts(f64::INFINITY), 0.0, 0);
     for id in &job.devices {
@@ -137,11 +132,14 @@ fn best_of_gang(
             }
         }
     }
-    let value = |cap: Watts| {
-        weight(facts, job) * job.curve.speed(cap.min(slowest)) - per_watt * cap.0
-    };
+    let value =
+        |cap: Watts| weight(facts, job) * job.curve.speed(cap.min(slowest)) - per_watt * cap.0;
     if able == 0 {
-        return if slowest.is_finite() { value(slowest) } else { 0.0 };
+        return if slowest.is_finite() {
+            value(slowest)
+        } else {
+            0.0
+        };
     }
     // Caps are whole milliwatts.
     let whole_up = |cap: Watts| Watts((cap.0 * 1_000.0 - 1e-4).ceil() / 1_000.0);
@@ -154,7 +152,9 @@ fn best_of_gang(
         let class = facts.site.classes.get(&job.class);
         class.map_or(0.0, |c| c.floor_speed)
     };
-    let low = whole_up(lowest_at_speed(job, floor, low, high)).max(low).min(high);
+    let low = whole_up(lowest_at_speed(job, floor, low, high))
+        .max(low)
+        .min(high);
     (job.curve.points().iter())
         .map(|(corner, _)| value(corner.clamp(low, high)))
         .fold(value(low).max(value(high)), f64::max)

@@ -35,6 +35,9 @@ pub(super) struct Device {
     answered: u64,
     /// Commands up to this one can no longer change the device.
     settled: u64,
+    /// Commands up to this one went out before the last hello; an answer to them
+    /// may be older than it.
+    doubted: u64,
     /// Caps sent that may still take effect, oldest first.
     sent: Vec<Sent>,
 }
@@ -50,6 +53,7 @@ impl Device {
             stated: None,
             answered: 0,
             settled: 0,
+            doubted: 0,
             sent: Vec::new(),
         }
     }
@@ -87,6 +91,8 @@ impl Device {
         self.safe = self.safe.clamp(said.min, said.max);
         self.state(Some(said.current), at);
         self.settled = 0;
+        self.doubted = self.sent.last().map_or(self.answered, |s| s.sequence);
+        self.refused = None;
     }
 
     /// An answer: what the device has now, whether it refused, to which of our commands.
@@ -97,26 +103,24 @@ impl Device {
         sequence: Option<u64>,
         at: Timestamp,
     ) {
-        if let Some(sequence) = sequence {
-            if sequence < self.answered {
-                return;
-            }
-            let news = sequence > self.answered;
-            let older = self.stated.is_some_and(|(_, known)| at < known);
-            if older {
-                return;
-            }
-            self.answered = sequence;
-            self.settled = sequence;
-            self.refused = refused;
-            if news {
-                // The agent has done nothing since: its numbering says so even
-                // where the clock stood still.
-                self.stated = Some((now_has, at));
-                return;
-            }
+        let Some(sequence) = sequence else {
+            self.state(now_has, at);
+            return;
+        };
+        let known = self.stated.map_or(at, |(_, known)| known);
+        if sequence < self.answered || at < known {
+            return;
         }
-        self.state(now_has, at);
+        self.refused = refused;
+        if sequence == self.answered || (sequence <= self.doubted && at == known) {
+            self.state(now_has, at);
+            return;
+        }
+        // The agent has obeyed nothing older since: its numbering says so even
+        // where the clock stood still.
+        self.answered = sequence;
+        self.settled = sequence;
+        self.stated = Some((now_has, at));
     }
 
     /// Takes a statement unless a later one is known; of two at one instant the
@@ -141,5 +145,109 @@ impl Device {
             !over && old.cap > sent.cap
         });
         self.sent.push(sent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heliostat_models::DeviceId;
+
+    const LATER: Timestamp = Timestamp(900_000);
+
+    fn hello(current: f64) -> CappableDevice {
+        CappableDevice {
+            device: DeviceId::from("n1-gpu0"),
+            uuid: "GPU-1".into(),
+            product: "test".into(),
+            min: Watts(200.0),
+            max: Watts(700.0),
+            found: Watts(700.0),
+            current: Watts(current),
+        }
+    }
+
+    /// Told 500 W, then 250 W, both answered, all within one instant.
+    fn lowered() -> Device {
+        let mut device = Device::new(Watts(200.0), Watts(700.0), Watts(400.0));
+        assert_eq!(
+            device.worst(),
+            Watts(700.0),
+            "unknown counts at its highest"
+        );
+        device.on_hello(&hello(300.0), Timestamp(0));
+        for (sequence, cap) in [(1, 500.0), (2, 250.0)] {
+            let sent = Sent {
+                sequence,
+                cap: Watts(cap),
+                expires: LATER,
+            };
+            device.sent(sent, Timestamp(0));
+            assert_eq!(device.worst(), Watts(500.0), "not answered yet");
+            device.on_report(Some(Watts(cap)), None, Some(sequence), Timestamp(1));
+        }
+        assert_eq!(device.worst(), Watts(250.0));
+        device
+    }
+
+    #[test]
+    fn an_agent_that_comes_back_may_be_given_an_old_command_again() {
+        let mut device = lowered();
+        device.on_hello(&hello(250.0), Timestamp(2));
+        assert_eq!(device.worst(), Watts(500.0));
+        // An answer to a command from before the hello settles nothing.
+        device.on_report(Some(Watts(250.0)), None, Some(2), Timestamp(2));
+        assert_eq!(device.worst(), Watts(500.0));
+        let sent = Sent {
+            sequence: 3,
+            cap: Watts(250.0),
+            expires: LATER,
+        };
+        device.sent(sent, Timestamp(3));
+        device.on_report(Some(Watts(250.0)), None, Some(3), Timestamp(3));
+        assert_eq!(device.worst(), Watts(250.0));
+    }
+
+    #[test]
+    fn an_answer_at_the_instant_of_a_hello_may_be_from_before_it() {
+        let mut device = lowered();
+        let sent = Sent {
+            sequence: 3,
+            cap: Watts(220.0),
+            expires: LATER,
+        };
+        device.sent(sent, Timestamp(5));
+        // It obeyed, then stopped and restored 700 W, all at one instant; the
+        // answer comes last.
+        device.on_hello(&hello(700.0), Timestamp(5));
+        device.on_report(Some(Watts(220.0)), None, Some(3), Timestamp(5));
+        assert_eq!(device.worst(), Watts(700.0));
+    }
+
+    #[test]
+    fn old_news_changes_nothing() {
+        let mut device = lowered();
+        device.on_report(Some(Watts(210.0)), None, Some(1), Timestamp(1));
+        device.on_report(Some(Watts(210.0)), None, None, Timestamp(0));
+        assert_eq!(device.worst(), Watts(250.0));
+        // Leases that ended at a later instant are news.
+        device.on_report(Some(Watts(240.0)), None, None, Timestamp(9));
+        assert_eq!(device.worst(), Watts(240.0));
+        // What cannot be read counts at its highest.
+        device.on_report(None, Some("lost".into()), None, Timestamp(10));
+        assert_eq!(device.worst(), Watts(700.0));
+    }
+
+    #[test]
+    fn another_card_in_the_same_place_is_another_device() {
+        let mut device = lowered();
+        let other = CappableDevice {
+            uuid: "GPU-2".into(),
+            max: Watts(650.0),
+            ..hello(600.0)
+        };
+        device.on_hello(&other, Timestamp(3));
+        assert_eq!(device.worst(), Watts(600.0));
+        assert_eq!(device.max, Watts(650.0));
     }
 }

@@ -8,7 +8,18 @@
 //!
 //! Observing is the default: everything up to the checker runs, nothing is sent.
 
+pub mod assemble;
+pub mod controller;
+mod decide;
 mod device;
+pub mod events;
 pub mod executor;
+mod journal;
+mod link;
+pub mod measure;
+mod planning;
+mod round;
+mod show;
 
+pub use controller::{ControlError, ControlHandle, Controller, ControllerConfig, ControllerDeps};
 pub use executor::Executor;

@@ -3,11 +3,13 @@
 use super::outlook::Outlook;
 use super::policy::{PlanPolicy, SLOT};
 use super::price::{self, Worker};
-use super::problem::{Job, Level, MAX_LEVELS, Problem, QUANTA_A_SLOT, Slot};
+use super::problem::{Job, Level, Problem, QUANTA_A_SLOT, Slot};
 use crate::grid_event::{Ask, GridEvent};
 use crate::plan_service::PlanInput;
+use heliostat_models::cooling::Plant;
 use heliostat_models::site::ClassPolicy;
-use heliostat_models::{JobId, JobRecord, JobState, Site, Timestamp, Watts};
+use heliostat_models::site::power::PowerNodeKind;
+use heliostat_models::{Celsius, JobId, JobRecord, JobState, Site, Timestamp, Watts, weather};
 
 /// Two levels closer than this are one.
 const LEAST_LEVEL_STEP: Watts = Watts(5.0);
@@ -84,13 +86,17 @@ pub fn build(
     jobs.sort_by(|a, b| a.id.cmp(&b.id));
 
     let limits = site_limits(site, &input.grid_events, outlook, start);
-    let reserve: Watts = site.nodes.iter().map(|n| n.overhead).sum::<Watts>()
-        + site.devices.iter().map(|d| d.min_cap).sum::<Watts>();
+    // As the allocator counts: every device has its least cap, whether it
+    // works or not, so only what goes beyond that is shared out. For the same
+    // reason pausing frees nothing below that, and a gang at its least cap
+    // takes nothing.
+    let overhead: Watts = site.nodes.iter().map(|n| n.overhead).sum();
+    let least: Watts = site.devices.iter().map(|d| d.min_cap).sum();
     let slots = limits
         .iter()
         .zip(&outlook.index)
         .map(|(limit, cost)| Slot {
-            power: limit.it - reserve,
+            power: (limit.it - overhead * policy.overhead_share - least).max(Watts::ZERO),
             cost: *cost,
         })
         .collect();
@@ -145,8 +151,8 @@ fn work_per_watt(site: &Site, jobs: &[&JobRecord]) -> Option<f64> {
     workers(true).or_else(|| workers(false))
 }
 
-/// The paces of a job: its base level is what the allocator will give it in
-/// mean conditions, the others do 3/4 and 2/4 of its work.
+/// The paces of a job: its base level, which is what the allocator will give it
+/// in mean conditions; the cap at which it does 3/4 of that; and its least cap.
 fn levels(
     record: &JobRecord,
     class: &ClassPolicy,
@@ -161,28 +167,30 @@ fn levels(
     // The worth of a device hour of work at cost index 1, in kilowatt hours: 1 / λ.
     let worth = class.weight / (1e3 * lambda.max(1e-9));
     let idle = range.1 * policy.idle_share;
-    let mut levels: Vec<Level> = Vec::with_capacity(MAX_LEVELS);
-    for quanta in [QUANTA_A_SLOT, 3, 2] {
-        let speed = base_speed * f64::from(quanta) / f64::from(QUANTA_A_SLOT);
-        let cap = if quanta == QUANTA_A_SLOT {
-            base_cap
-        } else {
-            price::cap_for_speed(curve, speed).clamp(range.0, range.1)
-        };
-        let slower = levels
-            .last()
-            .is_none_or(|l| cap <= l.cap - LEAST_LEVEL_STEP);
-        if !slower || (quanta < QUANTA_A_SLOT && speed < class.floor_speed) {
-            continue;
-        }
-        levels.push(Level {
+    let level = |cap: Watts, quanta: u32| {
+        let speed = curve.speed(cap);
+        Level {
             cap,
             power: (cap - range.0).max(Watts::ZERO),
             speed,
             quanta,
             energy: (cap - idle).max(Watts::ZERO).kilowatts() * slot_hours,
-            slow: worth * (base_speed - speed) * slot_hours,
-        });
+            slow: worth * (base_speed - speed).max(0.0) * slot_hours,
+        }
+    };
+    let floor_cap = price::cap_for_speed(curve, class.floor_speed);
+    let least = range.0.max(floor_cap).min(base_cap);
+    // Whole quanta only; what the least cap does beyond them is given away.
+    let slowest = f64::from(QUANTA_A_SLOT) * curve.speed(least) / base_speed.max(1e-6);
+    let slowest = (slowest + 1e-6).floor() as u32;
+    let three_quarters = price::cap_for_speed(curve, 0.75 * base_speed).max(least);
+    let mut levels = vec![level(base_cap, QUANTA_A_SLOT)];
+    if three_quarters <= base_cap - LEAST_LEVEL_STEP {
+        levels.push(level(three_quarters, 3));
+    }
+    let last = levels[levels.len() - 1];
+    if least <= last.cap - LEAST_LEVEL_STEP && slowest >= 1 {
+        levels.push(level(least, slowest.min(last.quanta)));
     }
     levels
 }
@@ -249,8 +257,7 @@ fn job(
 }
 
 /// What the power tree can deliver to IT equipment in each slot, and what the
-/// feed may draw. Limits of the roots are in facility power, all others in IT
-/// power.
+/// feed may draw.
 fn site_limits(
     site: &Site,
     events: &[GridEvent],
@@ -258,7 +265,6 @@ fn site_limits(
     start: Timestamp,
 ) -> Vec<SiteLimit> {
     let usable = 1.0 - site.control.margin.clamp(0.0, 1.0);
-    let below = deliverable_below_roots(site);
     let roots: Vec<_> = site
         .power
         .nodes()
@@ -275,6 +281,7 @@ fn site_limits(
     (0u32..)
         .zip(&outlook.pue)
         .map(|(t, pue)| {
+            let below = deliverable_below_roots(site, *pue);
             let from = start + SLOT * t;
             let to = from + SLOT;
             let mut limit = SiteLimit {
@@ -307,9 +314,10 @@ fn site_limits(
 }
 
 /// The most IT power that the limits below the roots let through: from the
-/// leaves up, a node passes on no more than its limit. Where a node has two
+/// leaves up, a node passes on no more than its limit. Feeds and transformers
+/// carry the cooling too, all below them IT power only. Where a node has two
 /// feeds each is counted as able to carry all.
-fn deliverable_below_roots(site: &Site) -> Watts {
+fn deliverable_below_roots(site: &Site, pue: f64) -> Watts {
     let nodes = site.power.nodes();
     let mut children = vec![Watts::ZERO; nodes.len()];
     for node in &site.nodes {
@@ -326,7 +334,12 @@ fn deliverable_below_roots(site: &Site) -> Watts {
             total += children[index];
             continue;
         }
-        let passed = children[index].min(node.limit);
+        let carries_cooling = matches!(
+            node.kind,
+            PowerNodeKind::UtilityFeed | PowerNodeKind::Transformer
+        );
+        let limit = node.limit / if carries_cooling { pue } else { 1.0 };
+        let passed = children[index].min(limit);
         // A second feed carries the same load, not another one.
         if let Some(parent) = node.parents.first() {
             children[*parent] += passed;
@@ -350,16 +363,41 @@ pub fn expected_power(
     (overhead * policy.overhead_share + idle + running) * pue
 }
 
-/// Site power over IT power by slot. What the meters say now, where both
-/// speak; else the plant's design value. Taken as constant over the horizon.
-pub fn pue(input: &PlanInput, _start: Timestamp, slots: usize) -> Vec<f64> {
+/// Site power over IT power by slot: the plant's model at the temperatures
+/// that are usual for the place, day and hour, scaled so that it agrees with
+/// what the meters say now, where both of them speak.
+pub fn pue(input: &PlanInput, start: Timestamp, slots: usize, policy: &PlanPolicy) -> Vec<f64> {
+    let site = &*input.site;
+    let overhead: Watts = site.nodes.iter().map(|n| n.overhead).sum();
+    let full = overhead + site.devices.iter().map(|d| d.max_cap).sum::<Watts>();
+    let plant = Plant::new(&site.cooling, full, weather::annual_mean(site.latitude));
+    let load = input.it_power.filter(|p| p.0 > 0.0);
+    let load = load.unwrap_or(full * policy.usual_load);
+    let model: Vec<f64> = (0..slots as u32)
+        .map(|t| {
+            let outdoor = usual_temperature(site, start + SLOT * t);
+            let pue = plant.facility(load, outdoor).pue(load);
+            pue.unwrap_or(site.cooling.design_pue).max(1.0)
+        })
+        .collect();
     let measured = match (input.site_power, input.it_power) {
         (Some(site), Some(it)) if it.0 > 0.0 => Some(site / it),
         _ => None,
     };
-    let pue = measured
-        .filter(|p| (1.0..3.0).contains(p))
-        .unwrap_or(input.site.cooling.design_pue)
-        .max(1.0);
-    vec![pue; slots]
+    // Meters that disagree with all physics are not followed.
+    let measured = measured.filter(|p| (1.0..3.0).contains(p));
+    let scale = match (measured, model.first()) {
+        (Some(measured), Some(first)) if *first > 1.0 => (measured - 1.0) / (first - 1.0),
+        _ => 1.0,
+    };
+    model.iter().map(|p| 1.0 + (p - 1.0) * scale).collect()
+}
+
+/// The mean over many possible weathers.
+fn usual_temperature(site: &Site, at: Timestamp) -> Celsius {
+    const WEATHERS: u32 = 8;
+    let sum: Celsius = (0..WEATHERS)
+        .map(|seed| weather::outdoor(site.latitude, site.longitude, at, u64::from(seed)))
+        .sum();
+    sum / f64::from(WEATHERS)
 }

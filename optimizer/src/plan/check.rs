@@ -6,7 +6,7 @@
 //! (but for what pinned jobs force, which must be priced), the claimed cost is
 //! the true one, and the prices prove the claimed bound.
 
-use super::problem::{Job, OVERLOAD, Problem, Solution};
+use super::problem::{Job, OVERLOAD, Problem, Schedule, Solution};
 use heliostat_models::JobId;
 use std::collections::BTreeMap;
 
@@ -144,7 +144,7 @@ pub fn check(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
     for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
         cost += walk(problem, job, &schedule.0, &mut faults);
     }
-    cost += capacity(problem, plan, &mut faults);
+    cost += capacity(problem, &plan.schedules, &mut faults);
     let near = TOLERANCE * cost.abs().max(1.0);
     if !((cost - plan.primal).abs() <= near) {
         faults.push(PlanFault::Cost {
@@ -159,6 +159,16 @@ pub fn check(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
         });
     }
     faults
+}
+
+/// What schedules cost, recomputed from first principles; whether they are
+/// allowed is [`check`]'s question.
+pub fn cost(problem: &Problem, schedules: &[Schedule]) -> f64 {
+    let mut ignored = Vec::new();
+    let jobs: f64 = (problem.jobs.iter().zip(schedules))
+        .map(|(job, schedule)| walk(problem, job, &schedule.0, &mut ignored))
+        .sum();
+    jobs + capacity(problem, schedules, &mut ignored)
 }
 
 /// Whether the prices prove the bound: recomputes what every job would do at
@@ -297,10 +307,11 @@ fn walk(problem: &Problem, job: &Job, levels: &[u8], faults: &mut Vec<PlanFault>
                     release: job.release,
                 });
             }
+            let slot_cost = problem.slots.get(slot).map_or(0.0, |s| s.cost);
             match job.levels.get(usize::from(*said) - 1) {
                 Some(level) => {
                     done += u64::from(level.quanta);
-                    cost += gang * level.energy * problem.slots[slot].cost + gang * level.slow;
+                    cost += gang * level.energy * slot_cost + gang * level.slow;
                 }
                 None => faults.push(PlanFault::UnknownLevel {
                     job: job.id.clone(),
@@ -332,13 +343,13 @@ fn after_the_end(job: &Job, left: u64, slots: usize) -> f64 {
 
 /// Limits of every slot. What is beyond them is a fault unless the jobs that
 /// must go on, each at its least, already break them; it costs in any case.
-fn capacity(problem: &Problem, plan: &Solution, faults: &mut Vec<PlanFault>) -> f64 {
+fn capacity(problem: &Problem, schedules: &[Schedule], faults: &mut Vec<PlanFault>) -> f64 {
     let mut cost = 0.0;
     for (t, slot) in problem.slots.iter().enumerate() {
         let (mut devices, mut watts) = (0u32, 0.0f64);
         let mut forced_devices = 0u32;
-        for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
-            let said = usize::from(schedule.0[t]);
+        for (job, schedule) in problem.jobs.iter().zip(schedules) {
+            let said = usize::from(schedule.0.get(t).copied().unwrap_or(0));
             if said == 0 {
                 continue;
             }
@@ -359,7 +370,7 @@ fn capacity(problem: &Problem, plan: &Solution, faults: &mut Vec<PlanFault>) -> 
             });
         }
         if over_watts > WATT_TOLERANCE
-            && (forced_devices == 0 || others_draw(problem, plan, t) > WATT_TOLERANCE)
+            && (forced_devices == 0 || others_draw(problem, schedules, t) > WATT_TOLERANCE)
         {
             faults.push(PlanFault::Power {
                 slot: t,
@@ -376,14 +387,14 @@ fn capacity(problem: &Problem, plan: &Solution, faults: &mut Vec<PlanFault>) -> 
 }
 
 /// Watts of jobs that could stand still in a slot.
-fn others_draw(problem: &Problem, plan: &Solution, slot: usize) -> f64 {
+fn others_draw(problem: &Problem, schedules: &[Schedule], slot: usize) -> f64 {
     problem
         .jobs
         .iter()
-        .zip(&plan.schedules)
+        .zip(schedules)
         .filter(|(job, _)| !(job.running && !job.interruptible))
         .filter_map(|(job, schedule)| {
-            let level = usize::from(schedule.0[slot]).checked_sub(1)?;
+            let level = usize::from(*schedule.0.get(slot)?).checked_sub(1)?;
             Some(job.levels.get(level)?.power.0 * f64::from(job.gang))
         })
         .sum()

@@ -44,8 +44,6 @@ pub struct Mixture {
     pub value: f64,
     /// Weight of each column.
     pub weights: Vec<f64>,
-    /// Price of a job's being done at all (dual of its row).
-    pub job_prices: Vec<f64>,
     /// Prices of capacity.
     pub prices: BlockPrices,
 }
@@ -126,6 +124,10 @@ impl<'a> Master<'a> {
 
     /// Solves the linear program. `None` when the solver gives up.
     pub fn solve(&self) -> Option<Mixture> {
+        let contested = self.contested();
+        if contested.is_empty() {
+            return Some(self.uncontested());
+        }
         let mut vars = ProblemVariables::new();
         let mut objective = Expression::with_capacity(self.columns.len());
         let mut rows: Vec<Expression> = vec![Expression::default(); self.problem.jobs.len()];
@@ -139,7 +141,6 @@ impl<'a> Master<'a> {
                 x
             })
             .collect();
-        let contested = self.contested();
         let mut limits = Vec::new();
         for (block, which) in contested {
             let part = |usage: &(f64, f64)| match which {
@@ -164,10 +165,9 @@ impl<'a> Master<'a> {
             .tol_gap_rel(1e-7)
             .tol_gap_abs(1e-7)
             .max_iter(80);
-        let job_rows: Vec<_> = rows
-            .into_iter()
-            .map(|row| model.add_constraint(row.eq(1.0)))
-            .collect();
+        for row in rows {
+            model.add_constraint(row.eq(1.0));
+        }
         let limit_rows: Vec<_> = limits
             .into_iter()
             .map(|(block, which, row, limit)| (block, which, model.add_constraint(row.leq(limit))))
@@ -176,7 +176,6 @@ impl<'a> Master<'a> {
         let value = objective.eval_with(&solved);
         let weights = x.iter().map(|x| solved.value(*x)).collect();
         let dual = solved.compute_dual();
-        let job_prices = job_rows.into_iter().map(|row| dual.dual(row)).collect();
         let mut prices = vec![(0.0, 0.0); self.limits.len()];
         for (block, which, row) in limit_rows {
             // One more device lowers the cost: the dual is negative, the price is not.
@@ -189,9 +188,26 @@ impl<'a> Master<'a> {
         value.is_finite().then_some(Mixture {
             value,
             weights,
-            job_prices,
             prices,
         })
+    }
+
+    /// Every job's cheapest column: optimal where no limit can be broken.
+    fn uncontested(&self) -> Mixture {
+        let mut weights = vec![0.0; self.columns.len()];
+        let mut value = 0.0;
+        for job in 0..self.problem.jobs.len() {
+            let own = (self.columns.iter().enumerate()).filter(|(_, c)| c.job == job);
+            if let Some((index, column)) = own.min_by(|a, b| a.1.cost.total_cmp(&b.1.cost)) {
+                weights[index] = 1.0;
+                value += column.cost;
+            }
+        }
+        Mixture {
+            value,
+            weights,
+            prices: vec![(0.0, 0.0); self.limits.len()],
+        }
     }
 
     /// The limits that some mixture of the columns would break.

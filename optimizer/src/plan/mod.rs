@@ -53,7 +53,7 @@ impl Planner {
     /// Makes a plan as of `now`.
     pub fn plan(&self, now: Timestamp, input: &PlanInput) -> PlanOutput {
         let start = now.floor_to(SLOT);
-        let pue = build::pue(input, start, SLOTS);
+        let pue = build::pue(input, start, SLOTS, &self.policy);
         let outlook = Outlook::new(
             &input.site,
             &input.grid_history,

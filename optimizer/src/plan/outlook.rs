@@ -2,6 +2,7 @@
 //! only: nothing newer than the issue time is looked at.
 
 use super::policy::{PlanPolicy, SLOT};
+use heliostat_models::forecast::{self, Limits};
 use heliostat_models::{Catalogue, Frame, Quality, Site, Timestamp};
 
 /// Metric of the carbon intensity.
@@ -51,32 +52,33 @@ impl Outlook {
         policy: &PlanPolicy,
     ) -> Self {
         let slots = pue.len();
-        let series = |metric: &str| {
+        let series = |metric: &str, limits: Limits| {
             let metric = Catalogue::builtin().id(metric)?;
-            let oldest = now - policy.oldest_history * 14;
             let past: Vec<(Timestamp, f64)> = history
                 .iter()
-                .filter(|f| f.at <= now && f.at >= oldest)
+                .filter(|f| f.at <= now)
                 .filter_map(|f| Some((f.at, f.get(metric)?.value()?)))
                 .filter(|(_, v)| v.is_finite())
                 .collect();
-            let newest = past.last()?.0;
+            let newest = past.iter().map(|p| p.0).max()?;
             if newest < now - policy.oldest_history {
                 return None;
             }
-            predict(&past, now, start, slots)
+            let forecast = forecast::forecast(&past, now, &limits)?;
+            (0..slots as u32)
+                .map(|t| {
+                    let slot = forecast.at(start + SLOT * t)?;
+                    Some(Expected {
+                        value: slot.value,
+                        low: slot.low,
+                        high: slot.high,
+                    })
+                })
+                .collect()
         };
-        let carbon = series(CARBON);
-        let price = series(PRICE);
-        let renewable = series(RENEWABLE).map(|shares| {
-            let unit = |v: f64| v.clamp(0.0, 1.0);
-            let clamp = |e: Expected| Expected {
-                value: unit(e.value),
-                low: unit(e.low),
-                high: unit(e.high),
-            };
-            shares.into_iter().map(clamp).collect()
-        });
+        let carbon = series(CARBON, Limits::NOT_NEGATIVE);
+        let price = series(PRICE, Limits::ANY);
+        let renewable = series(RENEWABLE, Limits::RATIO);
         let index = index(
             carbon.as_deref(),
             price.as_deref(),
@@ -144,53 +146,4 @@ pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
     } else {
         sum / f64::from(count)
     }
-}
-
-/// Same time yesterday and the day before, moved by how far the last hours
-/// were off; the range is the mean error of that rule in the past.
-fn predict(
-    past: &[(Timestamp, f64)],
-    now: Timestamp,
-    start: Timestamp,
-    slots: usize,
-) -> Option<Vec<Expected>> {
-    let day = std::time::Duration::from_secs(86_400);
-    let newest = *past.last()?;
-    let before = |at: Timestamp| {
-        let end = past.partition_point(|(t, _)| *t <= at);
-        let (t, v) = past[..end].last()?;
-        (at.seconds_since(*t) <= 2.0 * 3_600.0).then_some(*v)
-    };
-    let usual = |at: Timestamp| {
-        let mut at = at;
-        while at > now {
-            at = at - day;
-        }
-        let (a, b) = (before(at), before(at - day));
-        match (a, b) {
-            (Some(a), Some(b)) => Some(0.6 * a + 0.4 * b),
-            (one, other) => one.or(other),
-        }
-    };
-    let offset = before(now - day).map_or(0.0, |yesterday| newest.1 - yesterday);
-    let errors: Vec<f64> = past
-        .iter()
-        .filter_map(|(t, v)| Some((v - before(*t - day)?).abs()))
-        .collect();
-    let spread = mean(errors.iter().copied());
-    Some(
-        (0..slots)
-            .map(|t| {
-                let at = start + SLOT * t as u32;
-                // What is off now fades within half a day.
-                let fade = (-at.seconds_since(now).max(0.0) / 21_600.0).exp();
-                let value = usual(at).map_or(newest.1, |u| u + offset * fade);
-                Expected {
-                    value,
-                    low: value - spread,
-                    high: value + spread,
-                }
-            })
-            .collect(),
-    )
 }

@@ -131,7 +131,7 @@ mod tests {
         let mean = mean_work_per_watt([worker].into_iter()).unwrap();
         assert!((mean - 1.0 / 700.0).abs() < 1e-12);
         let usual = price_of_energy(mean, 1.0, Some(0.4), &policy);
-        assert!((usual - 0.35 / 700.0).abs() < 1e-12);
+        assert!((usual - policy.strength / 700.0).abs() < 1e-12);
         assert!(price_of_energy(mean, 1.5, Some(0.4), &policy) > usual);
         assert!(price_of_energy(mean, 0.5, Some(0.4), &policy) < usual);
         assert_eq!(price_of_energy(mean, 1.0, Some(0.99), &policy), 0.0);

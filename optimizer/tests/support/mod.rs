@@ -48,7 +48,10 @@ pub fn curve(rng: &mut fastrand::Rng, min: f64, max: f64, corners: usize) -> Spe
         .map(|k| {
             let x = k as f64 / (corners.max(2) - 1) as f64;
             let cap = min + (max - min) * x;
-            (Watts(cap), (cap / (min + (max - min) * knee)).powf(power).min(1.0))
+            (
+                Watts(cap),
+                (cap / (min + (max - min) * knee)).powf(power).min(1.0),
+            )
         })
         .collect();
     SpeedCurve::envelope(&points).unwrap()
@@ -229,7 +232,7 @@ pub fn plain_program(problem: &Problem) -> Option<f64> {
     }
     let mut program = variables.maximise(objective.clone()).using(clarabel);
     for ((drawn, base), node) in drawn.into_iter().zip(&base).zip(&problem.nodes) {
-        program.add_constraint(drawn * 1e-3 << (node.limit.0 - base) * 1e-3);
+        program.add_constraint((drawn * 1e-3).leq((node.limit.0 - base) * 1e-3));
     }
     let solution = program.solve().ok()?;
     Some(solution.eval(objective) + constant)

@@ -94,7 +94,11 @@ pub fn encode<'a>(
                 metrics.push(column.metric);
                 metrics.len() as u64 - 1
             });
-            samples += column.states.iter().filter(|s| **s != super::codec::ABSENT).count() as u64;
+            samples += column
+                .states
+                .iter()
+                .filter(|s| **s != super::codec::ABSENT)
+                .count() as u64;
             scratch.clear();
             encode_column(&column.states, &column.values, &mut scratch);
             put_varint(&mut block, place);
@@ -216,7 +220,10 @@ impl Segment {
 
     /// Where a device's rows are, if there are any.
     pub fn block_of(&self, device: u32) -> Option<&BlockMeta> {
-        let place = self.blocks.binary_search_by_key(&device, |b| b.device).ok()?;
+        let place = self
+            .blocks
+            .binary_search_by_key(&device, |b| b.device)
+            .ok()?;
         self.blocks.get(place)
     }
 
@@ -247,7 +254,11 @@ impl Segment {
             columns.push((metric, cursor.block()?));
         }
         let rows = meta.rows as usize;
-        Some(Block { rows, times, columns })
+        Some(Block {
+            rows,
+            times,
+            columns,
+        })
     }
 
     /// Says once in the log that this file is damaged; returns whether this was the first time.

@@ -204,8 +204,7 @@ impl Stepper {
                 step.sum += (value_at(t) + value_at(next)) / 2.0 * ((next - t) as f64 / 1_000.0);
                 step.covered += next - t;
                 // Across a reading that was missing the values are interpolated, not measured.
-                step.estimated |=
-                    bridged || before.state == ESTIMATED || sample.state == ESTIMATED;
+                step.estimated |= bridged || before.state == ESTIMATED || sample.state == ESTIMATED;
             }
             t = next;
         }

@@ -61,9 +61,12 @@ pub struct Writer {
     kept_times: usize,
 }
 
-/// A group on its way: each append's new frames with their device, and its receipt.
-struct Group {
-    appends: Vec<(Vec<(u32, Frame)>, AppendReceipt, Reply)>,
+/// An append on its way.
+struct Pending {
+    /// Its new frames, each with its device.
+    fresh: Vec<(u32, Frame)>,
+    receipt: AppendReceipt,
+    reply: Reply,
 }
 
 impl Writer {
@@ -146,9 +149,9 @@ impl Writer {
 
     /// Writes a group and answers each append.
     fn commit(&mut self, appends: Vec<(Vec<Frame>, Reply)>) {
-        let mut group = self.sort_out(appends);
+        let group = self.sort_out(appends);
         let mut writer = RecordWriter::default();
-        for (_, frame) in group.appends.iter().flat_map(|(frames, ..)| frames) {
+        for (_, frame) in group.iter().flat_map(|append| &append.fresh) {
             writer.push(frame, Catalogue::builtin());
         }
         let records = writer.finish(Catalogue::builtin());
@@ -156,8 +159,8 @@ impl Writer {
         self.count_log();
         if let Err(error) = written {
             tracing::error!(%error, "frames could not be stored and are not acknowledged");
-            for (_, _, reply) in group.appends {
-                let _ = reply.send(Err(again(&error)));
+            for append in group {
+                let _ = append.reply.send(Err(again(&error)));
             }
             return;
         }
@@ -166,16 +169,16 @@ impl Writer {
         }
         {
             let mut state = self.shared.write();
-            for (frames, receipt, _) in &mut group.appends {
-                for (device, frame) in frames.drain(..) {
-                    state.insert(device, &frame);
+            for append in &group {
+                for (device, frame) in &append.fresh {
+                    state.insert(*device, frame);
                 }
-                state.stats.duplicates += receipt.duplicates;
+                state.stats.duplicates += append.receipt.duplicates;
             }
         }
-        for (_, receipt, reply) in group.appends {
+        for append in group {
             // Who no longer waits has been served all the same.
-            let _ = reply.send(Ok(receipt));
+            let _ = append.reply.send(Ok(append.receipt));
         }
     }
 
@@ -195,10 +198,8 @@ impl Writer {
     }
 
     /// Tells new frames from doubles; answers at once what cannot be stored.
-    fn sort_out(&mut self, appends: Vec<(Vec<Frame>, Reply)>) -> Group {
-        let mut group = Group {
-            appends: Vec::with_capacity(appends.len()),
-        };
+    fn sort_out(&mut self, appends: Vec<(Vec<Frame>, Reply)>) -> Vec<Pending> {
+        let mut group = Vec::with_capacity(appends.len());
         let mut in_group: HashSet<(u32, i64)> = HashSet::new();
         for (frames, reply) in appends {
             if let Some(error) = frames.iter().find_map(unstorable) {
@@ -220,7 +221,11 @@ impl Writer {
                     fresh.push((device, frame));
                 }
             }
-            group.appends.push((fresh, receipt, reply));
+            group.push(Pending {
+                fresh,
+                receipt,
+                reply,
+            });
         }
         group
     }
@@ -236,7 +241,11 @@ impl Writer {
             let state = self.shared.read();
             let entry = &state.devices[device as usize];
             // The usual case: later than all before.
-            if entry.latest.as_ref().is_some_and(|(latest, _)| at > *latest) {
+            if entry
+                .latest
+                .as_ref()
+                .is_some_and(|(latest, _)| at > *latest)
+            {
                 return false;
             }
             if entry.head.contains(at) {

@@ -71,7 +71,9 @@ impl CapSource {
 
     /// The board of a device and its place on it.
     fn place(&self, device: usize) -> Option<(&NodeBoard, usize)> {
-        let Self::Boards(boards) = self else { return None };
+        let Self::Boards(boards) = self else {
+            return None;
+        };
         let mut first = 0;
         for board in boards {
             let count = board.board.facts().len();
@@ -84,7 +86,11 @@ impl CapSource {
     }
 
     /// Changes the faults that the shim acts out.
-    pub(crate) fn set_faults(&self, device: usize, change: impl FnOnce(&mut FaultFlags)) -> std::io::Result<()> {
+    pub(crate) fn set_faults(
+        &self,
+        device: usize,
+        change: impl FnOnce(&mut FaultFlags),
+    ) -> std::io::Result<()> {
         let Some((board, index)) = self.place(device) else {
             return Ok(());
         };

@@ -75,7 +75,10 @@ impl Hall {
         };
         let count = self.gpus.len();
         if device >= count {
-            return Err(refuse(format!("there is no device {device}; there are 0 to {}", count - 1)));
+            return Err(refuse(format!(
+                "there is no device {device}; there are 0 to {}",
+                count - 1
+            )));
         }
         let io = |e: std::io::Error| refuse(format!("its board cannot be written: {e}"));
         let flag = match fault {

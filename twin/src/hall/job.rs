@@ -62,9 +62,11 @@ pub(crate) struct Job {
 }
 
 fn number(seed: u64, id: &JobId) -> u64 {
-    id.as_str().bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    id.as_str()
+        .bytes()
+        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 impl Job {
@@ -155,7 +157,10 @@ impl Job {
 
     /// Holds devices.
     pub(crate) fn is_placed(&self) -> bool {
-        matches!(self.stage, Stage::Starting(_) | Stage::Computing | Stage::Stopping(_))
+        matches!(
+            self.stage,
+            Stage::Starting(_) | Stage::Computing | Stage::Stopping(_)
+        )
     }
 
     /// Seconds until something happens of itself, at the present speed.

@@ -33,6 +33,7 @@ use crate::boards::gpu_model;
 use crate::error::TwinError;
 use gpu::{Activity, Gpu, REGULATION};
 use heliostat_models::cooling::{Facility, Plant};
+use heliostat_models::gpu::GpuModel;
 use heliostat_models::job::JobOrder;
 use heliostat_models::{Celsius, Joules, Site, Timestamp, Watts, weather};
 use job::{Job, Stage};
@@ -78,6 +79,9 @@ pub struct HallConfig {
     pub resolution: Resolution,
     /// The grid, for the tally of carbon and renewable energy.
     pub grid: Option<GridFunction>,
+    /// Figures of accelerators by key, where they differ from the catalogue's
+    /// or the catalogue has none.
+    pub models: Vec<(String, GpuModel)>,
 }
 
 impl HallConfig {
@@ -90,6 +94,7 @@ impl HallConfig {
             open: true,
             resolution: Resolution::Fine,
             grid: None,
+            models: Vec::new(),
         }
     }
 }
@@ -120,6 +125,8 @@ pub struct Hall {
     caps: CapSource,
     cap_buffer: Vec<Watts>,
     gpus: Vec<Gpu>,
+    /// The first device's figures as catalogued, for what is believed of jobs.
+    prior: Option<GpuModel>,
     jobs: Vec<Job>,
     by_id: HashMap<heliostat_models::JobId, usize>,
     node_power: Vec<Watts>,
@@ -158,15 +165,34 @@ impl Hall {
             .map(|_| site.cooling.supply + Celsius(1.5 * random.f64()))
             .collect();
         let mut gpus = Vec::with_capacity(devices);
+        let mut prior = None;
         for (device, cap) in site.devices.iter().zip(&cap_buffer) {
-            let model = gpu_model(&device.accelerator)?;
+            let known = config
+                .models
+                .iter()
+                .find(|(key, _)| **key == *device.accelerator);
+            let model = match known {
+                Some((_, model)) => model.clone(),
+                None => gpu_model(&device.accelerator)?,
+            };
+            prior.get_or_insert_with(|| model.clone());
             // Recorded: an H100 rises 18 K from 70 to 632 W; A100 in air, about 33 K.
             let rise = if air { 34.0 } else { 22.0 };
-            gpus.push(Gpu::new(model, *cap, rise, node_inlet[device.node], &mut random));
+            gpus.push(Gpu::new(
+                model,
+                *cap,
+                rise,
+                node_inlet[device.node],
+                &mut random,
+            ));
         }
         let full_load = gpus.iter().map(|g| g.model.tdp).sum::<Watts>()
             + site.nodes.iter().map(|n| n.overhead).sum::<Watts>();
-        let plant = Plant::new(&site.cooling, full_load, weather::annual_mean(site.latitude));
+        let plant = Plant::new(
+            &site.cooling,
+            full_load,
+            weather::annual_mean(site.latitude),
+        );
         let mut hall = Self {
             now: config.start,
             seed: config.seed,
@@ -178,6 +204,7 @@ impl Hall {
             caps,
             cap_buffer,
             gpus,
+            prior,
             jobs: Vec::new(),
             by_id: HashMap::new(),
             node_power: vec![Watts::ZERO; site.nodes.len()],
@@ -362,7 +389,11 @@ impl Hall {
         let devices = &self.gpus[node.devices.clone()];
         let idle: Watts = devices.iter().map(|g| g.model.idle).sum();
         let full: Watts = devices.iter().map(|g| g.model.tdp).sum();
-        let load = if full > idle { (gpus - idle) / (full - idle) } else { 0.0 };
+        let load = if full > idle {
+            (gpus - idle) / (full - idle)
+        } else {
+            0.0
+        };
         node.overhead * (0.5 + 0.48 * load.clamp(0.0, 1.0))
     }
 
@@ -413,11 +444,18 @@ impl Hall {
     /// Power of nodes, of the facility and through the tree.
     fn spread(&mut self, noisy: bool) {
         for (index, node) in self.site.nodes.iter().enumerate() {
-            let gpus: Watts = (self.gpus[node.devices.clone()].iter()).map(|g| g.mean_power).sum();
-            let wobble = if noisy { 1.0 + 0.02 * (self.random.f64() - 0.5) } else { 1.0 };
+            let gpus: Watts = (self.gpus[node.devices.clone()].iter())
+                .map(|g| g.mean_power)
+                .sum();
+            let wobble = if noisy {
+                1.0 + 0.02 * (self.random.f64() - 0.5)
+            } else {
+                1.0
+            };
             self.node_power[index] = gpus + self.overhead(node, gpus) * wobble;
         }
-        self.outdoor = weather::outdoor(self.site.latitude, self.site.longitude, self.now, self.seed);
+        self.outdoor =
+            weather::outdoor(self.site.latitude, self.site.longitude, self.now, self.seed);
         let it = self.it_power();
         self.facility = self.plant.facility(it, self.outdoor);
         let total = self.facility.total();
@@ -469,7 +507,9 @@ impl Hall {
             let Some(first) = job.gang.first().map(|i| &self.gpus[*i]) else {
                 continue;
             };
-            let point = job.truth.under_cap(&first.model, cap * REGULATION, first.temperature);
+            let point = job
+                .truth
+                .under_cap(&first.model, cap * REGULATION, first.temperature);
             total += point.power * job.gang.len() as f64;
         }
         total
@@ -477,7 +517,11 @@ impl Hall {
 
     /// The order a job begins with.
     fn first_order(&self, class: heliostat_models::JobClass) -> JobOrder {
-        let interruptible = self.site.classes.get(&class).is_none_or(|c| c.interruptible);
+        let interruptible = self
+            .site
+            .classes
+            .get(&class)
+            .is_none_or(|c| c.interruptible);
         match self.default_order {
             DefaultOrder::HoldInterruptible if interruptible => JobOrder::Hold,
             _ => JobOrder::Run,

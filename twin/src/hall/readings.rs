@@ -78,7 +78,9 @@ impl Hall {
         };
         let node = meter.at.as_ref().and_then(|at| self.site.power.find(at));
         match (meter.role, node) {
-            (MeterRole::OnSiteRenewable | MeterRole::BackUp | MeterRole::ReusedHeat, _) => Watts::ZERO,
+            (MeterRole::OnSiteRenewable | MeterRole::BackUp | MeterRole::ReusedHeat, _) => {
+                Watts::ZERO
+            }
             (MeterRole::Cooling, _) => self.facility.cooling,
             (_, Some(node)) => self.flow.get(node).copied().unwrap_or(Watts::ZERO),
             (MeterRole::DataCentre, None) => self.site_power(),

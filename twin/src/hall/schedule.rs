@@ -1,7 +1,7 @@
 //! Which job runs on which devices: first come, first served, by racks.
 
-use super::job::{Job, JobSpec, Stage};
 use super::Hall;
+use super::job::{Job, JobSpec, Stage};
 use crate::error::TwinError;
 use heliostat_models::job::JobOrder;
 use heliostat_models::{JobId, JobRecord, JobState};
@@ -23,7 +23,7 @@ impl Hall {
                 fault: "is there already; every job needs a number of its own".to_owned(),
             });
         }
-        let Some(device) = self.site.devices.first() else {
+        let (Some(device), Some(gpu)) = (self.site.devices.first(), &self.prior) else {
             return Err(TwinError::Job {
                 job: spec.id.clone(),
                 fault: "cannot run: the site has no devices".to_owned(),
@@ -31,7 +31,7 @@ impl Hall {
         };
         let job = Job::new(
             spec,
-            &crate::boards::gpu_model(&device.accelerator)?,
+            gpu,
             device,
             self.gpus.len(),
             self.first_order(spec.class),
@@ -66,7 +66,8 @@ impl Hall {
     fn follow_order(&mut self, index: usize) {
         let pause = self.pause_seconds(index);
         let job = &mut self.jobs[index];
-        let interruptible = (self.site.classes.get(&job.record.class)).is_none_or(|c| c.interruptible);
+        let interruptible =
+            (self.site.classes.get(&job.record.class)).is_none_or(|c| c.interruptible);
         if job.order == JobOrder::Hold && interruptible && job.is_placed() {
             match job.stage {
                 // What was not loaded need not be saved.
@@ -89,7 +90,11 @@ impl Hall {
         if !self.open {
             return false;
         }
-        let mut free = self.gpus.iter().filter(|g| g.job.is_none() && !g.lost).count();
+        let mut free = self
+            .gpus
+            .iter()
+            .filter(|g| g.job.is_none() && !g.lost)
+            .count();
         if free == 0 {
             return false;
         }
@@ -132,23 +137,35 @@ impl Hall {
             None => {
                 let mut racks: Vec<&Vec<usize>> = in_rack.iter().collect();
                 racks.sort_by_key(|rack| std::cmp::Reverse(rack.len()));
-                let mut gang: Vec<usize> = racks.into_iter().flatten().copied().take(size).collect();
+                let mut gang: Vec<usize> =
+                    racks.into_iter().flatten().copied().take(size).collect();
                 gang.sort_unstable();
                 gang
             }
         };
         let resumes = self.jobs[index].record.started.is_some();
-        let load = if resumes { self.pause_seconds(index) } else { 0.0 };
+        let load = if resumes {
+            self.pause_seconds(index)
+        } else {
+            0.0
+        };
         for device in &gang {
             self.gpus[*device].job = Some(index);
             self.gpus[*device].memory_used = 0.55 + 0.4 * ((index * 37 % 100) as f64 / 100.0);
         }
         let now = self.now;
         let job = &mut self.jobs[index];
-        job.record.devices = gang.iter().map(|d| self.site.devices[*d].id.clone()).collect();
+        job.record.devices = gang
+            .iter()
+            .map(|d| self.site.devices[*d].id.clone())
+            .collect();
         job.gang = gang;
         job.speed = 0.0;
-        job.stage = if load > 0.0 { Stage::Starting(load) } else { Stage::Computing };
+        job.stage = if load > 0.0 {
+            Stage::Starting(load)
+        } else {
+            Stage::Computing
+        };
         job.record.started.get_or_insert(now);
         job.note(JobState::Running, now);
     }
@@ -218,9 +235,7 @@ impl Hall {
     /// running ones every five minutes.
     pub fn take_changed_jobs(&mut self) -> Vec<JobRecord> {
         (self.jobs.iter_mut())
-            .filter_map(|job| {
-                std::mem::take(&mut job.changed).then(|| job.record.clone())
-            })
+            .filter_map(|job| std::mem::take(&mut job.changed).then(|| job.record.clone()))
             .collect()
     }
 

@@ -19,11 +19,15 @@ impl Flow {
     pub(crate) fn new(site: &Site) -> Self {
         let nodes = site.power.nodes();
         let of_kind = |kind: PowerNodeKind| -> Vec<usize> {
-            (0..nodes.len()).filter(|i| nodes[*i].kind == kind).collect()
+            (0..nodes.len())
+                .filter(|i| nodes[*i].kind == kind)
+                .collect()
         };
         let mut facility = of_kind(PowerNodeKind::Transformer);
         if facility.is_empty() {
-            facility = (0..nodes.len()).filter(|i| nodes[*i].parents.is_empty()).collect();
+            facility = (0..nodes.len())
+                .filter(|i| nodes[*i].parents.is_empty())
+                .collect();
         }
         Self {
             parents: nodes.iter().map(|n| n.parents.clone()).collect(),

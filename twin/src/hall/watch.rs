@@ -196,14 +196,21 @@ mod tests {
     #[test]
     fn short_or_small_excess_does_not_count_long_and_large_does() {
         let mut w = watch();
-        run(&mut w, &[1_100.0, 1_100.0, 900.0, 1_004.0, 1_004.0, 1_004.0, 1_004.0], 1_000);
+        run(
+            &mut w,
+            &[1_100.0, 1_100.0, 900.0, 1_004.0, 1_004.0, 1_004.0, 1_004.0],
+            1_000,
+        );
         assert_eq!(w.violations(), vec![]);
         let mut w = watch();
         run(&mut w, &[900.0, 1_100.0, 1_200.0, 1_100.0, 900.0], 1_000);
         let found = w.violations();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].worst, Watts(200.0));
-        assert_eq!((found[0].from, found[0].to), (Timestamp(1_000), Timestamp(4_000)));
+        assert_eq!(
+            (found[0].from, found[0].to),
+            (Timestamp(1_000), Timestamp(4_000))
+        );
         // One that goes on is reported too, once.
         run(&mut w, &[1_100.0; 5], 1_000);
         assert_eq!(w.violations().len(), 2);
@@ -218,13 +225,21 @@ mod tests {
             let mut seconds = 0;
             while w.trips() == 0 && seconds < 1_000 {
                 let at = seconds * 1_000;
-                w.see(&[Watts(1_200.0 * load)], Timestamp(at), Timestamp(at + 1_000));
+                w.see(
+                    &[Watts(1_200.0 * load)],
+                    Timestamp(at),
+                    Timestamp(at + 1_000),
+                );
                 seconds += 1;
             }
             seconds
         };
         assert_eq!(seconds_at(1.04), 1_000);
-        assert!((130..=145).contains(&seconds_at(1.25)), "{}", seconds_at(1.25));
+        assert!(
+            (130..=145).contains(&seconds_at(1.25)),
+            "{}",
+            seconds_at(1.25)
+        );
         assert!((20..=25).contains(&seconds_at(2.0)));
     }
 

@@ -79,7 +79,10 @@ impl Generation {
     }
 
     /// The next record, if it begins at or before `until`.
-    pub(super) fn next_until(&mut self, until: Timestamp) -> Result<Option<(Timestamp, Mix)>, String> {
+    pub(super) fn next_until(
+        &mut self,
+        until: Timestamp,
+    ) -> Result<Option<(Timestamp, Mix)>, String> {
         while self.rows.is_empty() {
             let ahead = begin_of(self.year).is_none_or(|begin| begin > until);
             if self.year > YEARS.1 || ahead {
@@ -90,7 +93,10 @@ impl Generation {
         let Some(row) = self.rows.pop_if(|row| row.at <= until) else {
             return Ok(None);
         };
-        let values = row.megawatts.iter().map(|mw| (!mw.is_nan()).then_some(f64::from(*mw)));
+        let values = row
+            .megawatts
+            .iter()
+            .map(|mw| (!mw.is_nan()).then_some(f64::from(*mw)));
         let mix = self.columns.iter().copied().zip(values).collect();
         Ok(Some((row.at, mix)))
     }
@@ -135,9 +141,9 @@ fn parse(name: &str, text: &str, from: Timestamp) -> Result<(Vec<Source>, Vec<Ro
         let megawatts: Box<[f32]> = cells
             .map(|cell| match cell {
                 "" => Ok(f32::NAN),
-                number => number.parse().map_err(|_| {
-                    fault(index + 1, &format!("`{number}` is no number"))
-                }),
+                number => number
+                    .parse()
+                    .map_err(|_| fault(index + 1, &format!("`{number}` is no number"))),
             })
             .collect::<Result<_, _>>()?;
         if megawatts.len() != columns.len() {

@@ -41,7 +41,9 @@ pub enum Zone {
 
 /// The zone has no recording.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no recording of the grid zone `{0}`; there is one of DE, FI, GR, IT, ES and SE (also named DE-LU, IT-NORD, SE3)")]
+#[error(
+    "there is no recording of the grid zone `{0}`; there is one of DE, FI, GR, IT, ES and SE (also named DE-LU, IT-NORD, SE3)"
+)]
 pub struct UnknownZone(pub String);
 
 impl Zone {
@@ -110,9 +112,9 @@ impl GridReplay {
             }
             self.opened = Some(opened);
         }
-        self.opened.as_mut().ok_or_else(|| {
-            SourceError::new(ErrorClass::Fatal, "the recording is not open")
-        })
+        self.opened
+            .as_mut()
+            .ok_or_else(|| SourceError::new(ErrorClass::Fatal, "the recording is not open"))
     }
 }
 
@@ -130,7 +132,9 @@ impl Source for GridReplay {
         let damaged = |e: String| SourceError::new(ErrorClass::Fatal, e);
         let mut frames: VecDeque<Frame> = VecDeque::new();
         while let Some((begins, mix)) = opened.generation.next_until(at).map_err(damaged)? {
-            let means = opened.history.indicators(begins, &mix, EmissionFactors::builtin());
+            let means = opened
+                .history
+                .indicators(begins, &mix, EmissionFactors::builtin());
             opened.history.observe(begins, &mix);
             frames.push_back(Frame {
                 device: device.clone(),
@@ -156,10 +160,10 @@ fn with_prices(
 ) -> Vec<Frame> {
     let mut all = Vec::with_capacity(frames.len());
     for (at, price) in prices {
-        while let Some(frame) = frames.pop_front_if(|f| f.at < at) {
+        while let Some(frame) = pop_if(&mut frames, |f| f.at < at) {
             all.push(frame);
         }
-        let mut frame = (frames.pop_front_if(|f| f.at == at)).unwrap_or_else(|| Frame {
+        let mut frame = pop_if(&mut frames, |f| f.at == at).unwrap_or_else(|| Frame {
             device: device.clone(),
             at,
             readings: Vec::new(),
@@ -171,6 +175,15 @@ fn with_prices(
     }
     all.extend(frames);
     all
+}
+
+/// Takes the first item, if it is of a kind.
+fn pop_if<T>(items: &mut VecDeque<T>, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+    if wanted(items.front()?) {
+        items.pop_front()
+    } else {
+        None
+    }
 }
 
 /// Unpacks a file that was compressed into this program.

@@ -3,7 +3,7 @@
 //! The file is in German local time without an offset. On 25 March 02:00 does
 //! not exist, and on 28 October 02:00 stands twice: the first is summer time.
 
-use super::{Zone, unpack};
+use super::{Zone, pop_if, unpack};
 use heliostat_models::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -45,12 +45,12 @@ impl Prices {
 
     /// Forgets prices that begin before an instant.
     pub(super) fn skip_before(&mut self, from: Timestamp) {
-        while self.rows.pop_front_if(|(at, _)| *at < from).is_some() {}
+        while pop_if(&mut self.rows, |(at, _)| *at < from).is_some() {}
     }
 
     /// The prices that begin at or before an instant and were not taken yet.
     pub(super) fn take_until(&mut self, until: Timestamp) -> Vec<(Timestamp, f64)> {
-        std::iter::from_fn(|| self.rows.pop_front_if(|(at, _)| *at <= until)).collect()
+        std::iter::from_fn(|| pop_if(&mut self.rows, |(at, _)| *at <= until)).collect()
     }
 }
 
@@ -73,7 +73,10 @@ fn parse(text: &str, columns: &[&str]) -> Result<VecDeque<(Timestamp, f64)>, Str
         let line_number = index + 1;
         let cells: Vec<&str> = line.split(';').collect();
         let at = instant(&cells, &berlin, before).ok_or_else(|| {
-            fault(line_number, "does not begin with a date and a time of day that follow the line before")
+            fault(
+                line_number,
+                "does not begin with a date and a time of day that follow the line before",
+            )
         })?;
         before = Some(at);
         let values = places.iter().filter_map(|place| cells.get(*place).copied());
@@ -81,9 +84,10 @@ fn parse(text: &str, columns: &[&str]) -> Result<VecDeque<(Timestamp, f64)>, Str
             continue;
         };
         // Thousands are set apart with a comma in this export.
-        let price = value.replace(',', "").parse().map_err(|_| {
-            fault(line_number, &format!("`{value}` is no price"))
-        })?;
+        let price = value
+            .replace(',', "")
+            .parse()
+            .map_err(|_| fault(line_number, &format!("`{value}` is no price")))?;
         rows.push_back((at, price));
     }
     Ok(rows)
@@ -104,7 +108,9 @@ fn instant(cells: &[&str], berlin: &TimeZone, before: Option<Timestamp>) -> Opti
         } => {
             let first = summer.to_timestamp(local).ok()?;
             match before {
-                Some(before) if first.as_millisecond() <= before.0 => winter.to_timestamp(local).ok()?,
+                Some(before) if first.as_millisecond() <= before.0 => {
+                    winter.to_timestamp(local).ok()?
+                }
                 _ => first,
             }
         }

@@ -1,10 +1,11 @@
 //! A checked file becomes a [`Site`]: racks, nodes and devices by name.
 
 use super::LoadOptions;
-use super::pattern::Filling;
+use super::layout::layout;
+use super::partition::PartitionSection;
 use super::reader::Field;
-use super::schema::{PartitionSection, PartitionStatus, PowerSection, SiteFile};
-use crate::accelerators::{Accelerator, AcceleratorCatalogue};
+use super::schema::{PowerSection, SiteFile};
+use crate::accelerators::AcceleratorCatalogue;
 use crate::ids::{DeviceId, NodeId, SiteId};
 use crate::quantity::{Celsius, Watts};
 use crate::site::power::{PowerNode, PowerNodeKind, PowerTree};
@@ -19,81 +20,8 @@ use std::time::Duration;
 /// such fields first, so none is met after them.
 pub(crate) type Lacking = &'static str;
 
-fn need<'f, T>(field: &'f Field<T>, name: Lacking) -> Result<&'f T, Lacking> {
+fn need<T>(field: &Field<T>, name: Lacking) -> Result<&T, Lacking> {
     field.as_ref().map(|field| &field.value).ok_or(name)
-}
-
-/// What one partition says, with defaults filled in.
-#[derive(Clone, Debug)]
-pub(crate) struct Sizes {
-    pub racks: u32,
-    pub nodes: u64,
-    pub devices_per_node: u32,
-    pub overhead: f64,
-    pub min_cap: f64,
-    pub max_cap: f64,
-    pub safe_cap: f64,
-    pub rack_rating: f64,
-    pub rack_limit: f64,
-    pub node_rating: f64,
-    pub node_limit: f64,
-}
-
-impl PartitionSection {
-    /// Number of nodes, where known.
-    pub(crate) fn node_count(&self) -> Option<u64> {
-        if let Some(nodes) = &self.nodes {
-            return Some(u64::from(nodes.value));
-        }
-        let (racks, nodes) = (self.racks.as_ref()?, self.nodes_per_rack.as_ref()?);
-        Some(u64::from(racks.value) * u64::from(nodes.value))
-    }
-
-    /// Whether it is installed.
-    pub(crate) fn is_running(&self) -> bool {
-        (self.status.as_ref()).is_some_and(|s| s.value == PartitionStatus::Running)
-    }
-
-    /// Figures with defaults filled in; `None` where something is missing.
-    pub(crate) fn sizes(&self, catalogue: &AcceleratorCatalogue) -> Option<Sizes> {
-        let value = |field: &Field<f64>| field.as_ref().map(|field| field.value);
-        let devices_per_node = self.devices_per_node.as_ref()?.value;
-        let accelerator = (self.accelerator.as_ref()).and_then(|key| catalogue.get(&key.value));
-        let of_device = |get: fn(&Accelerator) -> Watts| match accelerator {
-            Some(accelerator) => Some(get(accelerator).get()),
-            None if devices_per_node == 0 => Some(0.0),
-            None => None,
-        };
-        let overhead = value(&self.node_overhead)?;
-        let max_cap = value(&self.max_cap).or_else(|| of_device(|a| a.max_cap))?;
-        let min_cap = value(&self.min_cap).or_else(|| of_device(|a| a.min_cap))?;
-        let peak = overhead + f64::from(devices_per_node) * max_cap;
-        // Without a limit of its own, a node may draw what its parts can.
-        let node_limit = value(&self.node_limit).or(value(&self.node_rating));
-        Some(Sizes {
-            racks: self.racks.as_ref()?.value,
-            nodes: self.node_count()?,
-            devices_per_node,
-            overhead,
-            min_cap,
-            max_cap,
-            safe_cap: value(&self.safe_cap).unwrap_or(min_cap),
-            rack_rating: value(&self.rack_rating)?,
-            rack_limit: value(&self.rack_limit)?,
-            node_rating: value(&self.node_rating).or(node_limit).unwrap_or(peak),
-            node_limit: node_limit.unwrap_or(peak),
-        })
-    }
-}
-
-/// Which of `groups` feeders carries rack `rack` of `racks`: neighbours share one.
-pub(crate) fn feeder_of(rack: u32, racks: u32, groups: usize) -> usize {
-    (u64::from(rack) * groups as u64 / u64::from(racks.max(1))) as usize
-}
-
-/// Number of the first node of a rack; nodes are spread evenly.
-pub(crate) fn nodes_before(rack: u32, racks: u32, nodes: u64) -> u64 {
-    u64::from(rack) * nodes / u64::from(racks.max(1))
 }
 
 /// Sections of the power tree, parents first; those in a circle or below a
@@ -108,7 +36,10 @@ pub(crate) fn in_order(sections: &[PowerSection]) -> Vec<&PowerSection> {
             let Some((id, feeds)) = section.id.as_ref().zip(section.feeds.as_ref()) else {
                 return true;
             };
-            let ready = feeds.value.iter().all(|f| placed.contains(&f.value.as_str()));
+            let ready = feeds
+                .value
+                .iter()
+                .all(|f| placed.contains(&f.value.as_str()));
             if ready {
                 placed.push(&id.value);
                 ordered.push(*section);
@@ -190,34 +121,23 @@ fn add_partition(
     let hall_id = need(&partition.hall, "partition.hall")?;
     let hall = (site.halls.iter().position(|hall| hall.id == *hall_id)).ok_or("partition.hall")?;
     let feeders = need(&partition.fed_by, "partition.fed_by")?;
-    let rack_pattern = need(&partition.rack_id, "partition.rack_id")?;
-    let node_pattern = need(&partition.node_id, "partition.node_id")?;
     let accelerator: Arc<str> = match &partition.accelerator {
         Some(key) => Arc::from(key.value.as_str()),
         None => Arc::from(""),
     };
-    let number = |field: &Field<u32>, default| field.as_ref().map_or(default, |f| f.value);
-    let first_rack = number(&partition.first_rack, 1);
-    let first_node = number(&partition.first_node, 1);
-    let per_row = number(&partition.racks_per_row, sizes.racks);
-    let mut index = 0_u32;
-    for r in 0..sizes.racks {
-        let row = r / per_row.max(1) + 1;
-        let rack_id = rack_pattern.fill(&[
-            ("rack", Filling::Number(first_rack + r)),
-            ("row", Filling::Number(row)),
-        ]);
-        let row_id = match &partition.row_id {
-            Some(pattern) => pattern.value.fill(&[("row", Filling::Number(row))]),
-            None => format!("row{row}"),
-        };
-        let parents = (feeders.get(feeder_of(r, sizes.racks, feeders.len())))
+    for planned in layout(partition).ok_or("partition.racks")? {
+        let parents = (feeders.get(planned.feeder))
             .ok_or("partition.fed_by")?
             .iter()
-            .map(|feed| power.get(feed.value.as_str()).copied().ok_or("partition.fed_by"))
+            .map(|feed| {
+                power
+                    .get(feed.value.as_str())
+                    .copied()
+                    .ok_or("partition.fed_by")
+            })
             .collect::<Result<Vec<usize>, _>>()?;
         let rack_power = (site.power.push(PowerNode {
-            id: rack_id.clone(),
+            id: planned.id.clone(),
             kind: PowerNodeKind::Rack,
             parents,
             rating: Watts(sizes.rack_rating),
@@ -225,16 +145,7 @@ fn add_partition(
         }))
         .ok_or("partition.fed_by")?;
         let rack = site.racks.len();
-        let nodes = nodes_before(r + 1, sizes.racks, sizes.nodes)
-            - nodes_before(r, sizes.racks, sizes.nodes);
-        for n in 0..nodes as u32 {
-            let node_id = node_pattern.fill(&[
-                ("rack_id", Filling::Text(&rack_id)),
-                ("rack", Filling::Number(first_rack + r)),
-                ("node", Filling::Number(first_node + n)),
-                ("index", Filling::Number(first_node + index)),
-            ]);
-            index += 1;
+        for node_id in planned.nodes {
             let power_node = (site.power.push(PowerNode {
                 id: node_id.clone(),
                 kind: PowerNodeKind::Node,
@@ -264,8 +175,8 @@ fn add_partition(
             });
         }
         site.racks.push(Rack {
-            id: rack_id,
-            row: row_id,
+            id: planned.id,
+            row: planned.row,
             hall,
             power_node: rack_power,
         });

@@ -9,13 +9,17 @@
 
 pub(crate) mod expand;
 pub mod fault;
+pub(crate) mod layout;
+pub(crate) mod partition;
 mod pattern;
 pub(crate) mod reader;
 pub(crate) mod schema;
+pub(crate) mod similar;
+pub(crate) mod slot;
 pub mod zones;
 
 pub use fault::{Fault, Mark, Severity, Uncertain};
-pub use schema::PartitionStatus;
+pub use partition::PartitionStatus;
 
 use super::{Site, check};
 use crate::accelerators::AcceleratorCatalogue;
@@ -128,11 +132,8 @@ pub fn load_with(
     if !sink.has_errors() {
         match expand::expand(&file, catalogue, options) {
             Ok(mut expanded) => {
-                check::check_names(&expanded, &file, &sink);
-                // The checks above say where the two stand; this is the last net.
-                if let Err(name) = expanded.index_names()
-                    && !sink.has_errors()
-                {
+                // The checks have said where the two stand; this is the last net.
+                if let Err(name) = expanded.index_names() {
                     sink.error(
                         0,
                         "",
@@ -168,7 +169,7 @@ pub fn builtin_demo() -> &'static str {
     include_str!("../../../../site-configs/demo.toml")
 }
 
-fn summary(section: &schema::PartitionSection) -> Option<PartitionSummary> {
+fn summary(section: &partition::PartitionSection) -> Option<PartitionSummary> {
     let text = |field: &Field<String>| field.as_ref().map(|f| f.value.clone());
     let nodes = section.node_count();
     Some(PartitionSummary {
@@ -177,18 +178,25 @@ fn summary(section: &schema::PartitionSection) -> Option<PartitionSummary> {
         status: section.status.as_ref()?.value,
         accelerator: text(&section.accelerator),
         nodes,
-        devices: (section.devices_per_node.as_ref()).zip(nodes).map(|(d, n)| u64::from(d.value) * n),
+        devices: (section.devices_per_node.as_ref())
+            .zip(nodes)
+            .map(|(d, n)| u64::from(d.value) * n),
         announced: text(&section.announced),
     })
 }
 
 fn about(file: &SiteFile) -> About {
-    file.site.as_ref().map_or_else(About::default, |site| About {
-        place: site.place.as_ref().map_or_else(String::new, |p| p.value.clone()),
-        languages: (site.languages.iter().flat_map(|l| &l.value))
-            .map(|language| language.value.clone())
-            .collect(),
-    })
+    file.site
+        .as_ref()
+        .map_or_else(About::default, |site| About {
+            place: site
+                .place
+                .as_ref()
+                .map_or_else(String::new, |p| p.value.clone()),
+            languages: (site.languages.iter().flat_map(|l| &l.value))
+                .map(|language| language.value.clone())
+                .collect(),
+        })
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! reading goes on, so that one run lists all of them; deserialising into
 //! structs would stop at the first.
 
-use super::fault::{Mark, Sink};
-use crate::ids::is_valid_name;
-use std::ops::RangeInclusive;
+use super::fault::Sink;
+use super::similar::nearest;
+use super::slot::Slot;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// A value and the byte offset where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,11 +33,16 @@ pub(crate) struct Table<'a> {
 impl<'a> Table<'a> {
     /// The whole document.
     pub(crate) fn root(sink: &'a Sink, document: &'a Spanned<DeTable<'a>>) -> Self {
+        Self::new(sink, document.get_ref(), 0, String::new())
+    }
+
+    /// A table within.
+    pub(super) fn new(sink: &'a Sink, table: &'a DeTable<'a>, at: usize, path: String) -> Self {
         Self {
             sink,
-            table: document.get_ref(),
-            at: 0,
-            path: String::new(),
+            table,
+            at,
+            path,
             asked: Vec::new(),
         }
     }
@@ -68,6 +73,11 @@ impl<'a> Table<'a> {
 
     /// A field that must be there.
     pub(crate) fn require(&mut self, key: &'static str) -> Slot<'a> {
+        self.require_because(key, "")
+    }
+
+    /// The same; `why` is added to the message.
+    pub(crate) fn require_because(&mut self, key: &'static str, why: &str) -> Slot<'a> {
         let slot = self.optional(key);
         if slot.value.is_none() {
             let whose = if self.path.is_empty() {
@@ -78,7 +88,7 @@ impl<'a> Table<'a> {
             self.sink.error(
                 self.at,
                 &slot.path,
-                format!("{whose} has no `{key}`"),
+                format!("{whose} has no `{key}`{why}"),
                 format!("add `{key}`; site-configs/README.md describes it"),
             );
         }
@@ -129,322 +139,5 @@ impl<'a> Table<'a> {
                 );
             }
         }
-    }
-}
-
-/// One field, there or not.
-pub(crate) struct Slot<'a> {
-    sink: &'a Sink,
-    path: String,
-    value: Option<&'a Spanned<DeValue<'a>>>,
-}
-
-impl<'a> Slot<'a> {
-    /// As a table.
-    pub(crate) fn table(self) -> Option<Table<'a>> {
-        let value = self.value?;
-        let at = value.span().start;
-        match value.get_ref().as_table() {
-            Some(table) => Some(Table {
-                sink: self.sink,
-                table,
-                at,
-                path: self.path,
-                asked: Vec::new(),
-            }),
-            None => self.mismatch(value, "a table"),
-        }
-    }
-
-    /// Any text that is not empty.
-    pub(crate) fn text(self) -> Field<String> {
-        let value = self.figure()?;
-        match value.get_ref().as_str() {
-            Some("") => {
-                self.sink.error(
-                    value.span().start,
-                    &self.path,
-                    format!("`{}` is empty", self.path),
-                    "write a text between the quotes",
-                );
-                None
-            }
-            Some(text) => Some(At {
-                value: text.to_owned(),
-                at: value.span().start,
-            }),
-            None => self.mismatch(value, "a text in quotes"),
-        }
-    }
-
-    /// A name that can stand in a topic, a URL and a file name.
-    pub(crate) fn name(self) -> Field<String> {
-        let (sink, path) = (self.sink, self.path.clone());
-        let text = self.text()?;
-        if is_valid_name(&text.value) {
-            return Some(text);
-        }
-        sink.error(
-            text.at,
-            &path,
-            format!("`{}` cannot be a name", text.value),
-            NAME_RULE,
-        );
-        None
-    }
-
-    /// A date, as `YYYY-MM-DD`.
-    pub(crate) fn date(self) -> Field<String> {
-        let value = self.figure()?;
-        match value.get_ref() {
-            DeValue::Datetime(date) if date.date.is_some() && date.time.is_none() => Some(At {
-                value: date.to_string(),
-                at: value.span().start,
-            }),
-            _ => self.mismatch(value, "a date like 2026-01-31, without quotes"),
-        }
-    }
-
-    /// A text with a form of its own. `parse` says what is wrong and what to do.
-    pub(crate) fn parsed<T>(
-        self,
-        parse: impl Fn(&str) -> Result<T, (String, String)>,
-    ) -> Field<T> {
-        let (sink, path) = (self.sink, self.path.clone());
-        let text = self.text()?;
-        match parse(&text.value) {
-            Ok(value) => Some(At { value, at: text.at }),
-            Err((message, remedy)) => {
-                sink.error(text.at, &path, message, remedy);
-                None
-            }
-        }
-    }
-
-    /// A number within a range; whole numbers are accepted too.
-    pub(crate) fn number(self, range: RangeInclusive<f64>) -> Field<f64> {
-        let value = self.figure()?;
-        let number = match value.get_ref() {
-            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-            DeValue::Integer(integer) => {
-                i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|i| i as f64)
-            }
-            _ => return self.mismatch(value, "a number"),
-        };
-        match number {
-            Some(number) if range.contains(&number) => Some(At {
-                value: number,
-                at: value.span().start,
-            }),
-            _ => self.out_of_range(value, &range),
-        }
-    }
-
-    /// A power above zero, in watts.
-    pub(crate) fn watts(self) -> Field<f64> {
-        // Ten gigawatts: more than any site, small enough to catch a slip of units.
-        self.number(1.0..=1e10)
-    }
-
-    /// A share between 0 and 1.
-    pub(crate) fn share(self) -> Field<f64> {
-        self.number(0.0..=1.0)
-    }
-
-    /// A whole number within a range.
-    pub(crate) fn count(self, range: RangeInclusive<u32>) -> Field<u32> {
-        let value = self.figure()?;
-        let DeValue::Integer(integer) = value.get_ref() else {
-            return self.mismatch(value, "a whole number");
-        };
-        match u32::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(count) if range.contains(&count) => Some(At {
-                value: count,
-                at: value.span().start,
-            }),
-            _ => self.out_of_range(value, &range),
-        }
-    }
-
-    /// True or false.
-    pub(crate) fn flag(self) -> Field<bool> {
-        let value = self.figure()?;
-        match value.get_ref().as_bool() {
-            Some(flag) => Some(At {
-                value: flag,
-                at: value.span().start,
-            }),
-            None => self.mismatch(value, "true or false"),
-        }
-    }
-
-    /// One of a few words.
-    pub(crate) fn word<T: Copy>(self, words: &[(&str, T)]) -> Field<T> {
-        let (sink, path) = (self.sink, self.path.clone());
-        let text = self.text()?;
-        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
-            return Some(At {
-                value: *meaning,
-                at: text.at,
-            });
-        }
-        let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        sink.error(
-            text.at,
-            &path,
-            format!("`{}` is not known as `{path}`", text.value),
-            format!("use one of: {}", allowed.join(", ")),
-        );
-        None
-    }
-
-    /// A list, each item read by `read`.
-    fn list<T>(self, read: impl Fn(Slot<'a>) -> Option<T>) -> Option<(Vec<T>, usize)> {
-        let value = self.value?;
-        let Some(items) = value.get_ref().as_array() else {
-            return self.mismatch(value, "a list in brackets");
-        };
-        let read = (items.iter().enumerate())
-            .filter_map(|(index, item)| {
-                read(Slot {
-                    sink: self.sink,
-                    path: format!("{}[{}]", self.path, index + 1),
-                    value: Some(item),
-                })
-            })
-            .collect();
-        Some((read, value.span().start))
-    }
-
-    /// A list of texts.
-    pub(crate) fn texts(self) -> Field<Vec<At<String>>> {
-        let (value, at) = self.list(Slot::text)?;
-        Some(At { value, at })
-    }
-
-    /// A list whose items are texts or lists of texts: `["a", ["b", "c"]]`.
-    pub(crate) fn groups_of_texts(self) -> Field<Vec<Vec<At<String>>>> {
-        let (value, at) = self.list(|slot| {
-            if slot.value.is_some_and(|v| v.get_ref().is_array()) {
-                slot.texts().map(|texts| texts.value)
-            } else {
-                slot.text().map(|text| vec![text])
-            }
-        })?;
-        Some(At { value, at })
-    }
-
-    /// The value itself, or what stands in `{ value = …, mark = …, note = … }`;
-    /// then the mark is noted.
-    fn figure(&self) -> Option<&'a Spanned<DeValue<'a>>> {
-        let outer = self.value?;
-        let Some(table) = outer.get_ref().as_table() else {
-            return Some(outer);
-        };
-        let at = outer.span().start;
-        let mut figure = Table {
-            sink: self.sink,
-            table,
-            at,
-            path: self.path.clone(),
-            asked: Vec::new(),
-        };
-        let value = figure.require("value").value;
-        let mark = figure.require("mark").word(&Mark::WORDS);
-        let note = figure.require("note").text();
-        figure.finish();
-        let value = value?;
-        if let (Some(mark), Some(note)) = (mark, note)
-            && mark.value != Mark::Published
-        {
-            let written = written(value.get_ref());
-            (self.sink).uncertain(at, &self.path, written, mark.value, note.value);
-        }
-        Some(value)
-    }
-
-    fn mismatch<T>(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> Option<T> {
-        self.sink.error(
-            value.span().start,
-            &self.path,
-            format!(
-                "`{}` is of type {}, not {expected}",
-                self.path,
-                value.get_ref().type_str()
-            ),
-            format!("write {expected}"),
-        );
-        None
-    }
-
-    fn out_of_range<T, N: std::fmt::Display>(
-        &self,
-        value: &Spanned<DeValue<'_>>,
-        range: &RangeInclusive<N>,
-    ) -> Option<T> {
-        self.sink.error(
-            value.span().start,
-            &self.path,
-            format!("`{}` is {}, out of range", self.path, written(value.get_ref())),
-            format!("use a value from {} to {}", range.start(), range.end()),
-        );
-        None
-    }
-}
-
-/// What a name may consist of, as a remedy.
-pub(crate) const NAME_RULE: &str =
-    "use 1 to 64 of a-z A-Z 0-9 . _ - and begin with a letter or digit";
-
-/// A scalar as the file has it.
-fn written(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => text.to_string(),
-        DeValue::Integer(integer) => integer.as_str().to_owned(),
-        DeValue::Float(float) => float.as_str().to_owned(),
-        DeValue::Boolean(flag) => flag.to_string(),
-        other => other.type_str().to_owned(),
-    }
-}
-
-/// The most similar of `words`, if one is similar enough to be meant.
-pub(crate) fn nearest<'w>(
-    name: &str,
-    words: impl IntoIterator<Item = &'w str>,
-) -> Option<&'w str> {
-    words
-        .into_iter()
-        .map(|word| (distance(name, word), word))
-        .filter(|(distance, _)| *distance <= 1 + name.len() / 5)
-        .min()
-        .map(|(_, word)| word)
-}
-
-/// Levenshtein's distance in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn similar_names_are_suggested_and_strange_ones_are_not() {
-        let known = ["latitude", "longitude", "name"];
-        assert_eq!(nearest("lattitude", known), Some("latitude"));
-        assert_eq!(nearest("nam", known), Some("name"));
-        assert_eq!(nearest("power", known), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

@@ -1,0 +1,359 @@
+use super::*;
+use crate::actuate::CapError;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Devices whose limits outlive the agent, as those of real ones do: in files.
+struct FileDevices {
+    directory: PathBuf,
+    log: Arc<Mutex<Vec<(DeviceId, f64)>>>,
+    broken: Arc<Mutex<Option<DeviceId>>>,
+}
+
+const UUID: &str = "GPU-1";
+
+impl FileDevices {
+    fn new(directory: &Path) -> Self {
+        for device in ["n1-gpu0", "n1-gpu1"] {
+            let path = directory.join(device);
+            if !path.exists() {
+                std::fs::write(path, "700").unwrap();
+            }
+        }
+        Self {
+            directory: directory.to_owned(),
+            log: Arc::default(),
+            broken: Arc::default(),
+        }
+    }
+}
+
+impl CapActuator for FileDevices {
+    fn devices(&mut self) -> Vec<CappableDevice> {
+        ["n1-gpu0", "n1-gpu1"]
+            .map(|name| {
+                let device = DeviceId::from(name);
+                let limit = self.current(&device).unwrap();
+                CappableDevice {
+                    device,
+                    uuid: UUID.into(),
+                    product: "Test".into(),
+                    min: Watts(200.0),
+                    max: Watts(700.0),
+                    found: limit,
+                    current: limit,
+                }
+            })
+            .to_vec()
+    }
+
+    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
+        if self.broken.lock().unwrap().as_ref() == Some(device) {
+            return Err(CapError::Lost {
+                device: device.clone(),
+            });
+        }
+        if uuid != UUID {
+            return Err(CapError::WrongDevice {
+                device: device.clone(),
+                expected: uuid.into(),
+                found: UUID.into(),
+            });
+        }
+        std::fs::write(self.directory.join(device.as_str()), cap.0.to_string()).unwrap();
+        self.log.lock().unwrap().push((device.clone(), cap.0));
+        self.current(device)
+    }
+
+    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
+        let text = std::fs::read_to_string(self.directory.join(device.as_str()))
+            .map_err(|_| CapError::UnknownDevice(device.clone()))?;
+        Ok(Watts(text.parse().unwrap()))
+    }
+}
+
+fn limit(directory: &Path, device: &str) -> f64 {
+    let text = std::fs::read_to_string(directory.join(device)).unwrap();
+    text.parse().unwrap()
+}
+
+fn keeper(directory: &Path, arm: bool) -> CapKeeper {
+    let devices = FileDevices::new(directory);
+    CapKeeper::new(AgentId::from("n1"), arm, Some(Box::new(devices)), directory).unwrap()
+}
+
+fn lease(device: &str, cap: f64) -> CapLease {
+    CapLease {
+        device: DeviceId::from(device),
+        uuid: UUID.into(),
+        cap: Watts(cap),
+        safe_cap: Watts(300.0),
+    }
+}
+
+fn command(controller: &str, sequence: u64, issued: i64, leases: Vec<CapLease>) -> CapCommand {
+    CapCommand {
+        sequence,
+        controller: controller.into(),
+        issued: Timestamp(issued),
+        expires: Timestamp(issued + 30_000),
+        leases,
+    }
+}
+
+fn applied(answer: &CapAnswer) -> Vec<Option<f64>> {
+    let outcomes = answer.reports.iter().map(|r| match &r.outcome {
+        CapOutcome::Applied { readback } => Some(readback.0),
+        CapOutcome::Refused { .. } => None,
+    });
+    outcomes.collect()
+}
+
+#[test]
+fn applies_reads_back_and_restores_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    let answer = keeper
+        .command(
+            &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+            Timestamp(10),
+        )
+        .unwrap();
+    assert_eq!(
+        (answer.sequence, applied(&answer)),
+        (Some(1), vec![Some(450.0)])
+    );
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 450.0);
+    assert!(dir.path().join("found-caps.json").exists());
+    keeper.restore();
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+    assert!(!dir.path().join("found-caps.json").exists());
+    assert_eq!(keeper.stats.restored, 1);
+}
+
+#[test]
+fn an_ended_lease_becomes_the_safe_cap_and_a_renewal_prevents_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    keeper.command(
+        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+        Timestamp(0),
+    );
+    keeper.command(
+        &command("c", 2, 20_000, vec![lease("n1-gpu0", 460.0)]),
+        Timestamp(20_000),
+    );
+    assert_eq!(keeper.expire(Timestamp(49_999)), None);
+    assert_eq!(keeper.next_expiry(), Some(Timestamp(50_000)));
+    let answer = keeper.expire(Timestamp(50_000)).unwrap();
+    assert_eq!(
+        (answer.sequence, applied(&answer)),
+        (None, vec![Some(300.0)])
+    );
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 300.0);
+    assert_eq!(keeper.next_expiry(), None);
+    assert_eq!(keeper.stats.safe_caps_set, 1);
+    // Only what was leased.
+    assert_eq!(limit(dir.path(), "n1-gpu1"), 700.0);
+}
+
+#[test]
+fn a_safe_cap_that_cannot_be_set_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let devices = FileDevices::new(dir.path());
+    let broken = Arc::clone(&devices.broken);
+    let mut keeper = CapKeeper::new(
+        AgentId::from("n1"),
+        true,
+        Some(Box::new(devices)),
+        dir.path(),
+    )
+    .unwrap();
+    keeper.command(
+        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+        Timestamp(0),
+    );
+    *broken.lock().unwrap() = Some(DeviceId::from("n1-gpu0"));
+    assert_eq!(applied(&keeper.expire(Timestamp(30_000)).unwrap()), [None]);
+    *broken.lock().unwrap() = None;
+    assert_eq!(
+        applied(&keeper.expire(Timestamp(31_000)).unwrap()),
+        [Some(300.0)]
+    );
+}
+
+#[test]
+fn older_commands_are_ignored_and_a_repeated_one_is_answered_again_without_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let devices = FileDevices::new(dir.path());
+    let log = Arc::clone(&devices.log);
+    let mut keeper = CapKeeper::new(
+        AgentId::from("n1"),
+        true,
+        Some(Box::new(devices)),
+        dir.path(),
+    )
+    .unwrap();
+    let second = command("c", 2, 2_000, vec![lease("n1-gpu0", 450.0)]);
+    let first_answer = keeper.command(&second, Timestamp(2_000));
+    let stale = command("c", 1, 1_000, vec![lease("n1-gpu0", 700.0)]);
+    assert_eq!(keeper.command(&stale, Timestamp(2_100)), None);
+    assert_eq!(keeper.command(&second, Timestamp(2_200)), first_answer);
+    assert_eq!(log.lock().unwrap().len(), 1);
+    // A new controller run counts from one again; a dead one's late message is older.
+    let new_run = command("d", 1, 3_000, vec![lease("n1-gpu0", 500.0)]);
+    assert!(keeper.command(&new_run, Timestamp(3_000)).is_some());
+    let late = command("c", 3, 2_500, vec![lease("n1-gpu0", 700.0)]);
+    assert_eq!(keeper.command(&late, Timestamp(3_100)), None);
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 500.0);
+    assert_eq!(keeper.stats.ignored, 2);
+}
+
+#[test]
+fn after_a_crash_the_limit_found_first_is_restored_not_the_cap() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = keeper(dir.path(), true);
+    first.command(
+        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+        Timestamp(0),
+    );
+    drop(first);
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 450.0);
+    // Also an agent that only observes cleans up after one that did not.
+    let mut second = keeper(dir.path(), false);
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+    assert_eq!(second.devices()[0].found, Watts(700.0));
+    assert_eq!(second.stats.restored, 1);
+}
+
+#[test]
+fn an_exchanged_device_is_not_restored_and_stays_on_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let entry = r#"[{"device":"n1-gpu0","uuid":"GPU-other","found":650.0}]"#;
+    std::fs::write(dir.path().join("found-caps.json"), entry).unwrap();
+    let keeper = keeper(dir.path(), true);
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+    assert_eq!(keeper.stats.restore_failures, 1);
+    let left = std::fs::read_to_string(dir.path().join("found-caps.json")).unwrap();
+    assert!(left.contains("GPU-other"));
+}
+
+#[test]
+fn a_list_that_cannot_be_read_stops_the_agent_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("found-caps.json"), "{").unwrap();
+    let devices = FileDevices::new(dir.path());
+    let Err(error) = CapKeeper::new(
+        AgentId::from("n1"),
+        true,
+        Some(Box::new(devices)),
+        dir.path(),
+    ) else {
+        panic!("started over a broken list");
+    };
+    assert!(error.to_string().contains("nvidia-smi -pl"), "{error}");
+}
+
+#[test]
+fn refuses_another_uuid_an_ended_command_and_everything_unless_armed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut armed = keeper(dir.path(), true);
+    let mut wrong = lease("n1-gpu0", 450.0);
+    wrong.uuid = "GPU-other".into();
+    let answer = armed
+        .command(&command("c", 1, 0, vec![wrong]), Timestamp(0))
+        .unwrap();
+    assert_eq!(applied(&answer), [None]);
+    let late = command("c", 2, 0, vec![lease("n1-gpu0", 450.0)]);
+    let answer = armed.command(&late, Timestamp(30_000)).unwrap();
+    assert_eq!(applied(&answer), [None]);
+    drop(armed);
+    let mut observer = keeper(dir.path(), false);
+    let answer = observer
+        .command(
+            &command("c", 3, 0, vec![lease("n1-gpu0", 450.0)]),
+            Timestamp(0),
+        )
+        .unwrap();
+    match &answer.reports[0].outcome {
+        CapOutcome::Refused { reason, current } => {
+            assert!(reason.contains("--arm"), "{reason}");
+            assert_eq!(*current, Some(Watts(700.0)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+}
+
+#[test]
+fn lowers_before_it_raises() {
+    let dir = tempfile::tempdir().unwrap();
+    let devices = FileDevices::new(dir.path());
+    let log = Arc::clone(&devices.log);
+    let mut keeper = CapKeeper::new(
+        AgentId::from("n1"),
+        true,
+        Some(Box::new(devices)),
+        dir.path(),
+    )
+    .unwrap();
+    keeper.command(
+        &command("c", 1, 0, vec![lease("n1-gpu0", 300.0)]),
+        Timestamp(0),
+    );
+    log.lock().unwrap().clear();
+    let swap = vec![lease("n1-gpu0", 600.0), lease("n1-gpu1", 400.0)];
+    keeper.command(&command("c", 2, 1, swap), Timestamp(1));
+    let order: Vec<String> = log
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(d, _)| d.to_string())
+        .collect();
+    assert_eq!(order, ["n1-gpu1", "n1-gpu0"]);
+}
+
+#[test]
+fn a_limit_that_somebody_else_changed_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    keeper.command(
+        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+        Timestamp(0),
+    );
+    assert!(
+        keeper
+            .devices()
+            .iter()
+            .all(|d| d.device.as_str() != "n1-gpu0" || d.current == Watts(450.0))
+    );
+    assert!(keeper.stats.foreign_changes.is_empty());
+    std::fs::write(dir.path().join("n1-gpu0"), "620").unwrap();
+    let devices = keeper.devices();
+    assert_eq!(devices[0].current, Watts(620.0));
+    assert_eq!(
+        keeper.stats.foreign_changes.get("n1-gpu0"),
+        Some(&Watts(620.0))
+    );
+}
+
+#[test]
+fn a_device_whose_limit_could_not_be_noted_is_not_capped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    std::fs::write(dir.path().join("n1-gpu7"), "700").unwrap();
+    let answer = keeper
+        .command(
+            &command(
+                "c",
+                1,
+                0,
+                vec![lease("n1-gpu7", 450.0), lease("n1-gpu0", 450.0)],
+            ),
+            Timestamp(0),
+        )
+        .unwrap();
+    assert_eq!(applied(&answer).iter().flatten().count(), 1);
+    assert_eq!(limit(dir.path(), "n1-gpu7"), 700.0);
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 450.0);
+}

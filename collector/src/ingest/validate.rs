@@ -1,0 +1,96 @@
+//! What may enter the store: known devices, spoken of by whom it concerns,
+//! values within the catalogue's range, times that can be.
+
+use heliostat_models::site::Entity;
+use heliostat_models::{AgentId, Catalogue, Frame, Reading, Site, Timestamp};
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+/// Nothing was sampled before 2000-01-01T00:00:00Z; a clock that says so is not set.
+const EARLIEST: Timestamp = Timestamp::from_seconds(946_684_800);
+/// How far an agent's clock may be ahead of this one.
+const AHEAD: Duration = Duration::from_secs(600);
+/// Reasons that are told apart; names in them come from outside and could be many.
+const REASONS: usize = 500;
+
+/// Readings refused, by reason.
+pub(super) type Refused = BTreeMap<String, u64>;
+
+/// Counts `samples` refused for a reason.
+pub(super) fn refuse(refused: &mut Refused, reason: String, samples: u64) {
+    let reason = if refused.len() < REASONS || refused.contains_key(&reason) {
+        reason
+    } else {
+        "other reasons".into()
+    };
+    *refused.entry(reason).or_default() += samples;
+}
+
+/// Checks frames against a site.
+pub(super) struct Validator<'a> {
+    pub(super) site: &'a Site,
+    pub(super) now: Timestamp,
+}
+
+impl Validator<'_> {
+    /// The part of a frame that may be stored; what may not is counted.
+    pub(super) fn check(
+        &self,
+        agent: &AgentId,
+        mut frame: Frame,
+        refused: &mut Refused,
+    ) -> Option<Frame> {
+        let samples = frame.readings.len() as u64;
+        if let Err(reason) = self.frame_fault(agent, &frame) {
+            refuse(refused, reason.into(), samples);
+            return None;
+        }
+        let catalogue = Catalogue::builtin();
+        let mut seen = HashSet::with_capacity(frame.readings.len());
+        frame.readings.retain(|(id, reading)| {
+            let metric = catalogue.metric(*id);
+            let fault = if !seen.insert(*id) {
+                "stands twice in a frame"
+            } else {
+                match reading {
+                    Reading::Missing => return true,
+                    Reading::Measured(v) | Reading::Estimated(v) if !v.is_finite() => "not finite",
+                    Reading::Measured(v) | Reading::Estimated(v)
+                        if *v < metric.range.0 || *v > metric.range.1 =>
+                    {
+                        "out of range"
+                    }
+                    _ => return true,
+                }
+            };
+            refuse(refused, format!("{}: {fault}", metric.name), 1);
+            false
+        });
+        (!frame.readings.is_empty()).then_some(frame)
+    }
+
+    fn frame_fault(&self, agent: &AgentId, frame: &Frame) -> Result<(), &'static str> {
+        let Some(entity) = self.site.entity(&frame.device) else {
+            return Err("unknown device");
+        };
+        // An agent that is a node's speaks for that node; others (gateways to
+        // meters, plants, the grid or management controllers) for anything.
+        if let Some((node, _)) = self.site.node(agent.as_str()) {
+            let own = match entity {
+                Entity::Node(i) => i == node,
+                Entity::Device(i) => self.site.devices[i].node == node,
+                Entity::Meter(_) | Entity::Cooling | Entity::Grid => false,
+            };
+            if !own {
+                return Err("a node's agent speaks for what is not the node's");
+            }
+        }
+        if frame.at < EARLIEST {
+            return Err("time before 2000");
+        }
+        if frame.at > self.now + AHEAD {
+            return Err("time more than 10 min ahead");
+        }
+        Ok(())
+    }
+}

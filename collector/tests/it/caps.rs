@@ -1,0 +1,162 @@
+//! Leases from the wire to the device and back.
+
+use crate::ingest::client;
+use crate::stage::{START, Stage, Wire, until};
+use heliostat_collector::{CapActuator, CapError};
+use heliostat_models::lease::{
+    AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CappableDevice,
+};
+use heliostat_models::wire::Topics;
+use heliostat_models::{DeviceId, Watts};
+use rumqttc::QoS;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// One device whose limit is a file, so that it outlives the agent.
+pub struct FileDevice {
+    pub device: DeviceId,
+    pub file: PathBuf,
+}
+
+impl FileDevice {
+    pub fn boxed(device: DeviceId, file: &Path) -> Box<dyn CapActuator> {
+        if !file.exists() {
+            std::fs::write(file, "700").unwrap();
+        }
+        Box::new(Self {
+            device,
+            file: file.to_owned(),
+        })
+    }
+}
+
+impl CapActuator for FileDevice {
+    fn devices(&mut self) -> Vec<CappableDevice> {
+        let limit = Watts(limit(&self.file));
+        vec![CappableDevice {
+            device: self.device.clone(),
+            uuid: "GPU-1".into(),
+            product: "Test".into(),
+            min: Watts(200.0),
+            max: Watts(700.0),
+            found: limit,
+            current: limit,
+        }]
+    }
+    fn set(&mut self, device: &DeviceId, _: &str, cap: Watts) -> Result<Watts, CapError> {
+        std::fs::write(&self.file, cap.0.to_string()).unwrap();
+        self.current(device)
+    }
+    fn current(&mut self, _: &DeviceId) -> Result<Watts, CapError> {
+        Ok(Watts(limit(&self.file)))
+    }
+}
+
+pub fn limit(file: &Path) -> f64 {
+    std::fs::read_to_string(file).unwrap().parse().unwrap()
+}
+
+pub async fn next<T: DeserializeOwned>(messages: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> T {
+    let bytes = tokio::time::timeout(Duration::from_secs(10), messages.recv()).await;
+    serde_json::from_slice(&bytes.expect("no message came").unwrap()).unwrap()
+}
+
+pub fn command(device: &DeviceId, sequence: u64, cap: f64) -> Vec<u8> {
+    let command = CapCommand {
+        sequence,
+        controller: "run-1".into(),
+        issued: START,
+        expires: START + Duration::from_secs(30),
+        leases: vec![CapLease {
+            device: device.clone(),
+            uuid: "GPU-1".into(),
+            cap: Watts(cap),
+            safe_cap: Watts(350.0),
+        }],
+    };
+    serde_json::to_vec(&command).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_applied_ends_in_the_safe_cap_and_is_undone_at_the_stop() {
+    let mut stage = Stage::new();
+    let wire = Wire::new().await;
+    wire.mend();
+    let (node, gpu) = (stage.node(), stage.gpu(0));
+    let file = stage.dir.path().join("limit");
+    let topics = Topics::new(&stage.site.id);
+    let (executor, mut answers) = client(wire.address, "executor", topics.applied(&node)).await;
+    let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu.clone(), &file)));
+    until("the agent is connected", || agent.stats().connected).await;
+    executor
+        .publish(
+            topics.caps(&node),
+            QoS::AtLeastOnce,
+            false,
+            command(&gpu, 1, 500.0),
+        )
+        .await
+        .unwrap();
+    let answer: CapAnswer = next(&mut answers).await;
+    assert_eq!(
+        (answer.sequence, answer.controller.as_deref()),
+        (Some(1), Some("run-1"))
+    );
+    assert_eq!(
+        answer.reports[0].outcome,
+        CapOutcome::Applied {
+            readback: Watts(500.0)
+        }
+    );
+    assert_eq!(limit(&file), 500.0);
+    // Renewals stop: 30 s later the safe cap holds.
+    stage.walk(&agent, 2).await;
+    assert_eq!(limit(&file), 500.0);
+    stage.walk(&agent, 1).await;
+    let answer: CapAnswer = next(&mut answers).await;
+    assert_eq!((answer.sequence, limit(&file)), (None, 350.0));
+    // A hello is kept by the broker for whoever comes later.
+    let (_late, mut hellos) = client(wire.address, "late", topics.hello(&node)).await;
+    let hello: AgentHello = next(&mut hellos).await;
+    assert_eq!((hello.agent, hello.devices[0].found), (node, Watts(700.0)));
+    let stats = agent.stop().await;
+    assert_eq!(limit(&file), 700.0);
+    assert_eq!(
+        (
+            stats.caps.applied,
+            stats.caps.safe_caps_set,
+            stats.caps.restored
+        ),
+        (1, 1, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_crash_the_limit_found_is_restored_at_the_next_start() {
+    let stage = Stage::new();
+    let wire = Wire::new().await;
+    wire.mend();
+    let (node, gpu) = (stage.node(), stage.gpu(0));
+    let file = stage.dir.path().join("limit");
+    let topics = Topics::new(&stage.site.id);
+    let (executor, mut answers) = client(wire.address, "executor", topics.applied(&node)).await;
+    let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu.clone(), &file)));
+    until("the agent is connected", || agent.stats().connected).await;
+    executor
+        .publish(
+            topics.caps(&node),
+            QoS::AtLeastOnce,
+            false,
+            command(&gpu, 1, 500.0),
+        )
+        .await
+        .unwrap();
+    let _: CapAnswer = next(&mut answers).await;
+    agent.kill().await;
+    assert_eq!(limit(&file), 500.0);
+    let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu, &file)));
+    assert_eq!(limit(&file), 700.0);
+    until("it is counted", || agent.stats().caps.restored == 1).await;
+}

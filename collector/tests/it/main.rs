@@ -1,0 +1,15 @@
+//! From source to store and from command to device, over a real broker.
+
+// Tests say what they expect; a failing unwrap is their way to fail.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+mod caps;
+mod delivery;
+mod ingest;
+mod mosquitto;
+mod stage;

@@ -1,0 +1,299 @@
+//! Latest values and ranges.
+
+use super::{Call, json};
+use crate::params::{ApiError, Params, duration};
+use axum::response::Response;
+use heliostat_models::{Catalogue, DeviceId, Quality, Timestamp};
+use heliostat_store::Query;
+use heliostat_store::query::{AcrossDevices, Label, OverTime, Selector, Series};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How far back `latest` looks.
+const LATEST_SINCE: Duration = Duration::from_secs(86_400);
+/// Values that one answer may carry.
+const MAX_VALUES: usize = 200_000;
+/// Steps of an aggregate.
+const MAX_STEPS: i64 = 20_000;
+
+#[derive(Serialize)]
+struct LatestView {
+    at: Timestamp,
+    devices: Vec<DeviceLatest>,
+}
+
+#[derive(Serialize)]
+struct DeviceLatest {
+    device: DeviceId,
+    kind: &'static str,
+    hall: String,
+    rack: String,
+    node: String,
+    at: Timestamp,
+    /// Too old to speak of now.
+    stale: bool,
+    readings: BTreeMap<String, ReadingView>,
+}
+
+#[derive(Serialize)]
+struct ReadingView {
+    value: Option<f64>,
+    unit: String,
+    quality: Quality,
+}
+
+#[derive(Serialize)]
+struct RangeView {
+    metric: String,
+    unit: String,
+    from: Timestamp,
+    to: Timestamp,
+    step_seconds: Option<f64>,
+    series: Vec<SeriesView>,
+}
+
+#[derive(Serialize)]
+struct SeriesView {
+    labels: BTreeMap<&'static str, String>,
+    points: Vec<heliostat_store::query::Point>,
+}
+
+const KINDS: [&str; 5] = ["gpu", "node", "meter", "cooling", "grid"];
+
+fn word(label: Label) -> &'static str {
+    match label {
+        Label::Kind => "kind",
+        Label::Hall => "hall",
+        Label::Row => "row",
+        Label::Rack => "rack",
+        Label::Node => "node",
+        Label::Device => "device",
+    }
+}
+
+/// The devices that the parameters name.
+fn selector(call: &Call) -> Result<Selector, ApiError> {
+    let params = &call.params;
+    let site = &call.shared.app.site;
+    let mut select = Selector::default();
+    for name in params.list("device") {
+        let id = DeviceId::from(name);
+        if site.entity(&id).is_none() {
+            return Err(ApiError::bad(
+                "device",
+                format!("the site has no device `{name}`"),
+                "names from /api/v1/site and /api/v1/latest",
+            ));
+        }
+        select.devices.push(id);
+    }
+    if let Some(kind) = params.get("kind") {
+        if !KINDS.contains(&kind) {
+            return Err(ApiError::bad(
+                "kind",
+                format!("`{kind}` is no kind"),
+                KINDS.join(", "),
+            ));
+        }
+        select.labels.push((Label::Kind, kind.to_owned()));
+    }
+    for (name, label) in [
+        ("hall", Label::Hall),
+        ("rack", Label::Rack),
+        ("node", Label::Node),
+    ] {
+        if let Some(value) = params.get(name) {
+            let is_known = match label {
+                Label::Hall => site.halls.iter().any(|h| h.id == value),
+                Label::Rack => site.racks.iter().any(|r| r.id == value),
+                _ => site.node(value).is_some(),
+            };
+            if !is_known {
+                return Err(ApiError::bad(
+                    name,
+                    format!("the site has no {name} `{value}`"),
+                    "names from /api/v1/site",
+                ));
+            }
+            select.labels.push((label, value.to_owned()));
+        }
+    }
+    Ok(select)
+}
+
+pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
+    let select = selector(&call)?;
+    let shared = &call.shared;
+    let now = shared.app.clock.now();
+    let query = Query::Latest {
+        select,
+        since: now - LATEST_SINCE,
+    };
+    let answer = shared.app.store.query(&query).await;
+    let mut frames = answer.map_err(|e| ApiError::store(&e))?.frames();
+    frames.sort_by(|a, b| a.device.cmp(&b.device));
+    let stale_after = shared.now().stale_after;
+    let catalogue = Catalogue::builtin();
+    let devices = frames
+        .into_iter()
+        .map(|frame| {
+            let labels = shared.app.site.labels(&frame.device).unwrap_or_default();
+            DeviceLatest {
+                kind: labels.kind,
+                hall: labels.hall,
+                rack: labels.rack,
+                node: labels.node,
+                at: frame.at,
+                stale: labels.kind != "grid" && frame.at + stale_after < now,
+                readings: frame
+                    .readings
+                    .iter()
+                    .map(|(metric, reading)| {
+                        let about = catalogue.metric(*metric);
+                        let view = ReadingView {
+                            value: reading.value(),
+                            unit: about.unit.clone(),
+                            quality: reading.quality(),
+                        };
+                        (about.name.clone(), view)
+                    })
+                    .collect(),
+                device: frame.device,
+            }
+        })
+        .collect();
+    json(&LatestView { at: now, devices })
+}
+
+pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
+    let params = &call.params;
+    let metric = params.required("metric", "a name from /api/v1/metrics-catalogue")?;
+    let Some(id) = Catalogue::builtin().id(metric) else {
+        return Err(ApiError::bad(
+            "metric",
+            format!("there is no metric `{metric}`"),
+            "a name from /api/v1/metrics-catalogue",
+        ));
+    };
+    let (from, to) = params.span(call.shared.app.clock.now(), "now-6h", "now")?;
+    let select = selector(&call)?;
+    let step = step(params, from, to)?;
+    let query = match step {
+        None => Query::Range {
+            metric: metric.to_owned(),
+            select,
+            from,
+            to,
+        },
+        Some(step) => Query::Aggregate {
+            metric: metric.to_owned(),
+            select,
+            from,
+            to,
+            step_ms: step.as_millis() as u64,
+            over_time: params.choice("agg", OVER_TIME)?.unwrap_or(OverTime::Avg),
+            across: params.choice("across", ACROSS)?,
+            group_by: group_by(params)?,
+        },
+    };
+    let answer = call.shared.app.store.query(&query).await;
+    let series = answer.map_err(|e| ApiError::store(&e))?.series();
+    bounded(&series)?;
+    json(&RangeView {
+        metric: metric.to_owned(),
+        unit: Catalogue::builtin().metric(id).unit.clone(),
+        from,
+        to,
+        step_seconds: step.map(|s| s.as_secs_f64()),
+        series: series
+            .into_iter()
+            .map(|s| SeriesView {
+                labels: s.labels.into_iter().map(|(l, v)| (word(l), v)).collect(),
+                points: s.points,
+            })
+            .collect(),
+    })
+}
+
+const OVER_TIME: &[(&str, OverTime)] = &[
+    ("avg", OverTime::Avg),
+    ("min", OverTime::Min),
+    ("max", OverTime::Max),
+    ("sum", OverTime::Sum),
+    ("count", OverTime::Count),
+    ("last", OverTime::Last),
+    ("increase", OverTime::Increase),
+    ("rate", OverTime::Rate),
+    ("integral", OverTime::Integral),
+];
+
+const ACROSS: &[(&str, AcrossDevices)] = &[
+    ("sum", AcrossDevices::Sum),
+    ("avg", AcrossDevices::Avg),
+    ("min", AcrossDevices::Min),
+    ("max", AcrossDevices::Max),
+    ("count", AcrossDevices::Count),
+];
+
+fn step(params: &Params, from: Timestamp, to: Timestamp) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = params.get("step") else {
+        for name in ["agg", "across", "by"] {
+            if params.get(name).is_some() {
+                return Err(ApiError::bad(
+                    "step",
+                    format!("`{name}` needs a `step`"),
+                    "30s, 15m, 1h, 1d",
+                ));
+            }
+        }
+        return Ok(None);
+    };
+    let step = duration(text).filter(|s| !s.is_zero()).ok_or_else(|| {
+        ApiError::bad("step", format!("`{text}` is no width"), "30s, 15m, 1h, 1d")
+    })?;
+    if (to.0 - from.0) / step.as_millis().max(1) as i64 > MAX_STEPS {
+        return Err(ApiError::bad(
+            "step",
+            "the stretch has more than 20,000 steps",
+            "a longer step or a shorter stretch",
+        ));
+    }
+    Ok(Some(step))
+}
+
+fn group_by(params: &Params) -> Result<Vec<Label>, ApiError> {
+    let all = [
+        Label::Kind,
+        Label::Hall,
+        Label::Row,
+        Label::Rack,
+        Label::Node,
+        Label::Device,
+    ];
+    params
+        .list("by")
+        .into_iter()
+        .map(|text| {
+            all.into_iter().find(|l| word(*l) == text).ok_or_else(|| {
+                ApiError::bad(
+                    "by",
+                    format!("`{text}` is no label"),
+                    all.map(word).join(", "),
+                )
+            })
+        })
+        .collect()
+}
+
+fn bounded(series: &[Series]) -> Result<(), ApiError> {
+    let values: usize = series.iter().map(|s| s.points.len()).sum();
+    if values > MAX_VALUES {
+        return Err(ApiError::bad(
+            "step",
+            format!("the answer would have {values} values, more than {MAX_VALUES}"),
+            "a `step`, fewer devices or a shorter stretch",
+        ));
+    }
+    Ok(())
+}

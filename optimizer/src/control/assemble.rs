@@ -1,0 +1,133 @@
+//! From site, jobs and measurements to the allocator's problem, and from its
+//! answer to caps by device.
+
+use crate::allocate::{Allocation, DeviceSpec, Group, LimitNode, Problem};
+use crate::check::Facts;
+use heliostat_models::site::ClassPolicy;
+use heliostat_models::{DeviceId, JobRecord, JobState, Site, Watts};
+use heliostat_store::jobs::JobEntry;
+use std::collections::{BTreeMap, HashMap};
+
+/// Caps are set in whole milliwatts.
+const STEP: Watts = Watts(0.001);
+
+/// The jobs that run, made consistent: devices that the site does not know are
+/// left out; of two jobs that claim a device the later record holds it; a gang
+/// whose devices share no cap is left out, and told.
+pub fn running_jobs(
+    site: &Site,
+    entries: &[JobEntry],
+    ranges: &BTreeMap<DeviceId, (Watts, Watts)>,
+) -> (Vec<JobRecord>, Vec<String>) {
+    let mut troubles = Vec::new();
+    let mut jobs: Vec<JobRecord> = (entries.iter())
+        .map(|e| &e.record)
+        .filter(|j| j.state == JobState::Running && !j.devices.is_empty())
+        .cloned()
+        .collect();
+    jobs.sort_by(|a, b| b.at.cmp(&a.at).then(a.id.cmp(&b.id)));
+    let mut holder: HashMap<DeviceId, usize> = HashMap::new();
+    for (place, job) in jobs.iter_mut().enumerate() {
+        let id = job.id.clone();
+        job.devices.retain(|device| {
+            if site.device(device).is_none() {
+                troubles.push(format!(
+                    "job `{id}` names `{device}`, which this site does not have"
+                ));
+                return false;
+            }
+            if holder.contains_key(device) {
+                troubles.push(format!(
+                    "job `{id}` claims `{device}`, which a later record gives to another job"
+                ));
+                return false;
+            }
+            holder.insert(device.clone(), place);
+            true
+        });
+    }
+    jobs.retain(|job| {
+        let (mut low, mut high) = (0.0f64, f64::INFINITY);
+        for (_, device) in job.devices.iter().filter_map(|d| site.device(d)) {
+            let stated = ranges.get(&device.id).copied();
+            let (min, max) = stated.unwrap_or((device.min_cap, device.max_cap));
+            low = low.max(min.0);
+            high = high.min(max.0);
+        }
+        let fits = low <= high;
+        if !fits {
+            troubles.push(format!(
+                "the devices of job `{}` share no cap ({low} W to {high} W); they stay at their lowest",
+                job.id
+            ));
+        }
+        fits && !job.devices.is_empty()
+    });
+    jobs.sort_by(|a, b| a.id.cmp(&b.id));
+    (jobs, troubles)
+}
+
+/// The problem that these facts pose.
+pub fn problem(facts: &Facts<'_>) -> Problem {
+    let site = facts.site;
+    let nodes = (site.power.nodes().iter().enumerate())
+        .map(|(place, node)| LimitNode {
+            id: node.id.clone(),
+            parents: node.parents.clone(),
+            limit: facts.limit(place),
+            uncontrolled: facts.uncontrolled[place],
+        })
+        .collect();
+    let mut place_of = HashMap::new();
+    let devices = (site.devices.iter().enumerate())
+        .map(|(place, device)| {
+            place_of.insert(&device.id, place);
+            let stated = facts.ranges.get(&device.id).copied();
+            let (min, max) = stated.unwrap_or((device.min_cap, device.max_cap));
+            DeviceSpec {
+                id: device.id.clone(),
+                min,
+                max,
+                node: site.power_node_of(place),
+                fixed: facts.pinned.get(&device.id).copied(),
+            }
+        })
+        .collect();
+    let groups = (facts.jobs.iter())
+        .map(|job| {
+            let policy = site.classes.get(&job.class).copied();
+            let policy = policy.unwrap_or(ClassPolicy {
+                weight: 0.0,
+                floor_speed: 0.0,
+                interruptible: true,
+                pause_minutes: 0.0,
+            });
+            Group {
+                job: job.id.clone(),
+                class: job.class,
+                weight: policy.weight,
+                floor_speed: policy.floor_speed,
+                curve: job.curve.clone(),
+                devices: job
+                    .devices
+                    .iter()
+                    .filter_map(|d| place_of.get(d).copied())
+                    .collect(),
+            }
+        })
+        .collect();
+    Problem {
+        nodes,
+        devices,
+        groups,
+        price_of_energy: facts.price_of_energy,
+        step: STEP,
+    }
+}
+
+/// An allocation's caps by device.
+pub fn caps(problem: &Problem, allocation: &Allocation) -> BTreeMap<DeviceId, Watts> {
+    (problem.devices.iter().zip(&allocation.caps))
+        .map(|(d, c)| (d.id.clone(), *c))
+        .collect()
+}

@@ -1,0 +1,197 @@
+//! The control loop's connection to the broker: hellos and answers in,
+//! commands and orders out. Kept up; nothing waits for it.
+
+use heliostat_models::AgentId;
+use heliostat_models::SiteId;
+use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand};
+use heliostat_models::wire::{JobOrders, Topics};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing, QoS,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Publications that wait for the network at most; what finds no room is sent
+/// again when its answer stays out.
+const QUEUE: usize = 4_096;
+/// Messages from agents that wait for the loop at most.
+const INBOX: usize = 8_192;
+/// Longest packet either way: a hello or a command of a node is far below.
+const MAX_PACKET: usize = 1 << 20;
+/// Pause before the next attempt to connect (network time).
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What arrived.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Hello(AgentHello),
+    Answer(CapAnswer),
+    /// A job record passed by on its way to ingest.
+    Jobs,
+}
+
+/// The sending side.
+#[derive(Debug)]
+pub(super) struct Link {
+    client: AsyncClient,
+    topics: Topics,
+    connected: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Connects, now or when the broker is there. Must be called within a tokio runtime.
+    pub fn start(
+        site: &SiteId,
+        run: &str,
+        (host, port): (String, u16),
+    ) -> (Self, mpsc::Receiver<Arrival>) {
+        let mut options = MqttOptions::new(format!("heliostat-control-{run}"), host, port);
+        options.set_keep_alive(Duration::from_secs(15));
+        options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
+        options.set_inflight(200);
+        let (client, events) = AsyncClient::new(options, QUEUE);
+        let (inbox, arrivals) = mpsc::channel(INBOX);
+        let connected = Arc::new(AtomicBool::new(false));
+        let topics = Topics::new(site);
+        let receiver = Receiver {
+            client: client.clone(),
+            topics: topics.clone(),
+            connected: Arc::clone(&connected),
+            inbox,
+        };
+        tokio::spawn(receiver.run(events));
+        let link = Self {
+            client,
+            topics,
+            connected,
+        };
+        (link, arrivals)
+    }
+
+    /// Sends a command. While there is no connection it is dropped: the
+    /// executor sends again what is not answered, and an old command must not
+    /// wait in a queue.
+    pub fn command(&self, agent: &AgentId, command: &CapCommand) {
+        self.publish(self.topics.caps(agent), command);
+    }
+
+    /// Sends orders to schedulers; whether they left.
+    pub fn orders(&self, orders: &JobOrders) -> bool {
+        self.publish(self.topics.orders(), orders)
+    }
+
+    fn publish(&self, topic: String, message: &impl serde::Serialize) -> bool {
+        if !self.connected.load(Ordering::Acquire) {
+            return false;
+        }
+        let bytes = match serde_json::to_vec(message) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!(%error, topic, "a message cannot be written as JSON");
+                return false;
+            }
+        };
+        let sent = self
+            .client
+            .try_publish(&topic, QoS::AtLeastOnce, false, bytes);
+        if let Err(error) = &sent {
+            tracing::warn!(%error, topic, "a message found no room; it is sent again later");
+        }
+        sent.is_ok()
+    }
+
+    /// Ends the connection.
+    pub fn stop(&self) {
+        // When the queue is full the connection ends with the runtime.
+        let _ = self.client.try_disconnect();
+    }
+}
+
+struct Receiver {
+    client: AsyncClient,
+    topics: Topics,
+    connected: Arc<AtomicBool>,
+    inbox: mpsc::Sender<Arrival>,
+}
+
+impl Receiver {
+    async fn run(self, mut events: EventLoop) {
+        let mut told = false;
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+                    told = false;
+                    self.subscribe();
+                    self.connected.store(true, Ordering::Release);
+                }
+                Ok(Event::Incoming(Incoming::Publish(message))) => {
+                    self.take(&message.topic, &message.payload);
+                }
+                Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(ConnectionError::RequestsDone) => {
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.connected.store(false, Ordering::Release);
+                    if self.inbox.is_closed() {
+                        return;
+                    }
+                    if !told {
+                        tracing::warn!(%error, "control has no connection to the broker; trying again until it has");
+                        told = true;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn subscribe(&self) {
+        for topic in [
+            self.topics.all_hellos(),
+            self.topics.all_applied(),
+            self.topics.jobs(),
+        ] {
+            if let Err(error) = self.client.try_subscribe(&topic, QoS::AtLeastOnce) {
+                tracing::error!(%error, topic, "control could not subscribe");
+            }
+        }
+    }
+
+    fn take(&self, topic: &str, payload: &[u8]) {
+        let named = Topics::agent_of(topic);
+        let arrival = if topic == self.topics.jobs() {
+            Ok(Arrival::Jobs)
+        } else if named
+            .as_ref()
+            .is_some_and(|a| topic == self.topics.hello(a))
+        {
+            serde_json::from_slice(payload).map(Arrival::Hello)
+        } else {
+            serde_json::from_slice(payload).map(Arrival::Answer)
+        };
+        let speaks_as = match &arrival {
+            Ok(Arrival::Hello(hello)) => Some(&hello.agent),
+            Ok(Arrival::Answer(answer)) => Some(&answer.agent),
+            _ => None,
+        };
+        if speaks_as.is_some() && speaks_as != named.as_ref() {
+            tracing::warn!(
+                topic,
+                "an agent speaks in another's name; its message is left out"
+            );
+            return;
+        }
+        match arrival {
+            // A full inbox loses messages like a network does; the executor is made for that.
+            Ok(arrival) => {
+                if self.inbox.try_send(arrival).is_err() && !self.inbox.is_closed() {
+                    tracing::warn!(topic, "control is too busy; a message was dropped");
+                }
+            }
+            Err(error) => tracing::warn!(%error, topic, "a message cannot be read"),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! From frames to the load that no cap controls.
+//!
+//! What is not known is taken at its highest: a node without a fresh reading
+//! counts with its rated overhead, a plant without one with a poor efficiency.
+//! Uncertainty widens the load and never narrows it.
+
+use heliostat_models::site::MeterRole;
+use heliostat_models::site::power::PowerNodeKind;
+use heliostat_models::{Catalogue, DeviceId, Frame, JobState, MetricId, Site, Timestamp, Watts};
+use heliostat_store::jobs::JobEntry;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// Share of a node's rated overhead that is added to a measured one: fans and
+/// processors follow their devices when caps are raised between two readings.
+const OVERHEAD_RESERVE: f64 = 0.1;
+/// Without fresh meters the plant is taken to need this many times its design overhead.
+const UNKNOWN_PLANT: f64 = 1.5;
+/// A further watt of IT costs at most this many times the plant's design overhead.
+const MARGINAL_PLANT: f64 = 2.0;
+
+/// The latest frames, and how old they may be.
+#[derive(Debug)]
+pub struct Readings {
+    frames: HashMap<DeviceId, Frame>,
+    since: Timestamp,
+}
+
+impl Readings {
+    /// Frames before `since` are stale and do not count.
+    pub fn new(frames: Vec<Frame>, since: Timestamp) -> Self {
+        let frames = frames.into_iter().map(|f| (f.device.clone(), f)).collect();
+        Self { frames, since }
+    }
+
+    /// How old a frame may be, given how often devices are read.
+    pub fn freshness(sample_every: Duration) -> Duration {
+        (sample_every * 3).max(Duration::from_secs(5))
+    }
+
+    fn watts(&self, device: &DeviceId, metric: MetricId) -> Option<(Watts, Timestamp)> {
+        let frame = self.frames.get(device).filter(|f| f.at >= self.since)?;
+        let value = frame.get(metric)?.value()?;
+        Some((Watts(value.max(0.0)), frame.at))
+    }
+}
+
+/// What the readings say of power that no cap controls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// IT power at and below each power node that no cap controls.
+    pub it_uncontrolled: Vec<Watts>,
+    /// Power of the whole site, where a meter says it.
+    pub site_power: Option<Watts>,
+    /// Power of the IT equipment, where meters say it.
+    pub it_power: Option<Watts>,
+    /// Nodes whose overhead is measured; the others count with their rated one.
+    pub nodes_measured: usize,
+}
+
+/// Reads what can be read. `caps` are the largest that devices may have now:
+/// up to there they may draw more at any moment, and their node with them.
+pub fn measure(
+    site: &Site,
+    readings: &Readings,
+    jobs: &[JobEntry],
+    caps: &BTreeMap<DeviceId, Watts>,
+) -> Measured {
+    let changed = changes(site, jobs);
+    let mut it_uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
+    let mut nodes_measured = 0;
+    for (place, node) in site.nodes.iter().enumerate() {
+        let measured = overhead(site, readings, place, changed[place], caps);
+        nodes_measured += usize::from(measured.is_some());
+        let overhead = measured.unwrap_or(node.overhead);
+        for up in site.power.path_up(node.power_node) {
+            it_uncontrolled[up] += overhead;
+        }
+    }
+    let metered = |role: MeterRole| {
+        let mut sum = None;
+        for meter in site.meters.iter().filter(|m| m.role == role) {
+            let (watts, _) = readings.watts(&meter.id, Catalogue::meter_power())?;
+            sum = Some(sum.unwrap_or(Watts::ZERO) + watts);
+        }
+        sum
+    };
+    Measured {
+        it_uncontrolled,
+        site_power: metered(MeterRole::DataCentre),
+        it_power: metered(MeterRole::It),
+        nodes_measured,
+    }
+}
+
+/// When the jobs of each node last changed: a reading from before says
+/// nothing of what the node does now.
+fn changes(site: &Site, jobs: &[JobEntry]) -> Vec<Timestamp> {
+    let mut changed = vec![Timestamp(i64::MIN); site.nodes.len()];
+    for entry in jobs.iter().filter(|e| e.record.state == JobState::Running) {
+        let at = entry.history.last().map_or(entry.record.at, |(at, _)| *at);
+        for (_, device) in entry.record.devices.iter().filter_map(|d| site.device(d)) {
+            changed[device.node] = changed[device.node].max(at);
+        }
+    }
+    changed
+}
+
+/// What a node draws besides its devices, when all of it was read after the
+/// last change; grown in step with the devices from what they drew to what
+/// their caps allow, up to the rated overhead where they allow everything.
+fn overhead(
+    site: &Site,
+    readings: &Readings,
+    place: usize,
+    changed: Timestamp,
+    caps: &BTreeMap<DeviceId, Watts>,
+) -> Option<Watts> {
+    let node = &site.nodes[place];
+    let name = DeviceId::from(node.id.as_str());
+    let (all, at) = readings.watts(&name, Catalogue::node_power())?;
+    if at <= changed {
+        return None;
+    }
+    let (mut drawn, mut allowed, mut most) = (Watts::ZERO, Watts::ZERO, Watts::ZERO);
+    for device in &site.devices[node.devices.clone()] {
+        drawn += readings.watts(&device.id, Catalogue::gpu_power())?.0;
+        allowed += caps.get(&device.id).copied().unwrap_or(device.max_cap);
+        most += device.max_cap;
+    }
+    let measured = (all - drawn).max(Watts::ZERO);
+    if measured >= node.overhead {
+        return Some(measured);
+    }
+    let growth = if most > drawn {
+        ((allowed - drawn) / (most - drawn)).clamp(0.0, 1.0)
+    } else {
+        1.0
+    };
+    let grown = measured + (node.overhead - measured) * growth;
+    Some((grown + node.overhead * OVERHEAD_RESERVE).min(node.overhead))
+}
+
+impl Measured {
+    /// Uncontrolled power at and below each power node, the cooling plant and
+    /// losses included where they are fed (utility feeds and transformers).
+    /// `limits` are those in force.
+    ///
+    /// The plant's load is what it is now, and grows with IT power up to what
+    /// the limit leaves; when IT power must fall it is not trusted to follow.
+    pub fn uncontrolled(&self, site: &Site, limits: &[Watts]) -> Vec<Watts> {
+        let mut uncontrolled = self.it_uncontrolled.clone();
+        let transformers: Watts = (site.power.nodes().iter().zip(limits))
+            .filter(|(n, _)| n.kind == PowerNodeKind::Transformer)
+            .map(|(_, l)| *l)
+            .sum();
+        for (place, node) in site.power.nodes().iter().enumerate() {
+            let share = match node.kind {
+                PowerNodeKind::UtilityFeed => 1.0,
+                // Transformers side by side carry the plant by their size.
+                PowerNodeKind::Transformer if transformers > Watts::ZERO => {
+                    limits[place] / transformers
+                }
+                _ => continue,
+            };
+            uncontrolled[place] += self.plant(site, limits[place], share);
+        }
+        uncontrolled
+    }
+
+    /// Most that the plant may draw at a node with this limit that carries this share of it.
+    fn plant(&self, site: &Site, limit: Watts, share: f64) -> Watts {
+        let design = (site.cooling.design_pue - 1.0).max(0.0);
+        let (Some(all), Some(it)) = (self.site_power, self.it_power) else {
+            let rate = design * UNKNOWN_PLANT;
+            return limit * (rate / (1.0 + rate));
+        };
+        let plant = (all - it).max(Watts::ZERO) * share;
+        let it = it * share;
+        let room = limit - plant;
+        if room <= it {
+            return plant;
+        }
+        let mean = if it > Watts::ZERO {
+            plant / it
+        } else {
+            f64::INFINITY
+        };
+        let rate = mean.min(design * MARGINAL_PLANT);
+        let it_then = (room + it * rate) / (1.0 + rate);
+        limit - it_then
+    }
+}

@@ -1,0 +1,249 @@
+//! What the loop makes of readings: what is not known widens the load that caps
+//! must leave room for, and grid events become limits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests say what they expect; a failing unwrap is their way to fail"
+)]
+
+#[path = "support/site.rs"]
+mod sites;
+
+use heliostat_models::{
+    Catalogue, DeviceId, Frame, JobClass, JobId, JobRecord, JobState, MetricId, Reading, Site,
+    SpeedCurve, Timestamp, Watts,
+};
+use heliostat_optimizer::control::events::{Change, GridEvents};
+use heliostat_optimizer::control::measure::{Measured, Readings, measure};
+use heliostat_optimizer::grid_event::{Ask, GridEvent};
+use heliostat_store::jobs::JobEntry;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const NOW: Timestamp = Timestamp(10_000_000);
+
+fn frame(device: &str, metric: MetricId, watts: f64, at: Timestamp) -> Frame {
+    Frame {
+        device: DeviceId::from(device),
+        at,
+        readings: vec![(metric, Reading::Measured(watts))],
+    }
+}
+
+/// Every node at 1,200 W with two devices at 300 W each.
+fn all_frames(site: &Site, at: Timestamp) -> Vec<Frame> {
+    let nodes =
+        (site.nodes.iter()).map(|n| frame(n.id.as_str(), Catalogue::node_power(), 1_200.0, at));
+    let devices =
+        (site.devices.iter()).map(|d| frame(d.id.as_str(), Catalogue::gpu_power(), 300.0, at));
+    nodes.chain(devices).collect()
+}
+
+/// Every device may draw this much.
+fn caps(site: &Site, watts: f64) -> BTreeMap<DeviceId, Watts> {
+    (site.devices.iter())
+        .map(|d| (d.id.clone(), Watts(watts)))
+        .collect()
+}
+
+fn place(site: &Site, id: &str) -> usize {
+    site.power.find(id).unwrap()
+}
+
+#[test]
+fn a_fresh_reading_counts_with_a_reserve_and_a_stale_one_not_at_all() {
+    let site = sites::small();
+    let feed = place(&site, "feed");
+    let rated = site.nodes[0].overhead;
+    let fresh = measure(
+        &site,
+        &Readings::new(all_frames(&site, NOW), NOW),
+        &[],
+        &caps(&site, 300.0),
+    );
+    assert_eq!(fresh.nodes_measured, 4);
+    // 1,200 - 600 measured, and a tenth of the rated overhead on top.
+    let each = 600.0 + 0.1 * rated.0;
+    assert!((fresh.it_uncontrolled[feed].0 - 4.0 * each).abs() < 1e-9);
+
+    let stale = Readings::new(all_frames(&site, Timestamp(NOW.0 - 1)), NOW);
+    let stale = measure(&site, &stale, &[], &caps(&site, 300.0));
+    assert_eq!(stale.nodes_measured, 0);
+    assert_eq!(stale.it_uncontrolled[feed], rated * 4.0);
+}
+
+#[test]
+fn overhead_grows_in_step_with_what_caps_allow() {
+    let site = sites::small();
+    let at = site.nodes[0].power_node;
+    let rated = site.nodes[0].overhead.0;
+    let overhead = |watts| {
+        let readings = Readings::new(all_frames(&site, NOW), NOW);
+        measure(&site, &readings, &[], &caps(&site, watts)).it_uncontrolled[at].0
+    };
+    // Halfway from the 300 W drawn to the 700 W that could be: half of what is missing to the rated overhead.
+    assert!((overhead(500.0) - (600.0 + (rated - 600.0) * 0.5 + 0.1 * rated)).abs() < 1e-9);
+    assert_eq!(overhead(700.0), rated);
+    assert_eq!(overhead(250.0), overhead(300.0));
+    let unknown = measure(
+        &site,
+        &Readings::new(all_frames(&site, NOW), NOW),
+        &[],
+        &BTreeMap::new(),
+    );
+    assert_eq!(unknown.it_uncontrolled[at].0, rated);
+}
+
+#[test]
+fn one_device_without_a_reading_makes_its_node_count_as_rated() {
+    let site = sites::small();
+    let mut frames = all_frames(&site, NOW);
+    let silent = &site.devices[3];
+    for frame in frames.iter_mut().filter(|f| f.device == silent.id) {
+        frame.readings[0].1 = Reading::Missing;
+    }
+    let measured = measure(&site, &Readings::new(frames, NOW), &[], &caps(&site, 300.0));
+    let node = &site.nodes[silent.node];
+    assert_eq!(measured.it_uncontrolled[node.power_node], node.overhead);
+    assert_eq!(measured.nodes_measured, 3);
+}
+
+#[test]
+fn a_reading_from_before_a_job_started_says_nothing() {
+    let site = sites::small();
+    let job = |at| JobEntry {
+        record: JobRecord {
+            id: JobId::from("j"),
+            class: JobClass::Training,
+            owner: "p".into(),
+            gang_size: 1,
+            remaining_hours: 1.0,
+            total_hours: 1.0,
+            release: Timestamp(0),
+            deadline: None,
+            state: JobState::Running,
+            devices: vec![site.devices[0].id.clone()],
+            curve: SpeedCurve::envelope(&[(Watts(200.0), 1.0)]).unwrap(),
+            started: Some(at),
+            ended: None,
+            at,
+        },
+        history: vec![(at, JobState::Running)],
+    };
+    let readings = Readings::new(all_frames(&site, NOW), NOW);
+    let before = measure(
+        &site,
+        &readings,
+        &[job(Timestamp(NOW.0 - 1))],
+        &caps(&site, 300.0),
+    );
+    assert_eq!(before.nodes_measured, 4);
+    let after = measure(&site, &readings, &[job(NOW)], &caps(&site, 300.0));
+    assert_eq!(after.nodes_measured, 3);
+}
+
+fn metered(site_power: f64, it_power: f64, nodes: usize) -> Measured {
+    Measured {
+        it_uncontrolled: vec![Watts::ZERO; nodes],
+        site_power: Some(Watts(site_power)),
+        it_power: Some(Watts(it_power)),
+        nodes_measured: 0,
+    }
+}
+
+proptest! {
+    /// Where the plant grows with IT at no more than its mean rate or twice
+    /// the design's, filling the room that is left keeps the feed's limit.
+    #[test]
+    fn the_plant_fits_below_the_feed_when_it_takes_all_the_room(
+        it in 10_000.0..150_000.0f64, mean in 0.0..0.6f64, limit in 60_000.0..190_000.0f64,
+    ) {
+        let site = sites::small();
+        let feed = place(&site, "feed");
+        let limits = vec![Watts(limit); site.power.nodes().len()];
+        let now = metered(it * (1.0 + mean), it, limits.len());
+        let room = limit - now.uncontrolled(&site, &limits)[feed].0;
+        let design = site.cooling.design_pue - 1.0;
+        let plant = it * mean;
+        let plant_then = if room > it { plant + (room - it) * mean.min(2.0 * design) } else { plant };
+        prop_assert!(room + plant_then <= limit + 1e-6);
+        // And it does not give away more than it must.
+        prop_assert!(room + plant_then >= limit - 1e-6);
+    }
+}
+
+#[test]
+fn the_plant_counts_at_feed_and_transformer_only_and_unknown_it_counts_more() {
+    let site = sites::small();
+    let limits: Vec<Watts> = site.power.nodes().iter().map(|n| n.limit).collect();
+    let known = metered(112_000.0, 100_000.0, limits.len()).uncontrolled(&site, &limits);
+    let unknown = Measured {
+        site_power: None,
+        ..metered(0.0, 0.0, limits.len())
+    };
+    let unknown = unknown.uncontrolled(&site, &limits);
+    for (id, carries) in [
+        ("feed", true),
+        ("transformer", true),
+        ("ups-a", false),
+        ("pdu-1", false),
+    ] {
+        let at = place(&site, id);
+        assert_eq!(known[at] > Watts::ZERO, carries, "{id}");
+        assert!(unknown[at] >= known[at], "{id}");
+    }
+}
+
+fn event(id: &str, from: i64, to: i64, ask: Ask) -> GridEvent {
+    GridEvent {
+        id: id.into(),
+        from: Timestamp(from),
+        to: Timestamp(to),
+        ask,
+        reason: "test".into(),
+    }
+}
+
+#[test]
+fn a_reduction_counts_against_what_was_drawn_when_it_came_in() {
+    let mut events = GridEvents::default();
+    events.submit(event("a", 100, 200, Ask::ReduceBy(0.3)), Watts(100_000.0));
+    events.submit(
+        event("b", 150, 300, Ask::Limit(Watts(50_000.0))),
+        Watts(1.0),
+    );
+    assert!(events.changes(Timestamp(99)).is_empty());
+    assert_eq!(events.limit(Timestamp(99)), None);
+    assert_eq!(events.next_change(), Some(Timestamp(100)));
+    let began = events.changes(Timestamp(100));
+    assert!(
+        matches!(&began[..], [Change::Began(e, limit)] if e.id == "a" && (limit.0 - 70_000.0).abs() < 1e-6)
+    );
+    assert!(events.changes(Timestamp(101)).is_empty(), "told once");
+    assert_eq!(
+        events.limit(Timestamp(160)),
+        Some(Watts(50_000.0)),
+        "the lower one holds"
+    );
+    assert_eq!(events.as_limits().len(), 2);
+    let changes = events.changes(Timestamp(200));
+    assert_eq!(changes.len(), 2, "a ended, b began: {changes:?}");
+    assert!(events.cancel("b"));
+    assert!(!events.cancel("b"));
+    assert!(matches!(&events.changes(Timestamp(201))[..], [Change::Ended(e)] if e.id == "b"));
+    assert_eq!(events.limit(Timestamp(201)), None);
+}
+
+#[test]
+fn an_event_without_sense_binds_nothing() {
+    let mut events = GridEvents::default();
+    events.submit(event("a", 0, 10, Ask::Limit(Watts(f64::NAN))), Watts(1.0));
+    events.submit(event("b", 0, 10, Ask::ReduceBy(f64::NAN)), Watts(1.0));
+    assert_eq!(events.limit(Timestamp(5)), None);
+    assert!(events.as_limits().is_empty());
+    events.submit(event("c", 0, 10, Ask::ReduceBy(7.0)), Watts(9.0));
+    assert_eq!(events.limit(Timestamp(5)), Some(Watts::ZERO));
+}

@@ -1,0 +1,220 @@
+//! `heliostat agent`: reads the devices of one node, sends samples, applies
+//! leased caps, until it is told to stop.
+
+use crate::files;
+use anyhow::{Context, bail};
+use heliostat_collector::source::Source;
+use heliostat_collector::source::host::HostSource;
+use heliostat_collector::source::nvml::NvmlSource;
+use heliostat_collector::{Agent, AgentConfig, CapActuator, Credentials, MqttConfig};
+use heliostat_models::{AgentId, DeviceId, NodeId};
+use heliostat_store::WallClock;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Run on a compute node: read its devices, send samples, apply leased caps.
+///
+/// Observes only, unless `--arm` is given. Samples stay in the spool until the
+/// server has them on disk, so broker and server may be away for a while.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD."
+)]
+pub struct Args {
+    /// The site's configuration
+    #[arg(long, value_name = "FILE")]
+    site: PathBuf,
+    /// This node, as the configuration names it
+    #[arg(long, value_name = "NAME")]
+    node: String,
+    /// The broker
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", value_parser = host_and_port)]
+    mqtt: (String, u16),
+    /// Where samples wait until they are acknowledged; one directory an agent
+    #[arg(long, value_name = "DIR")]
+    spool: PathBuf,
+    /// Most mebibytes in the spool; beyond it new samples are dropped and counted
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    spool_limit: u64,
+    /// NVML library, if not the system's
+    #[arg(long, value_name = "PATH")]
+    nvml_lib: Option<PathBuf>,
+    /// What to read
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "host,nvml"
+    )]
+    sources: Vec<SourceName>,
+    /// Let it set power limits, as the server's leases say
+    #[arg(long)]
+    arm: bool,
+    /// How often to sample, like 1s or 500ms; else as the configuration says
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    every: Option<Duration>,
+}
+
+/// A source that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SourceName {
+    /// CPU, memory, network, temperatures and CPU energy of this machine
+    Host,
+    /// NVIDIA GPUs
+    Nvml,
+}
+
+/// Runs the agent until SIGTERM or Ctrl-C.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let site = files::load_site(&args.site)?;
+    let Some((_, node)) = site.node(&args.node) else {
+        bail!(
+            "the site {} has no node `{}`; {}",
+            site.id,
+            args.node,
+            known_nodes(&site)
+        );
+    };
+    let (sources, actuator) = open_sources(args, &node.id, node.devices.len())?;
+    let config = AgentConfig {
+        agent: AgentId::from(node.id.as_str()),
+        site: site.id.clone(),
+        mqtt: MqttConfig {
+            host: args.mqtt.0.clone(),
+            port: args.mqtt.1,
+            credentials: credentials(),
+        },
+        spool_dir: args.spool.clone(),
+        sample_every: args.every.unwrap_or(site.control.sample_every),
+        spool_limit_bytes: args.spool_limit << 20,
+        arm: args.arm,
+    };
+    let every = config.sample_every;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the system gives no threads")?;
+    runtime.block_on(async {
+        // Before the agent touches anything, so that no signal finds it without an ear.
+        let mut terminated =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let agent = Agent::start(config, sources, actuator, Arc::new(WallClock))?;
+        tracing::info!(
+            node = %args.node, broker = %format!("{}:{}", args.mqtt.0, args.mqtt.1), ?every,
+            mode = if args.arm { "armed: applies leased caps" } else { "observe only" },
+            "agent started"
+        );
+        tokio::select! {
+            _ = terminated.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+        }
+        tracing::info!("stopping: restoring power limits, sending what is spooled");
+        let stats = agent.stop().await;
+        tracing::info!(
+            taken = stats.samples_taken,
+            acknowledged = stats.samples_acknowledged,
+            batches_waiting = stats.batches_waiting,
+            dropped = stats.dropped(),
+            "agent stopped; what waits is sent at the next start"
+        );
+        anyhow::Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+type Opened = (Vec<Box<dyn Source>>, Option<Box<dyn CapActuator>>);
+
+fn open_sources(args: &Args, node: &NodeId, expected: usize) -> anyhow::Result<Opened> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    let mut actuator: Option<Box<dyn CapActuator>> = None;
+    let mut asked = args.sources.clone();
+    asked.dedup();
+    for source in asked {
+        match source {
+            SourceName::Host => {
+                sources.push(Box::new(HostSource::new(DeviceId::from(node.as_str()))));
+            }
+            SourceName::Nvml => {
+                let nvml = NvmlSource::open(args.nvml_lib.as_deref(), node)?;
+                if nvml.count() != expected {
+                    tracing::warn!(
+                        configured = expected,
+                        found = nvml.count(),
+                        "this node has another number of GPUs than the site's configuration says; samples of unknown ones are refused"
+                    );
+                }
+                actuator = Some(Box::new(nvml.actuator()));
+                sources.push(Box::new(nvml));
+            }
+        }
+    }
+    Ok((sources, actuator))
+}
+
+fn known_nodes(site: &heliostat_models::Site) -> String {
+    let names: Vec<&str> = site.nodes.iter().take(8).map(|n| n.id.as_str()).collect();
+    let more = site.nodes.len().saturating_sub(names.len());
+    match more {
+        0 => format!("its nodes are {}", names.join(", ")),
+        more => format!("its nodes are {} and {more} more", names.join(", ")),
+    }
+}
+
+fn credentials() -> Option<Credentials> {
+    Some(Credentials {
+        user: std::env::var("HELIOSTAT_MQTT_USER").ok()?,
+        password: std::env::var("HELIOSTAT_MQTT_PASSWORD").unwrap_or_default(),
+    })
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let fault = || format!("`{text}` is no broker; write HOST:PORT, like 127.0.0.1:1883");
+    let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+    if host.is_empty() || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']'))) {
+        return Err(fault());
+    }
+    Ok((host.to_owned(), port.parse().map_err(|_| fault())?))
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let fault = || format!("`{text}` is no span; write it like 1s, 500ms or 1m");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
+    let number: u64 = text[..digits].parse().map_err(|_| fault())?;
+    let span = match &text[digits..] {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err(fault()),
+    };
+    if span < Duration::from_millis(10) || span > Duration::from_secs(3_600) {
+        return Err(format!(
+            "`{text}`: sample at most every 10ms and at least every 60m"
+        ));
+    }
+    Ok(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_and_spans_are_read_or_refused_with_an_example() {
+        assert_eq!(host_and_port("broker:1883"), Ok(("broker".into(), 1883)));
+        assert_eq!(host_and_port("[::1]:1884"), Ok(("[::1]".into(), 1884)));
+        for bad in ["broker", "::1:1883", ":1883", "broker:x", "broker:99999"] {
+            assert!(
+                host_and_port(bad).unwrap_err().contains("HOST:PORT"),
+                "{bad}"
+            );
+        }
+        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(span("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "1", "s", "1h", "0s", "99999999999999999999s"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+}

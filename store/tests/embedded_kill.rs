@@ -1,0 +1,140 @@
+//! A child process appends and says what was acknowledged; it is killed with
+//! SIGKILL at random moments. Nothing acknowledged may be lost, nothing doubled.
+//!
+//! `HELIOSTAT_KILL_ROUNDS` sets the number of rounds (20 without it).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use heliostat_store::TimeSeriesStore;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use support::{open, power_frame, runtime, sealing_at, stored};
+
+const CHILD: &str = "HELIOSTAT_KILL_CHILD";
+const WRITERS: i64 = 4;
+
+/// Not a test of its own: what the child process runs.
+#[test]
+fn child() {
+    let Ok(directory) = std::env::var(CHILD) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        // Small, so that the kill often comes while a segment is made.
+        let store = open(Path::new(&directory), sealing_at(300));
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    let device = format!("w{writer}");
+                    let mut next = stored(&store, &device).await.len() as i64;
+                    // Until the kill.
+                    while next < i64::MAX {
+                        // A batch overlaps the one before, as after a lost acknowledgement.
+                        let from = (next - 2).max(0);
+                        let frames = (from..next + 5)
+                            .map(|i| power_frame(&device, i * 1_000, i as f64))
+                            .collect();
+                        store.append(frames).await.unwrap();
+                        next += 5;
+                        let mut out = std::io::stdout().lock();
+                        writeln!(out, "ack {writer} {next}").unwrap();
+                        out.flush().unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn no_acknowledged_frame_is_lost_or_doubled_by_kill_9() {
+    let rounds: u32 = std::env::var("HELIOSTAT_KILL_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20);
+    let directory = tempfile::tempdir().unwrap();
+    let mut acknowledged = [0i64; WRITERS as usize];
+    let mut random = 0x9e37_79b9_u32;
+    let mut segments = 0;
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+            .env(CHILD, directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let reader = std::thread::spawn(move || {
+            // The last line may be cut by the kill.
+            out.lines()
+                .map_while(Result::ok)
+                .filter(|l| l.starts_with("ack "))
+                .collect::<Vec<_>>()
+        });
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        std::thread::sleep(Duration::from_millis(u64::from(60 + random % 240)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in reader.join().unwrap() {
+            let words: Vec<&str> = line.split(' ').collect();
+            if let [_, writer, count] = words[..]
+                && let (Ok(writer), Ok(count)) = (writer.parse::<usize>(), count.parse::<i64>())
+            {
+                acknowledged[writer] = acknowledged[writer].max(count);
+            }
+        }
+        runtime().block_on(async {
+            let store = open(directory.path(), sealing_at(300));
+            let mut frames = 0;
+            for (writer, acknowledged) in acknowledged.iter().enumerate() {
+                let found = stored(&store, &format!("w{writer}")).await;
+                frames += found.len() as u64;
+                assert!(
+                    found.len() as i64 >= *acknowledged,
+                    "round {round}: writer {writer} lost frames: {} of {acknowledged}",
+                    found.len()
+                );
+                for (place, (at, value)) in found.iter().enumerate() {
+                    assert_eq!(
+                        (*at, *value),
+                        (place as i64 * 1_000, place as f64),
+                        "round {round}: writer {writer}"
+                    );
+                }
+            }
+            assert_eq!(
+                store.stats().frames,
+                frames,
+                "round {round}: frames are doubled"
+            );
+        });
+        segments = std::fs::read_dir(directory.path())
+            .unwrap()
+            .filter(|e| {
+                e.as_ref()
+                    .unwrap()
+                    .path()
+                    .extension()
+                    .is_some_and(|x| x == "hseg")
+            })
+            .count();
+    }
+    assert!(
+        acknowledged.iter().sum::<i64>() > 0,
+        "the child never acknowledged anything"
+    );
+    assert!(segments > 0, "nothing was ever sealed");
+}
