@@ -8,8 +8,9 @@ use std::path::Path;
 /// Loads a site that must be free of faults.
 pub fn load_site(path: &Path) -> anyhow::Result<Site> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the site file {name}; `site-configs/` holds examples"))?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("cannot read the site file {name}; `site-configs/` holds examples")
+    })?;
     load_site_text(&name, &text)
 }
 
@@ -24,7 +25,10 @@ fn load_site_text(name: &str, text: &str) -> anyhow::Result<Site> {
         Some(site) => Ok(site),
         None => {
             let faults: Vec<String> = loaded.faults.iter().map(ToString::to_string).collect();
-            bail!("the site file has faults; nothing was started\n{}", faults.join("\n"))
+            bail!(
+                "the site file has faults; nothing was started\n{}",
+                faults.join("\n")
+            )
         }
     }
 }

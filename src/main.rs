@@ -25,7 +25,9 @@ use std::process::ExitCode;
 /// the real interfaces, on real grid data, and shows it on a web page.
 #[derive(Parser)]
 #[command(name = "heliostat", version, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed or faults found (the message says what to do), 2 wrong use of the command line.\nLogs go to standard error; set HELIOSTAT_LOG=debug (or info, warn) for more or less.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed or faults found (the message says what to do), 2 wrong use of the command line.\nLogs go to standard error; set HELIOSTAT_LOG=debug (or info, warn) for more or less."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,5 +83,8 @@ fn main() -> ExitCode {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HELIOSTAT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,rumqttd=off,rumqttc=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 /// Control only observes unless the site file says `armed = true` or --arm is
 /// given: it decides, shows and logs, and sends no cap.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN.")]
+#[command(
+    after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN."
+)]
 pub struct Args {
     /// Site file (see `heliostat check`)
     #[arg(long, value_name = "FILE")]
@@ -53,10 +55,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         broker,
         clock: Arc::new(WallClock),
         policy,
-        api_token: std::env::var("HELIOSTAT_API_TOKEN").ok().filter(|t| !t.is_empty()),
+        api_token: std::env::var("HELIOSTAT_API_TOKEN")
+            .ok()
+            .filter(|t| !t.is_empty()),
         note: None,
     };
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
+    let runtime =
+        tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
     runtime.block_on(async {
         let server = Server::start(config).await?;
         println!("dashboard http://{}", server.web.address());
@@ -70,8 +75,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// `HOST:PORT` of a broker.
 fn parse_broker(address: &str) -> anyhow::Result<MqttConfig> {
-    let parsed = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    let (host, port) = parsed.with_context(|| format!("--broker {address}: write HOST:PORT, like broker.example:1883"))?;
+    let parsed = address
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let (host, port) = parsed.with_context(|| {
+        format!("--broker {address}: write HOST:PORT, like broker.example:1883")
+    })?;
     Ok(MqttConfig::new(host.trim_matches(['[', ']']), port))
 }
 

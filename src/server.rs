@@ -61,10 +61,23 @@ pub struct Server {
 impl Server {
     /// Starts all parts; on an error, those already started end with it.
     pub async fn start(config: ServerConfig) -> anyhow::Result<Self> {
-        let ServerConfig { site, data, http, broker, clock, policy, api_token, note } = config;
+        let ServerConfig {
+            site,
+            data,
+            http,
+            broker,
+            clock,
+            policy,
+            api_token,
+            note,
+        } = config;
         let store_dir = data.join("store");
-        std::fs::create_dir_all(&store_dir)
-            .with_context(|| format!("cannot make the data directory {}; choose another with --data", store_dir.display()))?;
+        std::fs::create_dir_all(&store_dir).with_context(|| {
+            format!(
+                "cannot make the data directory {}; choose another with --data",
+                store_dir.display()
+            )
+        })?;
         let store = EmbeddedStore::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
         let jobs = Arc::new(JobTable::open(&store_dir)?);
         let decisions = Arc::new(DecisionLog::open(&store_dir)?);
@@ -75,7 +88,10 @@ impl Server {
             BrokerChoice::Embedded(listen) => {
                 let broker = Broker::start(listen)?;
                 let address = broker.address();
-                (Some(broker), MqttConfig::new(&address.ip().to_string(), address.port()))
+                (
+                    Some(broker),
+                    MqttConfig::new(&address.ip().to_string(), address.port()),
+                )
             }
             BrokerChoice::External(mqtt) => (None, mqtt),
         };
@@ -89,7 +105,12 @@ impl Server {
             Arc::clone(&clock),
         )?;
         let control = Controller::start(
-            ControllerConfig { mqtt: (mqtt.host.clone(), mqtt.port), armed: policy.armed, policy, planner_enabled: true },
+            ControllerConfig {
+                mqtt: (mqtt.host.clone(), mqtt.port),
+                armed: policy.armed,
+                policy,
+                planner_enabled: true,
+            },
             ControllerDeps {
                 site: Arc::clone(&site),
                 store: Arc::clone(&dyn_store),
@@ -110,7 +131,14 @@ impl Server {
             title_note: note,
         };
         let web = heliostat_dashboard::serve(http, app, api_token).await?;
-        Ok(Self { store, mqtt, ingest, control, web, broker })
+        Ok(Self {
+            store,
+            mqtt,
+            ingest,
+            control,
+            web,
+            broker,
+        })
     }
 
     /// Stops in reverse order; what is acknowledged is on disk before this returns.
@@ -149,12 +177,36 @@ fn health(
             value: value as f64,
         };
         vec![
-            counter("heliostat_ingest_samples_stored_total", "Samples that ingest wrote to the store", i.samples_stored),
-            counter("heliostat_ingest_samples_duplicate_total", "Samples that came a second time and were not stored again", i.duplicates),
-            counter("heliostat_ingest_samples_refused_total", "Samples refused: out of range, unknown device, impossible time", i.samples_refused()),
-            counter("heliostat_store_samples_total", "Samples in the store", s.samples),
-            counter("heliostat_store_damaged_total", "Records found damaged or torn at opening", s.damaged),
-            counter("heliostat_store_disk_bytes", "Bytes of the store on disk", s.disk_bytes),
+            counter(
+                "heliostat_ingest_samples_stored_total",
+                "Samples that ingest wrote to the store",
+                i.samples_stored,
+            ),
+            counter(
+                "heliostat_ingest_samples_duplicate_total",
+                "Samples that came a second time and were not stored again",
+                i.duplicates,
+            ),
+            counter(
+                "heliostat_ingest_samples_refused_total",
+                "Samples refused: out of range, unknown device, impossible time",
+                i.samples_refused(),
+            ),
+            counter(
+                "heliostat_store_samples_total",
+                "Samples in the store",
+                s.samples,
+            ),
+            counter(
+                "heliostat_store_damaged_total",
+                "Records found damaged or torn at opening",
+                s.damaged,
+            ),
+            counter(
+                "heliostat_store_disk_bytes",
+                "Bytes of the store on disk",
+                s.disk_bytes,
+            ),
         ]
     })
 }

@@ -17,30 +17,50 @@ fn the_overview_is_live_and_leads_from_a_rack_to_a_gpu() -> Result<(), BrowserEr
     let dir = tempfile::tempdir().unwrap();
     let http = format!("127.0.0.1:{}", free_port());
     let base = format!("http://{http}");
-    let mut demo = Process::heliostat(dir.path(), "demo", &["demo", "--for", "5m", "--http", &http]);
+    let mut demo = Process::heliostat(
+        dir.path(),
+        "demo",
+        &["demo", "--for", "5m", "--http", &http],
+    );
     demo.line_with("dashboard", Duration::from_secs(60));
-    until("jobs run", Duration::from_secs(120), || support::get_text(&base, "/api/v1/jobs").unwrap_or_default(), |jobs| {
-        jobs.contains("\"running\"")
-    });
+    until(
+        "jobs run",
+        Duration::from_secs(120),
+        || support::get_text(&base, "/api/v1/jobs").unwrap_or_default(),
+        |jobs| jobs.contains("\"running\""),
+    );
 
     let browser = Browser::start(1600, 1200)?;
     browser.open(&base)?;
     let live = "return [...document.querySelectorAll('main [data-live]')].map(e => e.textContent).join('|')";
     let first = browser.eval(live)?;
-    assert!(first.as_str().is_some_and(|t| t.contains("kW")), "no power on the page: {first}");
+    assert!(
+        first.as_str().is_some_and(|t| t.contains("kW")),
+        "no power on the page: {first}"
+    );
     browser.wait_for("live values to change", |b| Ok(b.eval(live)? != first))?;
     if let Some(file) = std::env::var_os("HELIOSTAT_SCREENSHOT") {
         browser.screenshot(Path::new(&file))?;
     }
 
-    for (css, path) in [("a[href^='/racks/']", "/racks/"), ("main a[href^='/nodes/']", "/nodes/"), ("main a[href^='/devices/']", "/devices/")] {
+    for (css, path) in [
+        ("a[href^='/racks/']", "/racks/"),
+        ("main a[href^='/nodes/']", "/nodes/"),
+        ("main a[href^='/devices/']", "/devices/"),
+    ] {
         let link = browser.find(css)?;
         let target = browser.attribute(&link, "href")?.unwrap_or_default();
         browser.click(&link)?;
         browser.wait_for(path, |b| Ok(b.address()?.ends_with(&target)))?;
-        assert!(!browser.find_all("main svg")?.is_empty(), "{target} shows no chart");
+        assert!(
+            !browser.find_all("main svg")?.is_empty(),
+            "{target} shows no chart"
+        );
     }
-    assert!(browser.text_at("main")?.contains("gpu"), "the last page is no GPU's");
+    assert!(
+        browser.text_at("main")?.contains("gpu"),
+        "the last page is no GPU's"
+    );
     let errors = browser.console_errors()?;
     assert!(errors.is_empty(), "{errors:?}");
     Ok(())

@@ -37,7 +37,13 @@ impl Rig {
         let text = std::fs::read_to_string(SITE).unwrap();
         let loaded = config::load(SITE, &text, config::LoadOptions::default());
         let site = loaded.site.unwrap_or_else(|| panic!("{:?}", loaded.faults));
-        Self { dir: tempfile::tempdir().unwrap(), site: Arc::new(site), http: free_port(), mqtt: free_port(), _alone: alone }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            site: Arc::new(site),
+            http: free_port(),
+            mqtt: free_port(),
+            _alone: alone,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -56,8 +62,14 @@ impl Rig {
         let data = self.text("data");
         let http = format!("127.0.0.1:{}", self.http);
         let mqtt = format!("127.0.0.1:{}", self.mqtt);
-        let broker = if own_broker { "--mqtt-listen" } else { "--broker" };
-        let args = ["run", "--site", SITE, "--data", &data, "--http", &http, broker, &mqtt, "--arm"];
+        let broker = if own_broker {
+            "--mqtt-listen"
+        } else {
+            "--broker"
+        };
+        let args = [
+            "run", "--site", SITE, "--data", &data, "--http", &http, broker, &mqtt, "--arm",
+        ];
         let mut server = Process::heliostat(self.dir.path(), "server", &args);
         server.line_with("mqtt", Duration::from_secs(30));
         server
@@ -66,8 +78,19 @@ impl Rig {
     fn twin(&self) -> Process {
         let boards = self.text("boards");
         let mqtt = format!("127.0.0.1:{}", self.mqtt);
-        let twin = Process::heliostat(self.dir.path(), "twin", &["simulate", "--site", SITE, "--boards", &boards, "--mqtt", &mqtt]);
-        until("boards", Duration::from_secs(30), || NODES.iter().all(|n| self.library(n).exists()), |there| *there);
+        let twin = Process::heliostat(
+            self.dir.path(),
+            "twin",
+            &[
+                "simulate", "--site", SITE, "--boards", &boards, "--mqtt", &mqtt,
+            ],
+        );
+        until(
+            "boards",
+            Duration::from_secs(30),
+            || NODES.iter().all(|n| self.library(n).exists()),
+            |there| *there,
+        );
         twin
     }
 
@@ -79,14 +102,30 @@ impl Rig {
         let mqtt = format!("127.0.0.1:{}", self.mqtt);
         let spool = self.text(&format!("spool-{node}"));
         let library = self.library(node).to_string_lossy().into_owned();
-        let args =
-            ["agent", "--site", SITE, "--node", node, "--mqtt", &mqtt, "--spool", &spool, "--nvml-lib", &library, "--arm", "--sources", "nvml"];
+        let args = [
+            "agent",
+            "--site",
+            SITE,
+            "--node",
+            node,
+            "--mqtt",
+            &mqtt,
+            "--spool",
+            &spool,
+            "--nvml-lib",
+            &library,
+            "--arm",
+            "--sources",
+            "nvml",
+        ];
         Process::heliostat(self.dir.path(), &format!("agent-{node}"), &args)
     }
 
     /// GPUs of which the server has heard within the last five seconds.
     fn gpus_heard(&self) -> usize {
-        let Some(answer) = get_json(&self.base(), "/api/v1/latest?kind=gpu") else { return 0 };
+        let Some(answer) = get_json(&self.base(), "/api/v1/latest?kind=gpu") else {
+            return 0;
+        };
         let now = jiff_now();
         let frames = answer["devices"].as_array().cloned().unwrap_or_default();
         frames
@@ -97,23 +136,38 @@ impl Rig {
     }
 
     fn wait_for_all_gpus(&self) {
-        until("every GPU heard of", Duration::from_secs(40), || self.gpus_heard(), |n| *n == self.site.devices.len());
+        until(
+            "every GPU heard of",
+            Duration::from_secs(40),
+            || self.gpus_heard(),
+            |n| *n == self.site.devices.len(),
+        );
     }
 
     /// Instants (s) and values of a metric of a device, read from the store after the server has ended.
     fn stored(&self, device: &DeviceId, metric: &str) -> Vec<(i64, f64)> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let store = EmbeddedStore::open(&self.path("data").join("store"), Arc::clone(&self.site), Arc::new(WallClock)).unwrap();
+            let store = EmbeddedStore::open(
+                &self.path("data").join("store"),
+                Arc::clone(&self.site),
+                Arc::new(WallClock),
+            )
+            .unwrap();
             let query = Query::Range {
                 metric: metric.to_owned(),
-                select: Selector { devices: vec![device.clone()], labels: vec![] },
+                select: Selector {
+                    devices: vec![device.clone()],
+                    labels: vec![],
+                },
                 from: Timestamp(0),
                 to: Timestamp(i64::MAX / 2),
             };
             let series = store.query(&query).await.unwrap().series();
             let points = series.into_iter().flat_map(|s| s.points);
-            points.filter_map(|p| Some((p.at.0.div_euclid(1_000), p.value?))).collect()
+            points
+                .filter_map(|p| Some((p.at.0.div_euclid(1_000), p.value?)))
+                .collect()
         })
     }
 }
@@ -125,7 +179,11 @@ fn jiff_now() -> Timestamp {
 
 /// Longest distance between neighbours, and whether any instant stands twice.
 fn gaps(points: &[(i64, f64)]) -> (i64, bool) {
-    let longest = points.windows(2).map(|w| w[1].0 - w[0].0).max().unwrap_or(i64::MAX);
+    let longest = points
+        .windows(2)
+        .map(|w| w[1].0 - w[0].0)
+        .max()
+        .unwrap_or(i64::MAX);
     let unique: BTreeSet<i64> = points.iter().map(|p| p.0).collect();
     (longest, unique.len() != points.len())
 }
@@ -133,10 +191,20 @@ fn gaps(points: &[(i64, f64)]) -> (i64, bool) {
 /// A killed or absent part in between may cost no sample: at most one second
 /// may be missing at a time (a late reading is counted as missed, not lost).
 fn assert_unbroken(rig: &Rig, nodes: &[&str]) {
-    for device in rig.site.devices.iter().filter(|d| nodes.contains(&rig.site.nodes[d.node].id.as_str())) {
+    for device in rig
+        .site
+        .devices
+        .iter()
+        .filter(|d| nodes.contains(&rig.site.nodes[d.node].id.as_str()))
+    {
         let points = rig.stored(&device.id, "gpu_power_watts");
         let (longest, doubled) = gaps(&points);
-        assert!(points.len() > 10, "{}: only {} samples", device.id, points.len());
+        assert!(
+            points.len() > 10,
+            "{}: only {} samples",
+            device.id,
+            points.len()
+        );
         assert!(longest <= 2, "{}: a gap of {longest} s", device.id);
         assert!(!doubled, "{}: an instant is stored twice", device.id);
     }
@@ -149,8 +217,20 @@ fn the_server_is_killed_caps_become_safe_and_no_sample_is_lost() {
     let mut twin = rig.twin();
     let mut agents: Vec<Process> = NODES.iter().map(|n| rig.agent(n)).collect();
     rig.wait_for_all_gpus();
-    let capped = || get_json(&rig.base(), "/api/v1/control").and_then(|c| c["caps"].as_object().map(|caps| caps.values().filter(|c| c["acknowledged"].is_number()).count() as u64)).unwrap_or(0);
-    until("caps acknowledged", Duration::from_secs(30), capped, |n| *n as usize == rig.site.devices.len());
+    let capped = || {
+        get_json(&rig.base(), "/api/v1/control")
+            .and_then(|c| {
+                c["caps"].as_object().map(|caps| {
+                    caps.values()
+                        .filter(|c| c["acknowledged"].is_number())
+                        .count() as u64
+                })
+            })
+            .unwrap_or(0)
+    };
+    until("caps acknowledged", Duration::from_secs(30), capped, |n| {
+        *n as usize == rig.site.devices.len()
+    });
     let killed = jiff_now();
     server.kill();
     // Leases of this site last 6 s.
@@ -165,13 +245,36 @@ fn the_server_is_killed_caps_become_safe_and_no_sample_is_lost() {
     assert_eq!(server.terminate(20 * SECOND), Some(0));
     twin.kill();
     assert_unbroken(&rig, &NODES);
+    let mut otherwise = 0;
     for device in &rig.site.devices {
         let limits = rig.stored(&device.id, "gpu_power_limit_watts");
+        let is_safe = |watts: f64| (watts - device.safe_cap.get()).abs() < 0.5;
+        otherwise += limits
+            .iter()
+            .filter(|(at, w)| at * 1_000 < killed.0 && !is_safe(*w))
+            .count();
         let silent = |at: i64| at * 1_000 > killed.0 + 7_500 && at * 1_000 < restarted.0;
-        let safe: Vec<f64> = limits.iter().filter(|(at, _)| silent(*at)).map(|(_, w)| *w).collect();
-        assert!(!safe.is_empty(), "{}: no sample from the silence", device.id);
-        assert!(safe.iter().all(|w| (*w - device.safe_cap.get()).abs() < 0.5), "{}: {safe:?} instead of {}", device.id, device.safe_cap);
+        let safe: Vec<f64> = limits
+            .iter()
+            .filter(|(at, _)| silent(*at))
+            .map(|(_, w)| *w)
+            .collect();
+        assert!(
+            !safe.is_empty(),
+            "{}: no sample from the silence",
+            device.id
+        );
+        assert!(
+            safe.iter().all(|w| is_safe(*w)),
+            "{}: {safe:?} instead of {}",
+            device.id,
+            device.safe_cap
+        );
     }
+    assert!(
+        otherwise > 0,
+        "no cap differed from the safe one while control ran, so nothing was shown"
+    );
 }
 
 #[test]
@@ -195,15 +298,30 @@ fn an_agent_is_killed_and_restarted_and_costs_only_its_own_absence() {
     assert_eq!(server.terminate(20 * SECOND), Some(0));
     twin.kill();
     assert_unbroken(&rig, &NODES[1..]);
-    for device in rig.site.devices.iter().filter(|d| rig.site.nodes[d.node].id.as_str() == NODES[0]) {
+    for device in rig
+        .site
+        .devices
+        .iter()
+        .filter(|d| rig.site.nodes[d.node].id.as_str() == NODES[0])
+    {
         let points = rig.stored(&device.id, "gpu_power_watts");
-        let (before, after): (Vec<_>, Vec<_>) = points.iter().copied().partition(|(at, _)| *at <= killed);
+        let (before, after): (Vec<_>, Vec<_>) =
+            points.iter().copied().partition(|(at, _)| *at <= killed);
         for part in [&before, &after] {
             let (longest, doubled) = gaps(part);
-            assert!(longest <= 2 && !doubled, "{}: gap {longest} s, doubled {doubled}", device.id);
+            assert!(
+                longest <= 2 && !doubled,
+                "{}: gap {longest} s, doubled {doubled}",
+                device.id
+            );
         }
         let last = before.last().unwrap().0;
-        assert!(killed - last <= 2, "{}: {} s before the kill are lost", device.id, killed - last);
+        assert!(
+            killed - last <= 2,
+            "{}: {} s before the kill are lost",
+            device.id,
+            killed - last
+        );
     }
 }
 

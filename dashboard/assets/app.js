@@ -68,7 +68,22 @@
     const height = Math.round(Math.min(300, Math.max(190, width * 0.3)));
     return replace(box, `${box.dataset.chart}&inline=1&w=${width}&h=${height}`);
   };
+  // Sections of this very page, made anew on the server.
+  const renew = async () => {
+    const boxes = all('[data-self]');
+    if (!boxes.length || document.hidden) return;
+    try {
+      const answer = await fetch(location.pathname);
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      for (const box of boxes) {
+        const fresh = page.querySelector(`[data-self="${box.dataset.self}"]`);
+        if (fresh && !box.contains(document.activeElement)) box.innerHTML = fresh.innerHTML;
+      }
+    } catch { /* the event stream tells of a lost connection */ }
+  };
   const refresh = () => {
+    renew();
     for (const box of all('[data-chart]')) chart(box);
     for (const box of all('[data-fragment]')) replace(box, box.dataset.fragment);
   };

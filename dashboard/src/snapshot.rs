@@ -192,7 +192,7 @@ impl Feeder {
     }
 
     /// How old a reading may be: five sample periods, a minute at least; and
-    /// where the site's clock runs fast, what passes on it in eight seconds,
+    /// where the site's clock runs fast, what passes on it in four seconds,
     /// because the way of a sample takes time on the wall.
     fn stale_after(&mut self, now: Timestamp) -> Duration {
         let wall = tokio::time::Instant::now();
@@ -200,14 +200,15 @@ impl Feeder {
             let passed = wall.duration_since(then_wall).as_secs_f64();
             if passed > 0.05 {
                 let pace = now.seconds_since(then).max(0.0) / passed;
-                self.pace = 0.7 * self.pace + 0.3 * pace;
+                // Up at once, down slowly: a clock that halts for a moment makes nothing stale.
+                self.pace = pace.max(0.7 * self.pace + 0.3 * pace);
             }
         }
         self.last = Some((now, wall));
         let periods = self.parts.site.control.sample_every * 5;
         Duration::from_secs(60)
             .max(periods)
-            .max(Duration::from_secs_f64(8.0 * self.pace.min(1e6)))
+            .max(Duration::from_secs_f64(4.0 * self.pace.min(1e6)))
     }
 
     pub(crate) async fn snapshot(&mut self, tree: &Tree) -> Snapshot {

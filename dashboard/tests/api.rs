@@ -1,5 +1,9 @@
 //! The HTTP API: shapes, refusals, the document against the routes, writes.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests say what they expect"
+)]
 
 mod support;
 

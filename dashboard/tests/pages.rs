@@ -1,5 +1,9 @@
 //! The pages, charts and live values as a browser gets them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests say what they expect"
+)]
 
 mod support;
 

@@ -13,9 +13,9 @@
 //! `COP = 0.6 · T_cold / (T_hot - T_cold)` in kelvin: six tenths of Carnot's limit
 //! between the coolant supply less 5 K and outdoors plus 12 K. Held against a
 //! recorded chilled-water plant (`tests/cooling_against_data.rs`) this gives its
-//! chillers' coefficient within 10 % in the mean, and 1 unit reading by reading. The three parts without compressor
-//! are scaled so that PUE at full load and mean outdoor temperature is the
-//! site's design PUE.
+//! chillers' coefficient within 5 % in the mean, and within 0.7 reading by
+//! reading. The three parts without compressor are scaled so that PUE at full
+//! load and mean outdoor temperature is the site's design PUE.
 
 use crate::quantity::{Celsius, Watts};
 use crate::site::Cooling;

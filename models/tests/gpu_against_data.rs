@@ -2,6 +2,13 @@
 //! on every second cap of a workload, judged on the others. Recomputes the
 //! figures in the documentation of `heliostat_models::gpu`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
+)]
+
 use heliostat_models::gpu::{clock_of_phi, phi};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,5 +1,12 @@
 //! The synthetic outdoor temperature against recorded years, hour by hour.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
+)]
+
 use heliostat_models::{Timestamp, weather};
 use std::path::PathBuf;
 

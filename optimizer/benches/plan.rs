@@ -4,6 +4,7 @@
 //! best hours, moved aside where the hall is full.
 #![allow(
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     missing_docs,
@@ -183,7 +184,7 @@ fn random_job(random: &mut fastrand::Rng, index: usize, devices: u32) -> Job {
     };
     let gang = gang * unit.max(1);
     let inference = class == JobClass::Inference;
-    let release = if index % 3 == 0 {
+    let release = if index.is_multiple_of(3) {
         0
     } else {
         random.usize(0..96)
@@ -213,7 +214,7 @@ fn random_job(random: &mut fastrand::Rng, index: usize, devices: u32) -> Job {
         deadline: (!inference && random.bool())
             .then(|| release as i64 + (hours * 4.0 * slack) as i64),
         interruptible: !inference,
-        running: release == 0 && index % 2 == 0,
+        running: release == 0 && index.is_multiple_of(2),
         pause: f64::from(gang) * 0.53 * 8.0 / 60.0,
         hold: hold * spread,
         late: spread,

@@ -5,8 +5,8 @@
 //! passed; the checker shares no solving code with what it checks.
 
 pub mod allocate;
-pub mod check;
 pub mod budget;
+pub mod check;
 pub mod control;
 pub mod grid_event;
 pub mod plan;

@@ -1,6 +1,14 @@
 //! Budgets of the demonstration hall: what may be used, what is planned, and
 //! which limit says so.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking and say what they measured"
+)]
+
 use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{

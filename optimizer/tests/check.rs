@@ -13,13 +13,16 @@
 mod sites;
 
 use heliostat_models::{
-    DeviceId, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
+    Certificate, DeviceId, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
 use heliostat_optimizer::allocate::{Outcome, allocate};
 use heliostat_optimizer::check::{Facts, Proposal, Rule, check_allocation, check_transition};
 use heliostat_optimizer::control::assemble;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+type Caps = BTreeMap<DeviceId, Watts>;
+type Change<'a> = &'a dyn Fn(&mut Caps, &mut Vec<f64>, &mut Certificate);
 
 struct Scene {
     site: Arc<Site>,
@@ -164,18 +167,8 @@ fn every_planted_violation_is_rejected_by_name() {
             .collect();
         let floor = scene.site.classes[&job.class].floor_speed;
         let prices = &good.node_prices;
-        let mut violations: Vec<(
-            Rule,
-            BTreeMap<DeviceId, Watts>,
-            Vec<f64>,
-            heliostat_models::Certificate,
-        )> = Vec::new();
-        let mut plant = |rule: Rule,
-                         change: &dyn Fn(
-            &mut BTreeMap<DeviceId, Watts>,
-            &mut Vec<f64>,
-            &mut heliostat_models::Certificate,
-        )| {
+        let mut violations: Vec<(Rule, Caps, Vec<f64>, Certificate)> = Vec::new();
+        let mut plant = |rule: Rule, change: Change<'_>| {
             let (mut caps, mut prices, mut certificate) =
                 (caps.clone(), prices.clone(), good.certificate.clone());
             change(&mut caps, &mut prices, &mut certificate);
@@ -191,10 +184,10 @@ fn every_planted_violation_is_rejected_by_name() {
             *caps.get_mut(commanded[0]).unwrap() = Watts(700.1)
         });
         plant(Rule::EveryDevice, &|caps, _, _| {
-            drop(caps.remove(commanded[0]))
+            caps.remove(commanded[0]);
         });
         plant(Rule::EveryDevice, &|caps, _, _| {
-            drop(caps.insert(DeviceId::from("nobody"), Watts(300.0)))
+            caps.insert(DeviceId::from("nobody"), Watts(300.0));
         });
         plant(Rule::GangEqual, &|caps, _, _| {
             *caps.get_mut(commanded[0]).unwrap() -= Watts(0.01)
@@ -203,7 +196,7 @@ fn every_planted_violation_is_rejected_by_name() {
             *caps.get_mut(commanded[0]).unwrap() = Watts(f64::NAN)
         });
         plant(Rule::Finite, &|_, prices, _| prices[0] = -1e-6);
-        plant(Rule::Finite, &|_, prices, _| drop(prices.pop()));
+        plant(Rule::Finite, &|_, prices, _| prices.truncate(1));
         plant(Rule::Finite, &|_, _, certificate| {
             certificate.primal = f64::INFINITY
         });

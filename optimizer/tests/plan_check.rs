@@ -1,6 +1,14 @@
 //! The plan checker: it accepts what the solver makes and refuses every
 //! planted violation by its name.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking and say what they measured"
+)]
+
 use heliostat_models::{JobClass, JobId, Timestamp, Watts};
 use heliostat_optimizer::plan::check::{PlanFault, check, check_bound, cost, late_jobs};
 use heliostat_optimizer::plan::problem::{Job, Level, Problem, Slot, Solution};

@@ -1,6 +1,14 @@
 //! The planner on the demonstration hall: from job records and recorded grid
 //! frames to orders, budgets and the price of energy.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking and say what they measured"
+)]
+
 use heliostat_models::forecast::{Forecast, Limits as Range, forecast, persistence};
 use heliostat_models::gpu::{GpuModel, WorkloadFamily};
 use heliostat_models::grid::{EmissionFactors, Mix, Source, indicators};

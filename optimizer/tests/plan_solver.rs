@@ -1,6 +1,14 @@
 //! The plan's solver against plain enumeration on small instances, and its
 //! promises: the bound holds, the checker agrees, the same input gives the same plan.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking and say what they measured"
+)]
+
 use heliostat_models::{JobClass, JobId, Timestamp, Watts};
 use heliostat_optimizer::plan::check::{check, check_bound};
 use heliostat_optimizer::plan::problem::{Job, Level, Problem, Schedule, Slot, Solution};

@@ -58,12 +58,19 @@ pub async fn conduct(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{summary}");
     }
     if !args.headless && !stopped {
-        eprintln!("the dashboard stays at http://{}; Ctrl-C ends it", stage.server.web.address());
+        eprintln!(
+            "the dashboard stays at http://{}; Ctrl-C ends it",
+            stage.server.web.address()
+        );
         stop_signal().await?;
     }
     stage.strike().await;
     let sound = summary.samples_lost == 0 && summary.limit_violations == 0;
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Jobs may start once every GPU bears a cap of ours: until then the hall's
@@ -74,7 +81,12 @@ async fn open_hall(stage: &mut Stage) -> anyhow::Result<()> {
     let ready = async {
         loop {
             // The clock stands; control acts on hellos and answers as they come.
-            let acknowledged = view.borrow().caps.values().filter(|c| c.acknowledged == Some(c.decided)).count();
+            let acknowledged = view
+                .borrow()
+                .caps
+                .values()
+                .filter(|c| c.acknowledged == Some(c.decided))
+                .count();
             if acknowledged == wanted {
                 return;
             }
@@ -84,8 +96,14 @@ async fn open_hall(stage: &mut Stage) -> anyhow::Result<()> {
     };
     if timeout(SETTLE, ready).await.is_err() {
         let view = view.borrow();
-        let known = view.caps.values().filter(|c| c.acknowledged.is_some()).count();
-        anyhow::bail!("only {known} of {wanted} GPUs took their first cap within {SETTLE:?}; run with HELIOSTAT_LOG=info to see why");
+        let known = view
+            .caps
+            .values()
+            .filter(|c| c.acknowledged.is_some())
+            .count();
+        anyhow::bail!(
+            "only {known} of {wanted} GPUs took their first cap within {SETTLE:?}; run with HELIOSTAT_LOG=info to see why"
+        );
     }
     let now = stage.clock.now();
     let mut hall = stage.hall.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +115,14 @@ async fn open_hall(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn play(args: &Args, pace: &Pace, begun: Instant, stage: &mut Stage, screen: &Screen, event: &mut Event) -> anyhow::Result<()> {
+async fn play(
+    args: &Args,
+    pace: &Pace,
+    begun: Instant,
+    stage: &mut Stage,
+    screen: &Screen,
+    event: &mut Event,
+) -> anyhow::Result<()> {
     let (start, end) = (args.start, args.start + args.span);
     let halfway = (start + args.span / 2).floor_to(pace.step);
     let lapse_end = begun + pace.lapse_wall;
@@ -122,7 +147,11 @@ async fn play(args: &Args, pace: &Pace, begun: Instant, stage: &mut Stage, scree
         }
         let to = stage.clock.now().next_multiple_of(pace.step).min(end);
         step(stage, to).await;
-        screen.show(stage, Duration::from_secs_f64(to.seconds_since(start).max(0.0)), "");
+        screen.show(
+            stage,
+            Duration::from_secs_f64(to.seconds_since(start).max(0.0)),
+            "",
+        );
         next_wall += pace.step_wall;
         if next_wall > Instant::now() {
             sleep_until(next_wall).await;
@@ -176,7 +205,10 @@ async fn grid_event(stage: &mut Stage, screen: &Screen, passed: f64) -> anyhow::
         from: now,
         to: now + EVENT,
         ask: Ask::Limit(limit),
-        reason: format!("the grid operator asks for {:.0} % less for an hour", SHED * 100.0),
+        reason: format!(
+            "the grid operator asks for {:.0} % less for an hour",
+            SHED * 100.0
+        ),
     });
     let mut wall = Instant::now();
     let mut seconds = None;
@@ -187,9 +219,16 @@ async fn grid_event(stage: &mut Stage, screen: &Screen, passed: f64) -> anyhow::
         tokio::task::block_in_place(|| stage.hall().step(to));
         stage.clock.advance_to(to);
         seconds = stage.hall().seconds_to_compliance();
-        screen.show(stage, Duration::from_secs_f64(passed), "grid event, real time");
+        screen.show(
+            stage,
+            Duration::from_secs_f64(passed),
+            "grid event, real time",
+        );
     }
-    Ok(Event { limit: Some(limit), seconds })
+    Ok(Event {
+        limit: Some(limit),
+        seconds,
+    })
 }
 
 /// The clock stands; waits until every sample taken is acknowledged.
@@ -211,7 +250,10 @@ fn summarise(args: &Args, stage: &Stage, event: Event, begun: Instant) -> Summar
     let view = stage.server.control.view().borrow().clone();
     let stats: Vec<_> = stage.agents.iter().map(|a| a.stats()).collect();
     let taken: u64 = stats.iter().map(|s| s.samples_taken).sum();
-    let waiting: u64 = stats.iter().map(|s| s.samples_taken + s.samples_found - s.samples_acknowledged).sum();
+    let waiting: u64 = stats
+        .iter()
+        .map(|s| s.samples_taken + s.samples_found - s.samples_acknowledged)
+        .sum();
     let stored = stage.server.store.stats().samples;
     let per_joule = |t: &heliostat_twin::Tally| ratio(t.work_hours, t.site.get());
     let carbon_per_work = |t: &heliostat_twin::Tally| ratio(t.carbon_grams, t.work_hours);
@@ -259,7 +301,10 @@ fn summarise(args: &Args, stage: &Stage, event: Event, begun: Instant) -> Summar
         samples_taken: taken,
         samples_stored: stored,
         samples_lost: taken as i64 - stored as i64 - waiting as i64,
-        samples_missed: stats.iter().map(|s| s.instants_missed + s.sources.values().map(|v| v.skipped).sum::<u64>()).sum(),
+        samples_missed: stats
+            .iter()
+            .map(|s| s.instants_missed + s.sources.values().map(|v| v.skipped).sum::<u64>())
+            .sum(),
         peak_memory_mib: peak_memory_mib(),
         notes,
     }

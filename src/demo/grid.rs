@@ -17,7 +17,9 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 /// Reads the recording of a zone from `start` on.
 pub fn recorded(zone: &str, start: Timestamp, span: Duration) -> anyhow::Result<GridFunction> {
     let mut replay = GridReplay::new(zone, DeviceId::from("truth"), start, LONGEST)?;
-    let frames = replay.sample(start + span).context("the recording cannot be read")?;
+    let frames = replay
+        .sample(start + span)
+        .context("the recording cannot be read")?;
     let table: Vec<(Timestamp, GridPoint)> = frames
         .iter()
         .filter(|f| f.get(Catalogue::grid_carbon()).is_some())

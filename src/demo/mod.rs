@@ -26,7 +26,9 @@ const ZONES: &[&str] = &["DE", "FI", "GR", "IT", "ES", "SE"];
 /// beside it in memory, with the same jobs and the same seed: one uncapped, one
 /// under a uniform cap that draws the same power at every step.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  heliostat demo                                   watch it at the address it prints; Ctrl-C ends it\n  heliostat demo --zone FI --start 2018-11-05      another grid, another week\n  heliostat demo --headless --for 60s --json       print the summary and end")]
+#[command(
+    after_help = "Examples:\n  heliostat demo                                   watch it at the address it prints; Ctrl-C ends it\n  heliostat demo --zone FI --start 2018-11-05      another grid, another week\n  heliostat demo --headless --for 60s --json       print the summary and end"
+)]
 pub struct Args {
     /// Grid zone whose recorded generation is replayed
     #[arg(long, default_value = "DE", value_parser = clap::builder::PossibleValuesParser::new(ZONES))]
@@ -60,7 +62,10 @@ pub struct Args {
 fn parse_start(text: &str) -> Result<Timestamp, String> {
     let at = Timestamp::parse(text).ok_or("write it like 2019-03-12 or 2019-03-12T06:00:00Z")?;
     // Two days of history before, and a plan's horizon after, must be recorded.
-    let (first, last) = (Timestamp::parse("2018-01-05"), Timestamp::parse("2019-12-25"));
+    let (first, last) = (
+        Timestamp::parse("2018-01-05"),
+        Timestamp::parse("2019-12-25"),
+    );
     if first.is_some_and(|f| at < f) || last.is_some_and(|l| at > l) {
         return Err("the recorded data allows 2018-01-05 to 2019-12-25".to_owned());
     }
@@ -69,14 +74,18 @@ fn parse_start(text: &str) -> Result<Timestamp, String> {
 
 fn parse_span(text: &str) -> Result<Duration, String> {
     let allowed = "write a number with s, m or h, like 60s, 10m or 48h";
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).ok_or(allowed)?);
+    let (number, unit) = text.split_at(
+        text.find(|c: char| c.is_ascii_alphabetic())
+            .ok_or(allowed)?,
+    );
     let number: f64 = number.parse().map_err(|_| allowed)?;
-    let seconds = number * match unit {
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return Err(allowed.to_owned()),
-    };
+    let seconds = number
+        * match unit {
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3_600.0,
+            _ => return Err(allowed.to_owned()),
+        };
     if !(1.0..=1e6).contains(&seconds) {
         return Err("allowed is 1s to 277h".to_owned());
     }
@@ -92,6 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.wall < Duration::from_secs(10) {
         bail!("--for: at least 10s, so that the grid event fits in");
     }
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
+    let runtime =
+        tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
     runtime.block_on(conductor::conduct(args))
 }

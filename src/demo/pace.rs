@@ -30,11 +30,20 @@ impl Pace {
         let drain = Duration::from_secs(4).min(wall / 10);
         let lapse_wall = wall - slow - drain;
         let wanted = span.as_secs_f64() / (lapse_wall.as_secs_f64() / STEP_WALL.as_secs_f64());
-        let width = WIDTHS.iter().copied().find(|w| *w as f64 >= wanted).unwrap_or(WIDTHS[WIDTHS.len() - 1]);
+        let width = WIDTHS
+            .iter()
+            .copied()
+            .find(|w| *w as f64 >= wanted)
+            .unwrap_or(WIDTHS[WIDTHS.len() - 1]);
         let step = Duration::from_secs(width);
         let steps = (span.as_secs_f64() / step.as_secs_f64()).ceil().max(1.0);
         let step_wall = lapse_wall.div_f64(steps);
-        Self { step, step_wall, speed: step.as_secs_f64() / step_wall.as_secs_f64(), lapse_wall }
+        Self {
+            step,
+            step_wall,
+            speed: step.as_secs_f64() / step_wall.as_secs_f64(),
+            lapse_wall,
+        }
     }
 }
 
@@ -45,13 +54,21 @@ mod tests {
     #[test]
     fn the_span_fits_into_the_wall_and_steps_stay_round() {
         for (span_hours, wall_seconds) in [(48, 60), (48, 600), (48, 15), (1, 60), (336, 60)] {
-            let (span, wall) = (Duration::from_secs(span_hours * 3_600), Duration::from_secs(wall_seconds));
+            let (span, wall) = (
+                Duration::from_secs(span_hours * 3_600),
+                Duration::from_secs(wall_seconds),
+            );
             let pace = Pace::fit(span, wall);
             assert_eq!(3_600 % pace.step.as_secs() % 30, 0);
             assert!(pace.lapse_wall < wall);
             let steps = (span.as_secs_f64() / pace.step.as_secs_f64()).ceil();
             assert!(pace.step_wall.as_secs_f64() * steps <= pace.lapse_wall.as_secs_f64() + 1e-3);
         }
-        assert_eq!(Pace::fit(Duration::from_secs(172_800), Duration::from_secs(60)).step.as_secs(), 180);
+        assert_eq!(
+            Pace::fit(Duration::from_secs(172_800), Duration::from_secs(60))
+                .step
+                .as_secs(),
+            180
+        );
     }
 }

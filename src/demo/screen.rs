@@ -16,7 +16,13 @@ impl Screen {
     pub fn open(args: &Args, stage: &Stage) -> Self {
         if !args.json {
             println!("dashboard http://{}", stage.server.web.address());
-            println!("{} GPUs in {} nodes; grid {} from {}", stage.site.devices.len(), stage.site.nodes.len(), args.zone, args.start);
+            println!(
+                "{} GPUs in {} nodes; grid {} from {}",
+                stage.site.devices.len(),
+                stage.site.nodes.len(),
+                args.zone,
+                args.start
+            );
         }
         let bar = ProgressBar::new(args.span.as_secs());
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}") {

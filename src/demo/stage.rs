@@ -12,14 +12,20 @@ use heliostat_collector::source::nvml::NvmlSource;
 use heliostat_collector::{Agent, AgentConfig, AgentHandle, CapActuator, Source};
 use heliostat_models::{AgentId, Site};
 use heliostat_store::{Clock, SteppedClock};
-use heliostat_twin::{CapSource, DefaultOrder, FacilitySource, Hall, HallConfig, NodeSensorSource, SchedulerBridge, Shadows, boards, workload};
+use heliostat_twin::{
+    CapSource, DefaultOrder, FacilitySource, Hall, HallConfig, NodeSensorSource, SchedulerBridge,
+    Shadows, boards, workload,
+};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Grid history that forecasts may look at.
-const HISTORY: Duration = Duration::from_secs(4 * 86_400);
+const HISTORY: Duration = Duration::from_secs(28 * 86_400);
+/// The grid changes by the hour; planning more often would only heat the machine
+/// that runs the hall.
+const PLAN_EVERY: Duration = Duration::from_secs(3_600);
 /// Most bytes of one agent's spool in the demo.
 const SPOOL: u64 = 64 << 20;
 
@@ -49,7 +55,7 @@ impl Stage {
         policy.armed = true;
         policy.sample_every = pace.step;
         policy.allocate_every = pace.step;
-        policy.plan_every = policy.plan_every.max(pace.step);
+        policy.plan_every = PLAN_EVERY.max(pace.step);
         // Leases outlast several steps, so that one late message ends none.
         policy.lease = policy.lease.max(pace.step * 10);
         let server = Server::start(ServerConfig {
@@ -70,7 +76,11 @@ impl Stage {
         let boards = boards::create(&data.join("boards"), &site)
             .with_context(|| format!("cannot put the hall's boards into {}", data.display()))?;
         let libraries: Vec<PathBuf> = boards.iter().map(|b| b.lib.clone()).collect();
-        let truth = grid::recorded(&args.zone, args.start, args.span + Duration::from_secs(86_400))?;
+        let truth = grid::recorded(
+            &args.zone,
+            args.start,
+            args.span + Duration::from_secs(86_400),
+        )?;
         let mut config = HallConfig::new(args.start, args.seed);
         config.default_order = DefaultOrder::HoldInterruptible;
         config.open = false;
@@ -82,7 +92,12 @@ impl Stage {
             hall.submit(job)?;
         }
         let hall = Arc::new(Mutex::new(hall));
-        let bridge = SchedulerBridge::start(&server.mqtt.host, server.mqtt.port, &site.id, Arc::clone(&hall))?;
+        let bridge = SchedulerBridge::start(
+            &server.mqtt.host,
+            server.mqtt.port,
+            &site.id,
+            Arc::clone(&hall),
+        )?;
 
         let mut agents = Vec::with_capacity(site.nodes.len() + 2);
         let start = |name: &str, sources, actuator| {
@@ -105,10 +120,25 @@ impl Stage {
             let sources: Vec<Box<dyn Source>> = vec![Box::new(nvml), Box::new(sensors)];
             agents.push(start(node.id.as_str(), sources, Some(actuator))?);
         }
-        agents.push(start("facility", vec![Box::new(FacilitySource::new(Arc::clone(&hall)))], None)?);
+        agents.push(start(
+            "facility",
+            vec![Box::new(FacilitySource::new(Arc::clone(&hall)))],
+            None,
+        )?);
         let replay = GridReplay::new(&args.zone, site.grid_device(), args.start, HISTORY)?;
         agents.push(start("grid", vec![Box::new(replay)], None)?);
-        Ok(Self { site, clock, hall, shadows, agents, server, max_plan_gap: 0.0, bridge, data, keep })
+        Ok(Self {
+            site,
+            clock,
+            hall,
+            shadows,
+            agents,
+            server,
+            max_plan_gap: 0.0,
+            bridge,
+            data,
+            keep,
+        })
     }
 
     /// The hall, whoever panicked while holding it.
@@ -143,12 +173,19 @@ fn site_of(args: &Args) -> anyhow::Result<Site> {
 fn data_directory(args: &Args) -> anyhow::Result<(PathBuf, bool)> {
     let (path, keep) = match &args.data {
         Some(path) => (path.clone(), true),
-        None => (std::env::temp_dir().join(format!("heliostat-demo-{}", std::process::id())), false),
+        None => (
+            std::env::temp_dir().join(format!("heliostat-demo-{}", std::process::id())),
+            false,
+        ),
     };
     if keep && path.join("store").exists() {
-        anyhow::bail!("{} already holds a store; the demo begins anew, so give it an empty directory", path.display());
+        anyhow::bail!(
+            "{} already holds a store; the demo begins anew, so give it an empty directory",
+            path.display()
+        );
     }
-    std::fs::create_dir_all(&path).with_context(|| format!("cannot make the data directory {}", path.display()))?;
+    std::fs::create_dir_all(&path)
+        .with_context(|| format!("cannot make the data directory {}", path.display()))?;
     Ok((path, keep))
 }
 

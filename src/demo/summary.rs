@@ -97,18 +97,75 @@ pub fn peak_memory_mib() -> Option<f64> {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_none = |value: Option<f64>, digits: usize| value.map_or("unknown".to_owned(), |v| format!("{v:.digits$}"));
+        let or_none = |value: Option<f64>, digits: usize| {
+            value.map_or("unknown".to_owned(), |v| format!("{v:.digits$}"))
+        };
         let rows = [
-            ("simulated", format!("{:.1} h of {} from {}, in {:.0} s", self.simulated_hours, self.zone, self.from, self.wall_seconds)),
-            ("energy", format!("{:.1} kWh, PUE {:.3}", self.energy_kwh, self.pue)),
-            ("work", format!("{:.0} GPU-hours at full speed (uncapped hall {:.0})", self.work_gpu_hours, self.work_gpu_hours_uncapped)),
-            ("work per joule", format!("{} of uncapped, {} of a uniform cap of equal power", or_none(self.work_per_joule_ratio_vs_uncapped, 3), or_none(self.work_per_joule_ratio_vs_uniform_cap, 3))),
-            ("carbon", format!("{:.1} kg, {} of uncapped per unit of work, {} in total", self.carbon_kg, or_none(self.carbon_ratio_vs_uncapped, 3), or_none(self.carbon_total_ratio_vs_uncapped, 3))),
-            ("renewable share", format!("{} (uncapped {})", or_none(self.renewable_share, 3), or_none(self.renewable_share_uncapped, 3))),
-            ("grid event", format!("{} s to compliance", or_none(self.grid_event_seconds_to_compliance, 1))),
-            ("proof", format!("largest gap {:.1e} of {} allocations, {:.1e} of the plans", self.max_certificate_gap, self.allocations, self.max_plan_gap)),
+            (
+                "simulated",
+                format!(
+                    "{:.1} h of {} from {}, in {:.0} s",
+                    self.simulated_hours, self.zone, self.from, self.wall_seconds
+                ),
+            ),
+            (
+                "energy",
+                format!("{:.1} kWh, PUE {:.3}", self.energy_kwh, self.pue),
+            ),
+            (
+                "work",
+                format!(
+                    "{:.0} GPU-hours at full speed (uncapped hall {:.0})",
+                    self.work_gpu_hours, self.work_gpu_hours_uncapped
+                ),
+            ),
+            (
+                "work per joule",
+                format!(
+                    "{} of uncapped, {} of a uniform cap of equal power",
+                    or_none(self.work_per_joule_ratio_vs_uncapped, 3),
+                    or_none(self.work_per_joule_ratio_vs_uniform_cap, 3)
+                ),
+            ),
+            (
+                "carbon",
+                format!(
+                    "{:.1} kg, {} of uncapped per unit of work, {} in total",
+                    self.carbon_kg,
+                    or_none(self.carbon_ratio_vs_uncapped, 3),
+                    or_none(self.carbon_total_ratio_vs_uncapped, 3)
+                ),
+            ),
+            (
+                "renewable share",
+                format!(
+                    "{} (uncapped {})",
+                    or_none(self.renewable_share, 3),
+                    or_none(self.renewable_share_uncapped, 3)
+                ),
+            ),
+            (
+                "grid event",
+                format!(
+                    "{} s to compliance",
+                    or_none(self.grid_event_seconds_to_compliance, 1)
+                ),
+            ),
+            (
+                "proof",
+                format!(
+                    "largest gap {:.1e} of {} allocations, {:.1e} of the plans",
+                    self.max_certificate_gap, self.allocations, self.max_plan_gap
+                ),
+            ),
             ("limits exceeded", format!("{}", self.limit_violations)),
-            ("samples", format!("{} taken, {} stored, {} lost", self.samples_taken, self.samples_stored, self.samples_lost)),
+            (
+                "samples",
+                format!(
+                    "{} taken, {} stored, {} lost",
+                    self.samples_taken, self.samples_stored, self.samples_lost
+                ),
+            ),
         ];
         for (name, value) in rows {
             writeln!(f, "{name:16} {value}")?;

@@ -34,7 +34,11 @@ impl Process {
     /// Starts any program.
     pub fn start(dir: &Path, name: &str, mut command: Command) -> Self {
         let log = dir.join(format!("{name}.log"));
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("log file");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("log file");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -50,7 +54,12 @@ impl Process {
                 }
             }
         });
-        Self { child, name: name.to_owned(), lines, log }
+        Self {
+            child,
+            name: name.to_owned(),
+            lines,
+            log,
+        }
     }
 
     /// Waits for a line of standard output that contains `text`.
@@ -61,7 +70,11 @@ impl Process {
             match self.lines.recv_timeout(left) {
                 Ok(line) if line.contains(text) => return line,
                 Ok(_) => {}
-                Err(_) => panic!("{} said nothing with `{text}` in {within:?}; its log:\n{}", self.name, self.log_text()),
+                Err(_) => panic!(
+                    "{} said nothing with `{text}` in {within:?}; its log:\n{}",
+                    self.name,
+                    self.log_text()
+                ),
             }
         }
     }
@@ -74,7 +87,10 @@ impl Process {
 
     /// SIGTERM, then waits; returns the exit code.
     pub fn terminate(&mut self, within: Duration) -> Option<i32> {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
+        let status = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .expect("kill");
         assert!(status.success());
         self.wait(within)
     }
@@ -86,7 +102,12 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status.code();
             }
-            assert!(Instant::now() < end, "{} did not end in {within:?}; its log:\n{}", self.name, self.log_text());
+            assert!(
+                Instant::now() < end,
+                "{} did not end in {within:?}; its log:\n{}",
+                self.name,
+                self.log_text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -109,25 +130,44 @@ impl Drop for Process {
 
 /// Runs `heliostat` to its end: exit code, standard output, standard error.
 pub fn heliostat(args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(HELIOSTAT).args(args).stdin(Stdio::null()).output().expect("heliostat runs");
+    let output = Command::new(HELIOSTAT)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("heliostat runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 /// Asks until the answer satisfies; panics with the last answer when it never does.
-pub fn until<T: std::fmt::Debug>(what: &str, within: Duration, mut ask: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
+pub fn until<T: std::fmt::Debug>(
+    what: &str,
+    within: Duration,
+    mut ask: impl FnMut() -> T,
+    done: impl Fn(&T) -> bool,
+) -> T {
     let end = Instant::now() + within;
     loop {
         let answer = ask();
         if done(&answer) {
             return answer;
         }
-        assert!(Instant::now() < end, "{what}: not within {within:?}; last answer: {answer:?}");
+        assert!(
+            Instant::now() < end,
+            "{what}: not within {within:?}; last answer: {answer:?}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -139,8 +179,17 @@ pub fn get_json(base: &str, path: &str) -> Option<Value> {
 
 /// GET as text; `None` while nobody answers or the answer is an error.
 pub fn get_text(base: &str, path: &str) -> Option<String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
-    agent.get(format!("{base}{path}")).call().ok()?.body_mut().read_to_string().ok()
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .into();
+    agent
+        .get(format!("{base}{path}"))
+        .call()
+        .ok()?
+        .body_mut()
+        .read_to_string()
+        .ok()
 }
 
 /// Whether the missing peer may be skipped; panics where peers are required.
@@ -151,7 +200,10 @@ pub fn peer_missing(program: &str) -> bool {
         return false;
     }
     let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-    assert!(!required, "{program} is required here and not installed; `cargo xtask peers` installs it");
+    assert!(
+        !required,
+        "{program} is required here and not installed; `cargo xtask peers` installs it"
+    );
     eprintln!("SKIPPED: {program} is not installed; `cargo xtask peers` installs it");
     true
 }

@@ -76,6 +76,7 @@ impl Source for FacilitySource {
 pub struct NodeSensorSource {
     hall: Arc<Mutex<Hall>>,
     device: DeviceId,
+    name: String,
     index: usize,
 }
 
@@ -86,6 +87,8 @@ impl NodeSensorSource {
         Some(Self {
             hall,
             device: DeviceId::from(node.as_str()),
+            // One agent may speak for many nodes; its sources' names must differ.
+            name: format!("node-sensors-{node}"),
             index,
         })
     }
@@ -93,7 +96,7 @@ impl NodeSensorSource {
 
 impl Source for NodeSensorSource {
     fn name(&self) -> &str {
-        "node-sensors"
+        &self.name
     }
 
     fn sample(&mut self, at: Timestamp) -> Result<Vec<Frame>, SourceError> {

@@ -1,6 +1,13 @@
 //! How well the twin agrees with recorded distributions. Prints the tables of
 //! the crate's README; skips, saying so, where the recordings are absent.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
+)]
+
 use heliostat_models::gpu::{GpuModel, WorkloadFamily};
 use heliostat_models::site::config::{self, LoadOptions};
 use heliostat_models::{Celsius, JobClass, JobId, Site, Timestamp, Watts};

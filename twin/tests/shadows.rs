@@ -1,5 +1,12 @@
 //! Comparison halls: same jobs, same seed, equal energy.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
+)]
+
 use heliostat_models::site::config::{self, LoadOptions};
 use heliostat_models::{Site, Timestamp, Watts};
 use heliostat_twin::hall::Resolution;

@@ -204,17 +204,24 @@ fn heading<DB: DrawingBackend>(
     };
     root.draw_text(&title, &title_style, (LEFT, 8))
         .map_err(text)?;
-    let entries: Vec<(&Line, i32)> = chart
+    let entries: Vec<(&Line, String, i32)> = chart
         .lines
         .iter()
-        .map(|l| (l, 24 + width_of(&l.label, &label_style) + 14))
+        .map(|l| {
+            let label = match l.points.iter().any(|p| p.value.is_some()) {
+                true => l.label.clone(),
+                false => format!("{}: no readings", l.label),
+            };
+            let width = 24 + width_of(&label, &label_style) + 14;
+            (l, label, width)
+        })
         .collect();
-    let all: i32 = entries.iter().map(|e| e.1).sum();
+    let all: i32 = entries.iter().map(|e| e.2).sum();
     let right = size.width as i32 - RIGHT;
     // Beside the title where it fits, else below it.
     let fits = LEFT + width_of(&title, &title_style) + 24 + all <= right;
     let (mut x, mut y) = if fits { (right - all, 9) } else { (LEFT, 28) };
-    for (line, width) in entries {
+    for (line, label, width) in entries {
         if x + width > right + 14 && x > LEFT {
             x = LEFT;
             y += 18;
@@ -222,7 +229,8 @@ fn heading<DB: DrawingBackend>(
         let stroke = palette
             .get(line.ink)
             .stroke_width(if line.ink == Ink::First { 2 } else { 1 });
-        let is_estimate = line.points.iter().all(|p| p.quality != Quality::Measured);
+        let mut known = line.points.iter().filter(|p| p.value.is_some()).peekable();
+        let is_estimate = known.peek().is_some() && known.all(|p| p.quality != Quality::Measured);
         let ends: Vec<(i32, i32)> = if is_estimate {
             vec![(x, x + 5), (x + 8, x + 13), (x + 16, x + 19)]
         } else {
@@ -232,7 +240,7 @@ fn heading<DB: DrawingBackend>(
             let swatch = PathElement::new(vec![(from, y + 6), (to, y + 6)], stroke);
             root.draw(&swatch).map_err(text)?;
         }
-        root.draw_text(&line.label, &label_style, (x + 24, y))
+        root.draw_text(&label, &label_style, (x + 24, y))
             .map_err(text)?;
         x += width;
     }

@@ -113,6 +113,27 @@ fn paint<DB: DrawingBackend>(
         root.draw(&Rectangle::new([from, to], style)).map_err(text)
     };
 
+    // Where it is narrow there is room for the title only.
+    if size.width >= 640 {
+        let mut at = size.width as i32 - 300;
+        for kind in [
+            BarKind::Ran,
+            BarKind::Planned,
+            BarKind::Paused,
+            BarKind::Queued,
+        ] {
+            let bar = Bar {
+                from: timeline.from,
+                to: timeline.to,
+                kind,
+                level: 1.0,
+            };
+            draw_bar(&bar, (at, at + 18), 5, &ink, &rect)?;
+            root.draw_text(kind.word(), &label, (at + 23, 10))
+                .map_err(text)?;
+            at += 72;
+        }
+    }
     if let Some((low, high)) = timeline.carbon_range() {
         for band in &timeline.carbon {
             let shade = ((band.value - low) / (high - low).max(1e-9) * 6.0).round() as u8;

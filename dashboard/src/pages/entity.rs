@@ -113,7 +113,7 @@ pub(super) async fn rack(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
     crumbs(&mut body, &[]);
     html!(
         body,
-        "<section class=\"panel\"><h1>Rack {}</h1><dl class=\"rows\">",
+        "<section class=\"panel\" data-self=\"facts\"><h1>Rack {}</h1><dl class=\"rows\">",
         rack.id
     );
     fact(
@@ -145,7 +145,7 @@ pub(super) async fn rack(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
     }
     body.push_str("</p></section><section class=\"panel\">");
     figure(&mut body, &shared, &format!("rack-{id}"), "now-6h", "now").await;
-    body.push_str("</section><section class=\"panel\"><h2>GPUs</h2>");
+    body.push_str("</section><section class=\"panel\" data-self=\"gpus\"><h2>GPUs</h2>");
     gpu_table(&mut body, &shared, &snapshot, &nodes);
     body.push_str("</section>");
     finish(&shared, &format!("Rack {id}"), &body)
@@ -166,7 +166,7 @@ pub(super) async fn node(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
     );
     html!(
         body,
-        "<section class=\"panel\"><h1>Node {}</h1><dl class=\"rows\">",
+        "<section class=\"panel\" data-self=\"facts\"><h1>Node {}</h1><dl class=\"rows\">",
         node.id
     );
     fact(&mut body, "Rack", &rack.id);
@@ -185,7 +185,7 @@ pub(super) async fn node(State(shared): State<Arc<Shared>>, Path(id): Path<Strin
     readings(&mut body, &snapshot, &name, &[Catalogue::node_power()]);
     body.push_str("</dl></section><section class=\"panel\">");
     figure(&mut body, &shared, &format!("node-{id}"), "now-6h", "now").await;
-    body.push_str("</section><section class=\"panel\"><h2>GPUs</h2>");
+    body.push_str("</section><section class=\"panel\" data-self=\"gpus\"><h2>GPUs</h2>");
     gpu_table(&mut body, &shared, &snapshot, &[node]);
     body.push_str("</section>");
     finish(&shared, &format!("Node {id}"), &body)
@@ -213,7 +213,7 @@ pub(super) async fn device(State(shared): State<Arc<Shared>>, Path(id): Path<Str
     );
     html!(
         body,
-        "<section class=\"panel\"><h1>GPU {}</h1><dl class=\"rows\">",
+        "<section class=\"panel\" data-self=\"facts\"><h1>GPU {}</h1><dl class=\"rows\">",
         device.id
     );
     fact(&mut body, "Product", &device.accelerator);

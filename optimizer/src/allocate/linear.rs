@@ -17,10 +17,10 @@ use good_lp::{
 
 /// Rounds of adding limits and tangents.
 const ROUNDS: usize = 24;
-/// Relative gap that is good enough: ten times the solver's own tolerance.
-const GOOD: f64 = 1e-7;
+/// Relative gap that is good enough: below what rounding to milliwatts costs.
+const GOOD: f64 = 4e-7;
 /// Stretches to each side of a cap that enter at first.
-const NEIGHBOURS: usize = 2;
+const NEIGHBOURS: usize = 3;
 
 /// Caps of the gangs and prices of the nodes.
 pub(super) struct Refined {

@@ -146,19 +146,24 @@ pub fn check(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
     }
     cost += capacity(problem, &plan.schedules, &mut faults);
     let near = TOLERANCE * cost.abs().max(1.0);
-    if !((cost - plan.primal).abs() <= near) {
+    if exceeds((cost - plan.primal).abs(), near) {
         faults.push(PlanFault::Cost {
             claimed: plan.primal,
             found: cost,
         });
     }
-    if !(plan.bound <= plan.primal + near) {
+    if exceeds(plan.bound, plan.primal + near) {
         faults.push(PlanFault::BoundAbove {
             bound: plan.bound,
             primal: plan.primal,
         });
     }
     faults
+}
+
+/// Whether `value` is above `most`; what is no number exceeds everything.
+fn exceeds(value: f64, most: f64) -> bool {
+    value.is_nan() || most.is_nan() || value > most
 }
 
 /// What schedules cost, recomputed from first principles; whether they are
@@ -203,7 +208,7 @@ pub fn check_bound(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
         proven += cheapest(problem, job, &plan.prices);
     }
     let near = TOLERANCE * plan.primal.abs().max(1.0);
-    if !(plan.bound <= proven + near) {
+    if exceeds(plan.bound, proven + near) {
         faults.push(PlanFault::Unproven {
             claimed: plan.bound,
             proven,
@@ -392,7 +397,7 @@ fn others_draw(problem: &Problem, schedules: &[Schedule], slot: usize) -> f64 {
         .jobs
         .iter()
         .zip(schedules)
-        .filter(|(job, _)| !(job.running && !job.interruptible))
+        .filter(|(job, _)| !job.running || job.interruptible)
         .filter_map(|(job, schedule)| {
             let level = usize::from(*schedule.0.get(slot)?).checked_sub(1)?;
             Some(job.levels.get(level)?.power.0 * f64::from(job.gang))

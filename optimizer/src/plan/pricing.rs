@@ -89,7 +89,7 @@ impl Pricer {
         let mut schedule = Schedule::idle(slots);
         let mut left = work as usize;
         let mut running = job.running;
-        for t in 0..slots {
+        for (t, costs) in costs.iter().enumerate() {
             if left == 0 && !never_ends {
                 break;
             }
@@ -104,7 +104,7 @@ impl Pricer {
             if job.waits_in(t) {
                 for (l, level) in job.levels.iter().enumerate() {
                     let after = left.saturating_sub(level.quanta as usize);
-                    let value = costs[t][l] + self.busy[next + after];
+                    let value = costs[l] + self.busy[next + after];
                     // On a tie a job that runs goes on, and one that waits waits.
                     if value < best || (running && choice.is_none() && value <= best) {
                         best = value;

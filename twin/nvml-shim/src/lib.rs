@@ -12,5 +12,3 @@
 pub mod board;
 mod calls;
 mod state;
-
-pub use calls::*;

@@ -235,7 +235,7 @@ impl Gpu {
             let dynamic = (target - idle).max(Watts::ZERO);
             let capped = target >= self.cap * (REGULATION - 0.005);
             let strength = if capped { 0.3 } else { 1.0 };
-            target = target + (dynamic * strength + idle * IDLE_NOISE) * self.noise;
+            target += (dynamic * strength + idle * IDLE_NOISE) * self.noise;
         }
         target = target.min(self.cap.max(self.model.idle));
         let mut energy = 0.0;
