@@ -16,7 +16,7 @@ use heliostat_store::decisions::DecisionLog;
 use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::jobs::JobTable;
 use heliostat_store::{Clock, TimeSeriesStore};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -55,7 +55,6 @@ pub struct Server {
     pub ingest: IngestHandle,
     pub control: ControlHandle,
     pub web: WebServer,
-    broker: Option<Broker>,
 }
 
 impl Server {
@@ -84,16 +83,12 @@ impl Server {
         // Outside the store, so that a copy of the store names nobody.
         let pseudonyms = Pseudonymiser::open(&data.join("pseudonym.key"))?;
 
-        let (broker, mqtt) = match broker {
+        let mqtt = match broker {
+            // It runs on threads of its own until the process ends.
             BrokerChoice::Embedded(listen) => {
-                let broker = Broker::start(listen)?;
-                let address = broker.address();
-                (
-                    Some(broker),
-                    MqttConfig::new(&address.ip().to_string(), address.port()),
-                )
+                MqttConfig::from(reachable(Broker::start(listen)?.address()))
             }
-            BrokerChoice::External(mqtt) => (None, mqtt),
+            BrokerChoice::External(mqtt) => mqtt,
         };
         let dyn_store: Arc<dyn TimeSeriesStore> = store.clone();
         let ingest = Ingest::start(
@@ -137,7 +132,6 @@ impl Server {
             ingest,
             control,
             web,
-            broker,
         })
     }
 
@@ -146,9 +140,16 @@ impl Server {
         self.web.stop().await;
         self.control.stop().await;
         self.ingest.stop().await;
-        drop(self.broker);
         self.store.close().await;
     }
+}
+
+/// How this process reaches what listens on all addresses: over loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
 }
 
 /// The pages' way to control.

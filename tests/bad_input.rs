@@ -1,4 +1,11 @@
 //! Bad input: each a clear message and a non-zero exit, nothing lost.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failing test panics"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! The demo from start to end, as a stranger runs it, only shorter.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failing test panics"
+)]
 
 mod support;
 

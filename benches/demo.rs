@@ -1,5 +1,5 @@
 //! `cargo xtask bench demo`: the demo, 60 s, against the halls that run beside it.
-#![allow(clippy::print_stdout, clippy::expect_used, missing_docs)] // a bench speaks on standard output and may stop short
+#![allow(clippy::print_stdout, clippy::expect_used, clippy::panic, missing_docs)] // a bench speaks on standard output and may stop short
 
 use serde_json::{Value, json};
 use std::process::Command;
