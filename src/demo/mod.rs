@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, default_value = "DE", value_parser = clap::builder::PossibleValuesParser::new(ZONES))]
     zone: String,
     /// First simulated instant (2018-01-05 to 2019-12-25), RFC 3339 or a date
-    #[arg(long, default_value = "2019-03-12T00:00:00Z", value_parser = parse_start)]
+    #[arg(long, default_value = "2018-03-12T00:00:00Z", value_parser = parse_start)]
     start: Timestamp,
     /// Simulated time to cover
     #[arg(long, default_value = "48h", value_parser = parse_span)]

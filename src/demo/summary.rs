@@ -66,7 +66,7 @@ pub struct Summary {
     pub max_plan_gap: f64,
     /// Allocations made.
     pub allocations: u64,
-    /// Limits exceeded, counted by the twin's own breakers.
+    /// Limits exceeded, counted by the twin's own breakers, the grid event's limit once complied with included.
     pub limit_violations: u64,
     /// Samples that the agents took.
     pub samples_taken: u64,
