@@ -255,12 +255,13 @@ fn summarise(args: &Args, stage: &Stage, event: Event, begun: Instant) -> Summar
         .sum();
     let stored = stage.server.store.stats().samples;
     let per_joule = |t: &heliostat_twin::Tally| ratio(t.work_hours, t.site.get());
+    let weighted = |t: &heliostat_twin::Tally| ratio(t.weighted_work_hours, t.site.get());
     let carbon_per_work = |t: &heliostat_twin::Tally| ratio(t.carbon_grams, t.work_hours);
     let over = |a: Option<f64>, b: Option<f64>| a.zip(b).and_then(|(a, b)| ratio(a, b));
     let mut notes = vec![
         "hall, jobs and weather are simulated; generation is recorded".to_owned(),
         "carbon is life-cycle, average of the zone's own generation".to_owned(),
-        "work counts GPU-hours at full speed, all job classes alike".to_owned(),
+        "work counts GPU-hours at full speed, all job classes alike; weighted work counts each class as the site's policy does, which is what the optimizer maximises".to_owned(),
     ];
     let covered = hall.now().seconds_since(args.start);
     if covered + 1.0 < args.span.as_secs_f64() {
@@ -285,6 +286,8 @@ fn summarise(args: &Args, stage: &Stage, event: Event, begun: Instant) -> Summar
         work_per_joule: per_joule(&ours).unwrap_or_default(),
         work_per_joule_ratio_vs_uncapped: over(per_joule(&ours), per_joule(&free)),
         work_per_joule_ratio_vs_uniform_cap: over(per_joule(&ours), per_joule(&flat)),
+        weighted_work_per_joule_ratio_vs_uncapped: over(weighted(&ours), weighted(&free)),
+        weighted_work_per_joule_ratio_vs_uniform_cap: over(weighted(&ours), weighted(&flat)),
         carbon_kg: ours.carbon_grams / 1_000.0,
         carbon_ratio_vs_uncapped: over(carbon_per_work(&ours), carbon_per_work(&free)),
         carbon_total_ratio_vs_uncapped: ratio(ours.carbon_grams, free.carbon_grams),

@@ -44,6 +44,10 @@ pub struct Summary {
     pub work_per_joule_ratio_vs_uncapped: Option<f64>,
     /// Against the same jobs and orders under one uniform cap that draws the same GPU power at every step.
     pub work_per_joule_ratio_vs_uniform_cap: Option<f64>,
+    /// The same two with each class's work weighted as the site's policy does.
+    pub weighted_work_per_joule_ratio_vs_uncapped: Option<f64>,
+    /// See above.
+    pub weighted_work_per_joule_ratio_vs_uniform_cap: Option<f64>,
     /// Life-cycle carbon of the energy.
     pub carbon_kg: f64,
     /// Carbon per unit of work against the uncapped hall.
@@ -125,6 +129,14 @@ impl fmt::Display for Summary {
                     "{} of uncapped, {} of a uniform cap of equal power",
                     or_none(self.work_per_joule_ratio_vs_uncapped, 3),
                     or_none(self.work_per_joule_ratio_vs_uniform_cap, 3)
+                ),
+            ),
+            (
+                "weighted work/J",
+                format!(
+                    "{} of uncapped, {} of a uniform cap of equal power",
+                    or_none(self.weighted_work_per_joule_ratio_vs_uncapped, 3),
+                    or_none(self.weighted_work_per_joule_ratio_vs_uniform_cap, 3)
                 ),
             ),
             (

@@ -483,7 +483,10 @@ impl Hall {
         for job in self.jobs.iter().filter(|j| j.is_placed()) {
             tally.held_hours += hours * job.gang.len() as f64;
             if job.stage == Stage::Computing {
-                tally.work_hours += hours * job.speed * job.gang.len() as f64;
+                let work = hours * job.speed * job.gang.len() as f64;
+                let class = self.site.classes.get(&job.record.class);
+                tally.work_hours += work;
+                tally.weighted_work_hours += work * class.map_or(1.0, |c| c.weight);
             }
         }
         if let Some(grid) = &self.grid {
