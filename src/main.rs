@@ -74,9 +74,20 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("heliostat: {error:#}");
+        eprintln!("heliostat: {}", told(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and its causes, each cause once: some messages name theirs already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Logs to standard error, so that standard output stays data.

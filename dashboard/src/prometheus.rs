@@ -77,8 +77,9 @@ impl<'a> Family<'a> {
         let _ = writeln!(self.out, " {value}");
     }
     fn figure(&mut self, labels: &[(&str, &str)], figure: Figure) {
-        // A missing reading has no sample: no sentinel becomes a value.
-        if let Some(value) = figure.value {
+        // A missing reading has no sample: no sentinel becomes a value, no
+        // partial sum the whole.
+        if let Some(value) = figure.whole().value {
             self.sample(labels, value);
         }
     }
@@ -170,7 +171,7 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
     let mut family = Family::new(
         out,
         "site_power_watts",
-        "Power of the site by part; estimates included",
+        "Power of the site by part; estimates included, absent while readings of it are missing",
         false,
     );
     for (part, figure) in [
@@ -178,13 +179,14 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
         ("gpu", parts.gpu),
         ("other_it", parts.other_it),
         ("cooling_and_losses", parts.cooling),
+        ("unknown", parts.unassigned),
     ] {
         family.figure(&[("part", part)], figure);
     }
     let mut family = Family::new(
         out,
         "power_node_power_watts",
-        "Power below a power node; estimates included",
+        "Power below a power node; estimates included, absent while readings of it are missing",
         false,
     );
     for bar in snapshot.upper.iter().chain(&snapshot.racks) {

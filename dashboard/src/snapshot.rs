@@ -57,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) gpu: Figure,
     pub(crate) other_it: Figure,
     pub(crate) cooling: Figure,
+    /// Of the total: what cannot be told apart because readings are missing.
+    pub(crate) unassigned: Figure,
 }
 
 /// A power node's use against its limit.
@@ -249,6 +251,7 @@ impl Feeder {
                 gpu: missing,
                 other_it: missing,
                 cooling: missing,
+                unassigned: missing,
             },
             upper: Vec::new(),
             racks: Vec::new(),
@@ -324,12 +327,26 @@ fn parts(snapshot: &Snapshot, site: &Site) -> Parts {
     let it = metered(snapshot, site, MeterRole::It).or(nodes);
     let total = metered(snapshot, site, MeterRole::DataCentre)
         .or(it.map(|w| w * site.cooling.design_pue).as_estimate());
+    split(total, it, gpu)
+}
+
+/// Splits the whole into its parts. What only partial sums could split stays
+/// unassigned; the share that no reading tells is not given to any part.
+fn split(total: Figure, it: Figure, gpu: Figure) -> Parts {
     let rest = |whole: Figure, part: Figure| whole.with(part, |a, b| (a - b).max(0.0));
+    let (other_it, cooling) = (rest(it, gpu), rest(total, it));
+    let told: f64 = [gpu, other_it, cooling].iter().filter_map(|p| p.value).sum();
+    let is_told = other_it.value.is_some() && cooling.value.is_some();
     Parts {
         total,
         gpu,
-        other_it: rest(it, gpu),
-        cooling: rest(total, it),
+        other_it,
+        cooling,
+        unassigned: if is_told {
+            Figure::MISSING
+        } else {
+            total.whole().map(|t| (t - told).max(0.0)).as_estimate()
+        },
     }
 }
 
@@ -366,5 +383,30 @@ fn bar(
         power,
         limit: live.map_or(node.limit, |l| l.limit),
         configured: node.limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_few_readings_cannot_split_is_given_to_no_part() {
+        let (total, it) = (Figure::measured(190.0), Figure::measured(172.0));
+        let few = Figure::sum((0..256).map(|i| match i {
+            0..8 => Figure::measured(0.2),
+            _ => Figure::MISSING,
+        }));
+        let parts = split(total, it, few);
+        assert_eq!(parts.other_it, Figure::MISSING);
+        assert_eq!(parts.cooling, Figure::measured(18.0));
+        let unassigned = parts.unassigned.value.unwrap();
+        assert!((unassigned - (172.0 - 1.6)).abs() < 1e-9, "{unassigned}");
+        let all = split(total, it, Figure::measured(100.0));
+        assert_eq!(all.other_it, Figure::measured(72.0));
+        assert_eq!(all.unassigned, Figure::MISSING);
+        // Of a total that is itself only known in part nothing is left over.
+        let dark = split(few, few, few);
+        assert_eq!(dark.unassigned, Figure::MISSING);
     }
 }

@@ -1,6 +1,7 @@
 //! `heliostat demo`: the whole loop on a twin hall, in accelerated time, on
 //! recorded grid data.
 
+mod account;
 mod conductor;
 mod grid;
 mod pace;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Shortest simulated span.
+const SHORTEST: Duration = Duration::from_secs(6 * 3_600);
 /// Zones with recorded data.
 const ZONES: &[&str] = &["DE", "FI", "GR", "IT", "ES", "SE"];
 
@@ -95,8 +98,10 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 /// Runs the demo.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let longest = Duration::from_secs(14 * 86_400);
-    if args.span > longest || args.span < Duration::from_secs(3_600) {
-        bail!("--span: allowed is 1h to 336h");
+    if args.span > longest || args.span < SHORTEST {
+        bail!(
+            "--span: allowed is 6h to 336h; in less the hall is not full when the grid event comes"
+        );
     }
     if args.wall < Duration::from_secs(10) {
         bail!("--for: at least 10s, so that the grid event fits in");

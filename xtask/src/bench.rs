@@ -23,6 +23,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "time, gap and cost of a plan against simple policies",
     ),
     (
+        "twin",
+        "heliostat-twin",
+        "hall",
+        "time of a step of the hall in software",
+    ),
+    (
         "store",
         "heliostat-store",
         "store",
