@@ -8,6 +8,7 @@
 mod api;
 mod app;
 mod charts;
+mod digest;
 mod events;
 mod figure;
 mod format;
@@ -23,6 +24,8 @@ mod server;
 mod snapshot;
 mod text;
 mod timeline;
+mod units;
 
 pub use app::{App, ControlCommands, HealthCounter};
 pub use server::{ServeError, Server, serve};
+pub use units::unit_of;

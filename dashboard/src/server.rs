@@ -44,14 +44,14 @@ impl Shared {
 pub enum ServeError {
     /// Something else listens there.
     #[error(
-        "{address} is in use by another program; stop it, or choose another address with --listen"
+        "{address} is in use by another program; stop it, or choose another address with --http"
     )]
     InUse {
         /// What was asked for.
         address: SocketAddr,
     },
     /// The address cannot be bound for another reason.
-    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another address with --http")]
     Bind {
         /// What was asked for.
         address: SocketAddr,
@@ -181,6 +181,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .merge(events::routes())
         .merge(prometheus::routes())
         .fallback(pages::not_found)
+        .method_not_allowed_fallback(api::method_not_allowed)
         .layer(DefaultBodyLimit::max(guard::MAX_BODY))
         .layer(guard)
         .with_state(Arc::clone(shared))

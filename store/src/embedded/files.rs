@@ -3,17 +3,20 @@
 //!
 //! ```text
 //! LOCK              held while the store is open
+//! SITE              whose readings these are: the site's id
 //! wal-NNNNNN.log    frames not yet sealed
 //! seg-NNNNNN.hseg   the frames of the logs up to this number, sealed
 //! ```
 
+use super::disk::{Disk, FileSystem};
 use super::segment::{BlockMeta, Segment};
 use super::state::State;
 use super::wal::read_record;
 use crate::framed_log::{FramedLog, Recovered};
 use crate::query::StoreError;
-use heliostat_models::{Catalogue, DeviceId};
+use heliostat_models::{Catalogue, DeviceId, SiteId};
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +57,44 @@ pub fn lock(directory: &Path, alone: bool) -> Result<File, StoreError> {
             path: directory.display().to_string(),
         }),
         Err(TryLockError::Error(e)) => Err(StoreError::io("locking", &path, e)),
+    }
+}
+
+/// The directory belongs to another site. Devices of two sites may bear the
+/// same names, so that readings of one would pass for those of the other.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it holds the readings of site `{theirs}`, not of site `{ours}`; give the site file of `{theirs}`, or another data directory"
+)]
+pub struct OtherSite {
+    /// The id that the directory bears.
+    pub theirs: String,
+    /// The id of the site that it was opened for.
+    pub ours: String,
+}
+
+/// Holds a directory against the site that opens it. A directory without a
+/// name gets this site's when `claim`; reading only takes it as it is.
+pub fn check_site(directory: &Path, site: &SiteId, claim: bool) -> Result<(), StoreError> {
+    let path = directory.join("SITE");
+    match std::fs::read(&path) {
+        Ok(bytes) if bytes.trim_ascii() == site.as_str().as_bytes() => Ok(()),
+        Ok(bytes) => {
+            let other = OtherSite {
+                theirs: String::from_utf8_lossy(bytes.trim_ascii()).into_owned(),
+                ours: site.to_string(),
+            };
+            let error = io::Error::new(io::ErrorKind::InvalidInput, other);
+            Err(StoreError::io("opening", directory, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if claim {
+                (FileSystem.create(&path, format!("{site}\n").as_bytes()))
+                    .map_err(|e| StoreError::io("writing", &path, e))?;
+            }
+            Ok(())
+        }
+        Err(error) => Err(StoreError::io("reading", &path, error)),
     }
 }
 
@@ -208,5 +249,30 @@ fn read_latest(state: &mut State) {
                 state.stats.damaged += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_remembers_its_site_and_is_closed_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, other) = (SiteId::from("demo"), SiteId::from("lumi"));
+        // Reading alone claims nothing.
+        check_site(directory.path(), &other, false).unwrap();
+        check_site(directory.path(), &ours, true).unwrap();
+        check_site(directory.path(), &ours, true).unwrap();
+        check_site(directory.path(), &ours, false).unwrap();
+        for claim in [true, false] {
+            let error = check_site(directory.path(), &other, claim).unwrap_err();
+            let text = error.to_string();
+            for expected in ["`demo`", "`lumi`", "another data directory"] {
+                assert!(text.contains(expected), "{text}");
+            }
+        }
+        let kept = std::fs::read_to_string(directory.path().join("SITE")).unwrap();
+        assert_eq!(kept, "demo\n");
     }
 }

@@ -97,7 +97,8 @@ impl EmbeddedStore {
     /// Opens the store in a directory, making it if need be.
     ///
     /// Fails with [`StoreError::InUse`] when another process, or another store of
-    /// this one, has it open. Damage is isolated and counted in the statistics.
+    /// this one, has it open, and with [`StoreError::Io`] when the directory holds
+    /// the readings of another site. Damage is isolated and counted in the statistics.
     pub fn open(
         directory: &Path,
         site: Arc<Site>,
@@ -115,6 +116,7 @@ impl EmbeddedStore {
     ) -> Result<Arc<Self>, StoreError> {
         std::fs::create_dir_all(directory).map_err(|e| StoreError::io("making", directory, e))?;
         let lock = files::lock(directory, true)?;
+        files::check_site(directory, &site.id, true)?;
         files::remove_unfinished(directory)?;
         let mut state = State::new(site);
         let opened = files::load(directory, &mut state, true)?;
@@ -142,6 +144,7 @@ impl EmbeddedStore {
     /// a writer has the directory ([`StoreError::InUse`]).
     pub fn open_read_only(directory: &Path, site: Arc<Site>) -> Result<Arc<Self>, StoreError> {
         let lock = files::lock(directory, false)?;
+        files::check_site(directory, &site.id, false)?;
         let mut state = State::new(site);
         let opened = files::load(directory, &mut state, false)?;
         let shared = Arc::new(Shared {
