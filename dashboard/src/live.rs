@@ -77,7 +77,7 @@ pub(crate) fn wire(snapshot: &Snapshot, site: &Site) -> String {
 pub(crate) fn live(snapshot: &Snapshot, site: &Site) -> Live {
     let mut live = Live {
         at: format::full(snapshot.at),
-        decision: snapshot.decisions.first().map(|d| d.sequence),
+        decision: snapshot.decision,
         ..Live::default()
     };
     power(&mut live, snapshot);
@@ -102,6 +102,9 @@ fn power(live: &mut Live, snapshot: &Snapshot) {
         ("part.unknown", parts.unassigned),
     ] {
         live.figure(key, figure, format::watts);
+        if figure.value.is_none() && parts.unassigned.value.is_some() {
+            live.say(key, text::NOT_KNOWN);
+        }
         let share = match figure.partial {
             Some(of) => format::coverage(of),
             None => {

@@ -1,13 +1,12 @@
 //! The site at one instant, made once a second and shared by all pages.
 
 use crate::app::{App, HealthCounter};
+use crate::digest::{Entry, digest};
 use crate::figure::Figure;
 use crate::pue::{Pue, pue};
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::site::{MeterRole, Site};
-use heliostat_models::{
-    Catalogue, Decision, DeviceId, Frame, JobId, JobState, MetricId, Timestamp, Watts,
-};
+use heliostat_models::{Catalogue, DeviceId, Frame, JobId, JobState, MetricId, Timestamp, Watts};
 use heliostat_optimizer::view::ControlView;
 use heliostat_store::Query;
 use heliostat_store::jobs::JobEntry;
@@ -18,8 +17,9 @@ use std::time::Duration;
 
 /// Grid data comes by the hour; older than this it no longer speaks of now.
 const GRID_FRESH: Duration = Duration::from_secs(3 * 3_600);
-/// Decisions on the overview.
-const DECISIONS: usize = 8;
+/// Lines of decisions on the overview, and how many decisions they are made of at most.
+const DECISION_LINES: usize = 8;
+const DECISIONS: usize = 128;
 
 /// Which nodes hang below each power node. Made once.
 pub(crate) struct Tree {
@@ -109,7 +109,9 @@ pub(crate) struct Snapshot {
     pub(crate) jobs: Vec<JobEntry>,
     /// Which job holds a device.
     pub(crate) holder: HashMap<DeviceId, JobId>,
-    pub(crate) decisions: Vec<Decision>,
+    /// Number of the latest decision.
+    pub(crate) decision: Option<u64>,
+    pub(crate) decisions: Arc<[Entry]>,
     pub(crate) health: Vec<HealthCounter>,
 }
 
@@ -160,6 +162,7 @@ impl Snapshot {
 pub(crate) struct Feeder {
     parts: FeederParts,
     pue: Option<(Timestamp, Pue, Pue)>,
+    digest: (Option<u64>, Arc<[Entry]>),
     /// Site seconds that pass in a second on the wall, smoothed.
     pace: f64,
     last: Option<(Timestamp, tokio::time::Instant)>,
@@ -188,6 +191,7 @@ impl Feeder {
                 health: Arc::clone(&app.health),
             },
             pue: None,
+            digest: (None, Arc::new([])),
             pace: 1.0,
             last: None,
         }
@@ -217,6 +221,7 @@ impl Feeder {
         let now = self.parts.clock.now();
         let stale_after = self.stale_after(now);
         let (pue_hour, pue_day) = self.pues(now).await;
+        let (decision, decisions) = self.digest();
         let p = &self.parts;
         let site = &*p.site;
         let query = Query::Latest {
@@ -264,7 +269,8 @@ impl Feeder {
             pue_day,
             jobs,
             holder,
-            decisions: p.decisions.latest(DECISIONS, |_| true),
+            decision,
+            decisions,
             health: (p.health)(),
         };
         snapshot.parts = parts(&snapshot, site);
@@ -289,6 +295,17 @@ impl Feeder {
             .map(|r| bar(&snapshot, site, tree, &node_power, r.power_node, 0))
             .collect();
         snapshot
+    }
+
+    /// The latest decisions, made anew when there is a newer one.
+    fn digest(&mut self) -> (Option<u64>, Arc<[Entry]>) {
+        let log = &self.parts.decisions;
+        let newest = log.latest(1, |_| true).first().map(|d| d.sequence);
+        if newest != self.digest.0 {
+            let latest = log.latest(DECISIONS, |_| true);
+            self.digest = (newest, digest(&latest, DECISION_LINES).into());
+        }
+        self.digest.clone()
     }
 
     /// The PUE of the last hour and day, made anew when half a minute has passed.
@@ -335,7 +352,10 @@ fn parts(snapshot: &Snapshot, site: &Site) -> Parts {
 fn split(total: Figure, it: Figure, gpu: Figure) -> Parts {
     let rest = |whole: Figure, part: Figure| whole.with(part, |a, b| (a - b).max(0.0));
     let (other_it, cooling) = (rest(it, gpu), rest(total, it));
-    let told: f64 = [gpu, other_it, cooling].iter().filter_map(|p| p.value).sum();
+    let told: f64 = [gpu, other_it, cooling]
+        .iter()
+        .filter_map(|p| p.value)
+        .sum();
     let is_told = other_it.value.is_some() && cooling.value.is_some();
     Parts {
         total,

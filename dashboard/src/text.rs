@@ -15,6 +15,7 @@ pub(crate) const PART_GPU: &str = "GPUs";
 pub(crate) const PART_IT: &str = "Other IT";
 pub(crate) const PART_COOLING: &str = "Cooling and losses";
 pub(crate) const PART_UNKNOWN: &str = "Part not known";
+pub(crate) const NOT_KNOWN: &str = "not known";
 pub(crate) const PUE: &str = "PUE";
 pub(crate) const GRID: &str = "Grid";
 pub(crate) const RENEWABLE: &str = "Renewable share";

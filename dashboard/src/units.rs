@@ -46,7 +46,11 @@ mod tests {
             ("°C", OverTime::Max, "°C"),
             ("W", OverTime::Count, "1"),
         ] {
-            assert_eq!(unit_of(unit, over_time, None), expected, "{unit} {over_time:?}");
+            assert_eq!(
+                unit_of(unit, over_time, None),
+                expected,
+                "{unit} {over_time:?}"
+            );
         }
         let counted = unit_of("W", OverTime::Avg, Some(AcrossDevices::Count));
         assert_eq!(counted, "1");

@@ -52,6 +52,7 @@ fn problem(costs: &[f64], devices: u32, watts: f64, jobs: Vec<Job>) -> Problem {
         slots: costs
             .iter()
             .map(|cost| Slot {
+                each: Watts::ZERO,
                 power: Watts(watts),
                 cost: *cost,
             })

@@ -45,7 +45,7 @@ pub(super) async fn overview(State(shared): State<Arc<Shared>>) -> Html<String> 
          <div data-fragment=\"/fragments/decisions\">",
         text::LATEST_DECISIONS
     );
-    decisions::write_list(&mut body, &snapshot.decisions);
+    decisions::write_digest(&mut body, &snapshot.decisions);
     body.push_str("</div></section></div>");
     html!(
         body,

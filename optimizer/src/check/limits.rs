@@ -27,7 +27,8 @@ fn finite(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
         );
     }
     let promised = facts.grid.map_or(&[][..], |g| g.uncontrolled);
-    if facts.grid.is_some_and(|g| !g.limit.is_finite()) || !matches!(promised.len(), n if facts.grid.is_none() || n == nodes.len())
+    if facts.grid.is_some_and(|g| !g.limit.is_finite())
+        || !matches!(promised.len(), n if facts.grid.is_none() || n == nodes.len())
     {
         findings.add(
             Rule::Finite,

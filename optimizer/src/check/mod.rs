@@ -13,7 +13,7 @@ mod transition;
 pub use transition::check_transition;
 
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Site, Watts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 /// Watts by which a sum may pass a limit by the rounding of numbers alone: a
@@ -197,10 +197,10 @@ impl Facts<'_> {
 
     /// What devices at rest below a feed draw less than their lowest caps, for certain.
     fn not_drawn(&self, grid: &AtFeed<'_>, feed: usize) -> Watts {
+        let held: HashSet<&DeviceId> = self.jobs.iter().flat_map(|j| &j.devices).collect();
         let mut less: Vec<Watts> = Vec::new();
-        for (id, drawn) in grid.idle {
-            let held = self.jobs.iter().any(|j| j.devices.contains(id));
-            let Some((place, _)) = self.site.device(id).filter(|_| !held) else {
+        for (id, drawn) in grid.idle.iter().filter(|(id, _)| !held.contains(id)) {
+            let Some((place, _)) = self.site.device(id) else {
                 continue;
             };
             let above = self.site.power.path_up(self.site.power_node_of(place));

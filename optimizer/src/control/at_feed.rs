@@ -5,7 +5,7 @@
 //! the feed: there a device that no job holds counts with what it was read to
 //! draw and a reserve, see [`AtFeed`]. Jobs that may start before the next
 //! allocation are counted beforehand at the lowest caps that they start with;
-//! [`starts`](super::starts) knows them.
+//! `starts` knows them.
 
 use crate::allocate::LimitNode;
 use crate::check::{AtFeed, Facts, IDLE_RESERVE};

@@ -185,7 +185,7 @@ pub fn load(directory: &Path, state: &mut State, repair: bool) -> Result<Opened,
         };
         match recovered {
             Ok(recovered) => replay(&path, recovered, state),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 state.stats.damaged += 1;
                 tracing::error!(file = %path.display(), %error, "a log cannot be read and is left aside");
                 continue;
