@@ -106,7 +106,10 @@ fn all_ten_files_load_and_none_is_armed() {
         assert_eq!(loaded.faults, [], "{name}");
         let site = loaded.site.unwrap();
         assert_eq!(site.id.as_str(), name);
-        assert!(!site.control.armed, "{name} must observe until somebody arms it");
+        assert!(
+            !site.control.armed,
+            "{name} must observe until somebody arms it"
+        );
         assert_eq!(loaded.uncertain.is_empty(), name == "demo", "{name}");
         assert!(!loaded.about.languages.is_empty() && !loaded.about.place.is_empty());
         assert!(site.meters.iter().any(|m| m.role == MeterRole::DataCentre));
