@@ -36,8 +36,9 @@ const MAX_SUBQUERY_STEPS: i64 = 100_000;
 
 /// Lowers one query.
 pub(super) struct Lowering {
-    /// The instants of the whole query: `@ start()` and `@ end()`.
-    pub whole: Grid,
+    /// `@ start()` and `@ end()`: of the request, whatever its instants are.
+    pub start: i64,
+    pub end: i64,
     pub dialect: Dialect,
     pub selectors: Vec<Selector>,
 }
@@ -96,8 +97,8 @@ impl Lowering {
     fn shift(&self, at: Option<&AtModifier>, offset: Option<&Offset>) -> Shift {
         Shift {
             fixed: at.map(|at| match at {
-                AtModifier::Start => self.whole.start,
-                AtModifier::End => self.whole.last(),
+                AtModifier::Start => self.start,
+                AtModifier::End => self.end,
                 AtModifier::At(time) => match time.duration_since(SystemTime::UNIX_EPOCH) {
                     Ok(after) => millis(after),
                     Err(before) => -millis(before.duration()),

@@ -47,6 +47,8 @@ const LOOKBACK_MS: i64 = 300_000;
 const MAX_TEXT: usize = 64 << 10;
 /// Brackets and operators of a query: bounds the depth of what is evaluated.
 const MAX_OPERATORS: usize = 250;
+/// Stack for the depth that [`MAX_OPERATORS`] allows, bytes; also without optimisation.
+const STACK: usize = 32 << 20;
 
 /// Which Prometheus' edges are followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,8 +169,9 @@ impl Engine {
     /// Answers a query. Dropping the future ends the evaluation too, so a time
     /// limit is a timeout around this.
     pub async fn query(&self, text: &str, instants: Instants) -> Result<Value, PromqlError> {
-        let expr = parse(text)?;
-        let plan = self.plan(&expr, instants)?;
+        let (engine, text) = (self.clone(), text.to_owned());
+        let planned = on_deep_stack(move || engine.plan(&parse(&text)?, instants));
+        let plan = planned.await?;
         let mut fetched = Vec::with_capacity(plan.selectors.len());
         for selector in &plan.selectors {
             let store = self.store.as_ref();
@@ -177,7 +180,7 @@ impl Engine {
         let guard = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let cancelled = Arc::clone(&guard.0);
         let (dialect, max_values) = (self.dialect, self.limits.samples);
-        let evaluated = tokio::task::spawn_blocking(move || {
+        let evaluated = on_deep_stack(move || {
             let evaluator = Evaluator {
                 selectors: &plan.selectors,
                 fetched: &fetched,
@@ -188,9 +191,7 @@ impl Engine {
             let output = evaluator.output(&plan.node, &plan.grid)?;
             answer(&plan, output, instants)
         });
-        evaluated
-            .await
-            .map_err(|e| PromqlError::Execution(format!("the evaluation ended early: {e}")))?
+        evaluated.await
     }
 
     /// The labels of the series that any of the selectors accepts (all, if there
@@ -201,10 +202,9 @@ impl Engine {
         selectors: &[String],
         since: Timestamp,
     ) -> Result<Vec<Labels>, PromqlError> {
-        let mut all: Vec<Vec<Matcher>> = Vec::new();
-        for text in selectors {
-            all.push(matchers(text)?);
-        }
+        let texts = selectors.to_vec();
+        let parsed = on_deep_stack(move || texts.iter().map(|text| matchers(text)).collect());
+        let mut all: Vec<Vec<Matcher>> = parsed.await?;
         if all.is_empty() {
             all.push(Vec::new());
         }
@@ -220,8 +220,13 @@ impl Engine {
 
     fn plan(&self, expr: &Expr, instants: Instants) -> Result<Plan, PromqlError> {
         let grid = self.grid(instants)?;
+        let (start, end) = match instants {
+            Instants::At(at) => (at, at),
+            Instants::Range { start, end, .. } => (start, end),
+        };
         let mut lowering = Lowering {
-            whole: grid,
+            start: start.0,
+            end: end.0,
             dialect: self.dialect,
             selectors: Vec::new(),
         };
@@ -280,6 +285,21 @@ impl Engine {
             count: count as usize,
         })
     }
+}
+
+/// Runs recursive work on a thread of its own, whose stack is deep enough for it.
+async fn on_deep_stack<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PromqlError> + Send + 'static,
+) -> Result<T, PromqlError> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let early = |why: String| PromqlError::Execution(format!("the evaluation ended early: {why}"));
+    std::thread::Builder::new()
+        .name("promql".to_owned())
+        .stack_size(STACK)
+        // When nobody waits any more, the answer is not wanted.
+        .spawn(move || drop(reply.send(work())))
+        .map_err(|e| early(e.to_string()))?;
+    answer.await.map_err(|e| early(e.to_string()))?
 }
 
 /// A query ready to be read and evaluated.
@@ -350,7 +370,8 @@ fn matchers(text: &str) -> Result<Vec<Matcher>, PromqlError> {
         count: 1,
     };
     let mut lowering = Lowering {
-        whole: grid,
+        start: 0,
+        end: 0,
         dialect: Dialect::default(),
         selectors: Vec::new(),
     };

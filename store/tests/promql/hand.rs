@@ -290,7 +290,7 @@ async fn groups_partners_and_sets() {
         ),
         (
             "label_replace(gpu_power_watts, \"device\", \"same\", \"\", \"\")",
-            "",
+            "vector cannot contain metrics with the same labelset",
         ),
         (
             "sum by (x) (label_replace(gpu_power_watts, \"0x\", \"\", \"\", \"\"))",

@@ -110,7 +110,7 @@ const QUERIES: &[&str] = &[
     "node_power_watts or gpu_power_watts",
     "1 + 2 * 3 ^ 2 - 7 % 4",
     "2 > bool 1",
-    "gpu_power_watts atan2 gpu_temperature_celsius",
+    "max by (device) (gpu_power_watts atan2 gpu_temperature_celsius)",
     // Subqueries.
     "max_over_time(sum by (rack) (gpu_power_watts)[10m:1m])",
     "avg_over_time(rate(gpu_energy_joules_total[2m])[10m:30s])",
