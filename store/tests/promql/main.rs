@@ -18,3 +18,4 @@ mod hand;
 mod judges;
 mod peers;
 mod robust;
+mod speed;
