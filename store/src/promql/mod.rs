@@ -13,6 +13,7 @@
 //! counts like a measured one, because PromQL has no word for the difference.
 
 mod aggregate;
+mod answer;
 mod binary;
 mod data;
 mod error;
@@ -22,6 +23,7 @@ mod labels;
 mod lower;
 mod plan;
 mod stats;
+mod text;
 mod value;
 mod window;
 
@@ -30,8 +32,7 @@ pub use labels::{Labels, METRIC_NAME};
 pub use lower::is_label_name;
 
 use crate::query::TimeSeriesStore;
-use data::{Row, Samples, is_there};
-use eval::{Evaluator, Output};
+use eval::Evaluator;
 use heliostat_models::{Site, Timestamp};
 use lower::{Lowering, bare};
 use plan::{Grid, Node};
@@ -43,11 +44,7 @@ use std::time::Duration;
 
 /// How far back an instant vector looks for a sample, milliseconds.
 const LOOKBACK_MS: i64 = 300_000;
-/// Longest query text, bytes.
-const MAX_TEXT: usize = 64 << 10;
-/// Brackets and operators of a query: bounds the depth of what is evaluated.
-const MAX_OPERATORS: usize = 250;
-/// Stack for the depth that [`MAX_OPERATORS`] allows, bytes; also without optimisation.
+/// Stack for the depth that a query may have, bytes; also without optimisation.
 const STACK: usize = 32 << 20;
 
 /// Which Prometheus' edges are followed.
@@ -170,7 +167,7 @@ impl Engine {
     /// limit is a timeout around this.
     pub async fn query(&self, text: &str, instants: Instants) -> Result<Value, PromqlError> {
         let (engine, text) = (self.clone(), text.to_owned());
-        let planned = on_deep_stack(move || engine.plan(&parse(&text)?, instants));
+        let planned = on_deep_stack(move || engine.plan(&text::parse(&text)?, instants));
         let plan = planned.await?;
         let mut fetched = Vec::with_capacity(plan.selectors.len());
         for selector in &plan.selectors {
@@ -189,7 +186,7 @@ impl Engine {
                 cancelled: &cancelled,
             };
             let output = evaluator.output(&plan.node, &plan.grid)?;
-            answer(&plan, output, instants)
+            answer::answer(&plan, output, instants)
         });
         evaluated.await
     }
@@ -203,7 +200,7 @@ impl Engine {
         since: Timestamp,
     ) -> Result<Vec<Labels>, PromqlError> {
         let texts = selectors.to_vec();
-        let parsed = on_deep_stack(move || texts.iter().map(|text| matchers(text)).collect());
+        let parsed = on_deep_stack(move || texts.iter().map(|text| text::matchers(text)).collect());
         let mut all: Vec<Vec<Matcher>> = parsed.await?;
         if all.is_empty() {
             all.push(Vec::new());
@@ -307,148 +304,4 @@ struct Plan {
     node: Node,
     grid: Grid,
     selectors: Vec<plan::Selector>,
-}
-
-/// Parses a query whose size is bounded, so that its evaluation cannot run out of stack.
-fn parse(text: &str) -> Result<Expr, PromqlError> {
-    if text.len() > MAX_TEXT {
-        return Err(PromqlError::Parse(format!(
-            "the query is longer than {MAX_TEXT} bytes"
-        )));
-    }
-    if operators(text) > MAX_OPERATORS {
-        return Err(PromqlError::Parse(format!(
-            "the query has more than {MAX_OPERATORS} brackets and operators"
-        )));
-    }
-    promql_parser::parser::parse(text).map_err(PromqlError::Parse)
-}
-
-/// Opening brackets, operators and word operators outside of quotes.
-fn operators(text: &str) -> usize {
-    let mut count = 0;
-    let mut quote = None;
-    let mut word = String::new();
-    let mut escaped = false;
-    for c in text.chars().chain([' ']) {
-        if let Some(open) = quote {
-            if escaped {
-                escaped = false;
-            } else if c == '\\' && open != '`' {
-                escaped = true;
-            } else if c == open {
-                quote = None;
-            }
-            continue;
-        }
-        if c.is_alphanumeric() || c == '_' {
-            word.push(c.to_ascii_lowercase());
-            continue;
-        }
-        count += usize::from(matches!(word.as_str(), "and" | "or" | "unless" | "atan2"));
-        word.clear();
-        match c {
-            '"' | '\'' | '`' => quote = Some(c),
-            '(' | '[' | '+' | '-' | '*' | '/' | '%' | '^' | '=' | '<' | '>' | '!' => count += 1,
-            _ => {}
-        }
-    }
-    count
-}
-
-/// The matchers of a selector that stands alone.
-fn matchers(text: &str) -> Result<Vec<Matcher>, PromqlError> {
-    let expr = parse(text)?;
-    if !matches!(expr, Expr::VectorSelector(_)) {
-        return Err(PromqlError::Parse(format!(
-            "`{text}` is no series selector such as metric{{label=\"value\"}}"
-        )));
-    }
-    let grid = Grid {
-        start: 0,
-        step: 1,
-        count: 1,
-    };
-    let mut lowering = Lowering {
-        start: 0,
-        end: 0,
-        dialect: Dialect::default(),
-        selectors: Vec::new(),
-    };
-    lowering.node(&expr, &grid)?;
-    Ok(lowering
-        .selectors
-        .pop()
-        .map(|s| s.matchers)
-        .unwrap_or_default())
-}
-
-fn answer(plan: &Plan, output: Output, instants: Instants) -> Result<Value, PromqlError> {
-    let at = Timestamp(plan.grid.start);
-    let is_range = matches!(instants, Instants::Range { .. });
-    Ok(match output {
-        Output::Text(text) => Value::Text(at, text),
-        Output::Raw(all) => {
-            let all = all.into_iter().filter_map(|s| window_of(plan, s));
-            Value::Matrix(sorted(all.collect()))
-        }
-        Output::Scalar(values) if !is_range => {
-            Value::Scalar(at, values.first().copied().unwrap_or(f64::NAN))
-        }
-        Output::Scalar(values) => Value::Matrix(vec![points(
-            plan,
-            Row {
-                labels: Labels::default(),
-                values,
-            },
-        )]),
-        Output::Vector(rows) => {
-            let mut rows: Vec<Row> = data::merge(rows.into_iter())?;
-            if is_range {
-                let all = rows.into_iter().map(|row| points(plan, row));
-                Value::Matrix(sorted(all.collect()))
-            } else {
-                eval::order(&plan.node, &mut rows);
-                Value::Vector(rows.into_iter().map(|row| points(plan, row)).collect())
-            }
-        }
-    })
-}
-
-fn sorted(mut all: Vec<ResultSeries>) -> Vec<ResultSeries> {
-    all.sort_by(|a, b| a.labels.cmp(&b.labels));
-    all
-}
-
-fn points(plan: &Plan, row: Row) -> ResultSeries {
-    let at = plan.grid.times().map(Timestamp);
-    ResultSeries {
-        labels: row.labels,
-        points: at.zip(row.values).filter(|(_, v)| is_there(*v)).collect(),
-    }
-}
-
-/// The samples of the one window of a query that is a range vector.
-fn window_of(plan: &Plan, samples: Samples) -> Option<ResultSeries> {
-    let (first, last) = match &plan.node {
-        Node::Raw(plan::Windows::Stored(which)) => plan.selectors.get(*which)?.span(),
-        Node::Raw(plan::Windows::Subquery {
-            references,
-            reach,
-            closed,
-            ..
-        }) => (
-            plan::window_start(references.start, *reach, *closed),
-            references.start,
-        ),
-        _ => return None,
-    };
-    let points: Vec<(Timestamp, f64)> = (samples.times.iter().zip(&samples.values))
-        .filter(|(t, v)| (first..=last).contains(*t) && is_there(**v))
-        .map(|(t, v)| (Timestamp(*t), *v))
-        .collect();
-    (!points.is_empty()).then_some(ResultSeries {
-        labels: samples.labels,
-        points,
-    })
 }

@@ -15,7 +15,8 @@ use std::time::Duration;
 /// Relative difference of two values that count as equal.
 const TOLERANCE: f64 = 1e-9;
 
-const QUERIES: &[&str] = &[
+/// Every kind of expression that is evaluated.
+pub const QUERIES: &[&str] = &[
     // Selectors.
     "gpu_power_watts",
     "gpu_power_watts{rack=\"r01\"}",

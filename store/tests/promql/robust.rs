@@ -4,12 +4,13 @@ use crate::data::{T0, at, engine, hall, stored};
 use crate::support::SITE;
 use async_trait::async_trait;
 use heliostat_models::{Frame, Timestamp};
+use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::promql::{Dialect, Engine, Instants, PromqlError, Value};
 use heliostat_store::query::StoreStats;
 use heliostat_store::{Answer, AppendReceipt, Query, StoreError, TimeSeriesStore};
 use proptest::prelude::*;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 #[tokio::test]
@@ -190,6 +191,55 @@ fn word() -> impl Strategy<Value = &'static str> {
         "292y",
         "9223372036854775807",
     ])
+}
+
+/// A store that the cases of a property share.
+static HALL: LazyLock<(tempfile::TempDir, Arc<EmbeddedStore>)> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().unwrap();
+    let store = crate::support::runtime().block_on(stored(directory.path(), &hall()));
+    (directory, store)
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    /// Evaluating all instants at once gives what one instant after the other gives.
+    #[test]
+    fn a_range_is_its_instants(
+        query in proptest::sample::select(crate::judges::QUERIES), from in -400_i64..7_600, step in 1_i64..1_500, count in 1_i64..9,
+        newer: bool,
+    ) {
+        // What these mean depends on the range.
+        prop_assume!(!query.contains("start()") && !query.contains("end()"));
+        let mut engine = engine(&HALL.1);
+        engine.dialect = if newer { Dialect::Prometheus3 } else { Dialect::Prometheus2 };
+        let at = |index: i64| Timestamp(T0 + (from + index * step) * 1_000);
+        let range = Instants::Range { start: at(0), end: at(count - 1), step: Duration::from_secs(step as u64) };
+        crate::support::runtime().block_on(async {
+            let Ok(whole) = engine.query(query, range).await else {
+                return Ok(());
+            };
+            let mut whole = points(whole);
+            let mut single = Vec::new();
+            for index in 0..count {
+                match engine.query(query, Instants::At(at(index))).await.unwrap() {
+                    Value::Scalar(at, value) => single.push(("{}".to_owned(), at.0, value)),
+                    Value::Vector(all) => single.extend(
+                        all.iter().map(|s| (s.labels.to_string(), s.points[0].0.0, s.points[0].1)),
+                    ),
+                    other => panic!("{query}: {other:?}"),
+                }
+            }
+            single.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+            whole.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+            prop_assert_eq!(whole.len(), single.len(), "{}", query);
+            for (a, b) in whole.iter().zip(&single) {
+                prop_assert_eq!((&a.0, a.1), (&b.0, b.1), "{}", query);
+                let close = (a.2 - b.2).abs() <= 1e-12 * a.2.abs();
+                prop_assert!(close || a.2.to_bits() == b.2.to_bits() || a.2 == b.2, "{}: {:?} {:?}", query, a, b);
+            }
+            Ok(())
+        })?;
+    }
 }
 
 /// Refuses more points than it is told, as the store does with very many.
