@@ -136,6 +136,9 @@ async fn query_range(State(shared): State<Arc<Shared>>, gate: Gate, request: Req
 
 async fn evaluate(shared: &Shared, gate: &Gate, form: &Form, instants: Instants) -> Answer {
     let limit = form.duration("timeout")?.unwrap_or(TIME_LIMIT);
+    if limit.is_zero() {
+        return Err(Refusal::timeout());
+    }
     let text = form.get("query").unwrap_or_default();
     let engine = engine(shared);
     let turn = async {
