@@ -17,19 +17,20 @@ async fn speed() {
     let power = metric("gpu_power_watts");
     let seconds = 6 * 3_600;
     let mut samples = 0_u64;
-    for second in 0..seconds {
-        let frames = (SITE.devices.iter().enumerate()).map(|(index, device)| {
-            let wave = ((second as f64 / 300.0) + index as f64).sin();
-            Frame {
-                device: device.id.clone(),
-                at: Timestamp(T0 + second * 1_000),
-                readings: vec![(
-                    power,
-                    Reading::Measured((4_000.0 + 2_000.0 * wave).round() / 10.0),
-                )],
-            }
-        });
-        samples += store.append(frames.collect()).await.unwrap().samples;
+    for minute in 0..seconds / 60 {
+        let mut frames = Vec::new();
+        for second in minute * 60..minute * 60 + 60 {
+            frames.extend(SITE.devices.iter().enumerate().map(|(index, device)| {
+                let wave = ((second as f64 / 300.0) + index as f64).sin();
+                let watts = (4_000.0 + 2_000.0 * wave).round() / 10.0;
+                Frame {
+                    device: device.id.clone(),
+                    at: Timestamp(T0 + second * 1_000),
+                    readings: vec![(power, Reading::Measured(watts))],
+                }
+            }));
+        }
+        samples += store.append(frames).await.unwrap().samples;
     }
     store.seal().await.unwrap();
     let engine = engine(&store);
