@@ -18,6 +18,7 @@ mod live;
 mod pages;
 mod params;
 mod prometheus;
+mod prometheus_api;
 mod pue;
 pub mod report;
 mod server;

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::guard;
 use crate::snapshot::{Feeder, Snapshot, Tree};
-use crate::{api, charts, events, pages, prometheus};
+use crate::{api, charts, events, pages, prometheus, prometheus_api};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use std::net::SocketAddr;
@@ -180,6 +180,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .merge(api::routes())
         .merge(events::routes())
         .merge(prometheus::routes())
+        .merge(prometheus_api::routes())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(api::method_not_allowed)
         .layer(DefaultBodyLimit::max(guard::MAX_BODY))

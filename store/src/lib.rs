@@ -7,6 +7,7 @@ pub mod decisions;
 pub mod embedded;
 pub mod framed_log;
 pub mod jobs;
+pub mod promql;
 pub mod query;
 
 pub use clock::{Clock, SteppedClock, WallClock};
