@@ -12,6 +12,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("chromedriver", "chromium-driver"),
     ("mosquitto", "mosquitto"),
     ("promtool", "prometheus"),
+    ("vmagent", "victoria-metrics"),
 ];
 /// PyPI packages for the tests' own virtual environment.
 const PYPI: &[&str] = &["highspy==1.15.1", "numpy==2.4.6"];
