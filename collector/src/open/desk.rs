@@ -7,6 +7,7 @@ use super::place::{Memory, SLOTS, Slot};
 use heliostat_models::{Catalogue, DeviceId, Frame, Timestamp};
 use heliostat_store::query::{Label, Selector};
 use heliostat_store::{Query, StoreError, TimeSeriesStore};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -50,6 +51,10 @@ pub(super) struct Desk {
     store: Arc<dyn TimeSeriesStore>,
     memory: Memory,
     names: HashMap<u32, DeviceId>,
+}
+
+fn of_one_instant(a: &Sample, b: &Sample) -> bool {
+    (a.device, a.at) == (b.device, b.at)
 }
 
 /// A frame on its way: device, slot, instant, and the samples in it.
@@ -107,8 +112,9 @@ impl Desk {
         });
         let touched: BTreeSet<u32> = samples.iter().map(|s| s.device).collect();
         self.meet(&touched).await?;
-        let unsure: Vec<Sample> = (samples.iter())
-            .filter(|s| self.memory.is_unsure(s.device, s.at.0))
+        let unsure: Vec<Sample> = (samples.chunk_by(of_one_instant))
+            .filter(|c| self.memory.is_unsure(c[0].device, c[0].at.0))
+            .flatten()
             .copied()
             .collect();
         self.recall(&unsure).await?;
@@ -129,9 +135,12 @@ impl Desk {
                 if receipt.duplicates == 0 {
                     let metrics = frame.iter().map(|s| s.metric);
                     self.memory.note(device, slot, of, metrics);
-                } else {
-                    self.memory.note(device, slot, of, []);
+                    for sample in frame {
+                        written[sample.request as usize].stored += 1;
+                    }
+                    continue;
                 }
+                self.memory.note(device, slot, of, []);
                 for sample in frame {
                     if self.memory.slot(device, of, sample.metric) == Slot::There {
                         written[sample.request as usize].stored += 1;
@@ -152,20 +161,35 @@ impl Desk {
     /// counted, and what must wait for the next round stays.
     fn place(&self, samples: &mut Vec<Sample>, written: &mut [Written]) -> Vec<Placed> {
         let mut frames: BTreeMap<(u32, i64), (i64, Vec<Sample>)> = BTreeMap::new();
-        for sample in std::mem::take(samples) {
-            let at = sample.at.0;
-            match self.memory.slot(sample.device, at, sample.metric) {
-                Slot::There => written[sample.request as usize].duplicates += 1,
-                Slot::None => written[sample.request as usize].crowded += 1,
-                Slot::At(slot) => {
-                    let (of, frame) = frames
-                        .entry((sample.device, slot))
-                        .or_insert_with(|| (at, Vec::new()));
-                    if *of == at {
-                        frame.push(sample);
-                    } else {
-                        // Two instants mean the same slot.
-                        samples.push(sample);
+        let all = std::mem::take(samples);
+        for chunk in all.chunk_by(of_one_instant) {
+            let (device, at) = (chunk[0].device, chunk[0].at.0);
+            if self.memory.is_free(device, at) {
+                match frames.entry((device, at)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((at, chunk.to_vec()));
+                    }
+                    Entry::Occupied(mut entry) if entry.get().0 == at => {
+                        entry.get_mut().1.extend_from_slice(chunk);
+                    }
+                    // An earlier instant's later part stands there.
+                    Entry::Occupied(_) => samples.extend_from_slice(chunk),
+                }
+                continue;
+            }
+            for sample in chunk {
+                match self.memory.slot(device, at, sample.metric) {
+                    Slot::There => written[sample.request as usize].duplicates += 1,
+                    Slot::None => written[sample.request as usize].crowded += 1,
+                    Slot::At(slot) => {
+                        let (of, frame) = frames
+                            .entry((device, slot))
+                            .or_insert_with(|| (at, Vec::new()));
+                        if *of == at {
+                            frame.push(*sample);
+                        } else {
+                            samples.push(*sample);
+                        }
                     }
                 }
             }

@@ -64,6 +64,12 @@ impl Memory {
             .is_none_or(|recent| at <= recent.high && !recent.frames.contains_key(&at))
     }
 
+    /// Whether no frame is remembered at an instant or in the slots behind it.
+    pub(super) fn is_free(&self, device: u32, at: i64) -> bool {
+        let slots = at..at.saturating_add(SLOTS);
+        (self.devices.get(&device)).is_none_or(|r| r.frames.range(slots).next().is_none())
+    }
+
     /// Where a metric of an instant belongs.
     pub(super) fn slot(&self, device: u32, at: i64, metric: MetricId) -> Slot {
         let Some(recent) = self.devices.get(&device) else {

@@ -60,7 +60,7 @@ pub struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    /// Name and value of each label; those that are not UTF-8 are a fault.
+    /// Name and value of each label; those that are damaged or not UTF-8 are a fault.
     pub fn labels(&self) -> Result<Vec<(&'a str, &'a str)>, &'static str> {
         let mut labels = Vec::with_capacity(16);
         for field in Fields::new(self.message) {
@@ -79,11 +79,7 @@ impl<'a> Series<'a> {
         let (mut labels_end, mut beyond, mut scattered) = (0, false, false);
         while let Some(field) = fields.next() {
             match field? {
-                (1, Value::Bytes(label)) => {
-                    // Verified here, so that reading it later cannot fail halfway.
-                    for part in Fields::new(label) {
-                        part?;
-                    }
+                (1, Value::Bytes(_)) => {
                     scattered |= beyond;
                     labels_end = message.len() - fields.left();
                 }
@@ -109,7 +105,8 @@ fn read_label(label: &[u8]) -> Result<(&str, &str), &'static str> {
         match field {
             Ok((1, Value::Bytes(bytes))) => name = bytes,
             Ok((2, Value::Bytes(bytes))) => value = bytes,
-            _ => {}
+            Ok(_) => {}
+            Err(_) => return Err("a label is damaged"),
         }
     }
     match (str::from_utf8(name), str::from_utf8(value)) {
