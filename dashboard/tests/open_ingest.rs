@@ -118,6 +118,10 @@ async fn both_versions_of_the_influx_api_and_partial_writes() {
     assert_eq!(get(server.address(), "/ping").await.status, 204);
     let created = post(&server, "/query?q=CREATE+DATABASE+telegraf", &[], "").await;
     assert_eq!(created.json()["results"][0]["statement_id"], 0);
+    let form = "q=CREATE+DATABASE+%22telegraf%22";
+    assert_eq!(post(&server, "/query", &[], form).await.status, 200);
+    let other = post(&server, "/query?q=SELECT+1", &[], "").await;
+    assert_eq!(other.status, 400, "an empty answer would be a lie");
     server.stop().await;
 }
 

@@ -346,6 +346,21 @@ async fn line_protocol_keeps_the_good_lines_of_a_body() {
 }
 
 #[tokio::test]
+async fn a_sum_that_rounding_puts_just_outside_its_range_is_at_its_end() {
+    let stage = Stage::new();
+    let at = NOW.0 / 1_000;
+    let tally = stage
+        .lines(&format!(
+            "cpu,cpu=cpu-total,host=r02-n3 usage_idle=100.0000001 {at}\n\
+             cpu,cpu=cpu-total,host=r02-n4 usage_idle=100.1 {at}\n"
+        ))
+        .await;
+    assert_eq!(tally.refused["node_cpu_utilization_ratio: out of range"], 1);
+    let found = stage.stored("node_cpu_utilization_ratio", "r02-n3").await;
+    assert_eq!(found, [(0.0, Some(0.0))]);
+}
+
+#[tokio::test]
 async fn our_own_exposition_is_taken_as_it_is() {
     let stage = Stage::new();
     let own = |name: &str, device: &str| {

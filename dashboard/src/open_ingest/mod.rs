@@ -14,9 +14,9 @@ mod auth;
 use crate::server::Shared;
 use auth::Refusal;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use heliostat_collector::open::{Admission, Encoding, MAX_BODY, OpenError, Precision, Tally};
@@ -41,9 +41,28 @@ async fn ping() -> Response {
     (StatusCode::NO_CONTENT, [("x-influxdb-version", "1.8")]).into_response()
 }
 
-/// Telegraf creates its database before it writes; there is but one here.
-async fn create_database() -> Response {
-    axum::Json(json!({ "results": [{ "statement_id": 0 }] })).into_response()
+/// Telegraf creates its database before it writes; there is but one here. The
+/// statement comes in the address or as a form. Others are not answered.
+async fn create_database(Query(given): Given, body: Bytes) -> Response {
+    let form = str::from_utf8(&body)
+        .ok()
+        .and_then(|text| format!("/?{text}").parse::<Uri>().ok())
+        .and_then(|uri| Given::try_from_uri(&uri).ok())
+        .map_or_else(Vec::new, |Query(form)| form);
+    let statement = (given.iter().chain(&form))
+        .find(|(name, _)| name == "q")
+        .map_or("", |(_, statement)| statement.trim());
+    let verb = statement.get(..15).unwrap_or_default();
+    if verb.eq_ignore_ascii_case("create database") {
+        axum::Json(json!({ "results": [{ "statement_id": 0 }] })).into_response()
+    } else {
+        let error = "InfluxQL is not answered here, but for CREATE DATABASE; ask /api/v1/range";
+        (
+            StatusCode::BAD_REQUEST,
+            axum::Json(json!({ "error": error })),
+        )
+            .into_response()
+    }
 }
 
 async fn remote_write(
