@@ -420,3 +420,75 @@ async fn vmagent_feeds_us_as_it_is() {
     })
     .await;
 }
+
+/// InfluxDB's own client for Python: what it makes of names with spaces, of
+/// gzip, and of our answer to what cannot be true.
+const CLIENT: &str = r#"
+import sys
+from influxdb_client import InfluxDBClient, Point, WritePrecision
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.rest import ApiException
+url, at = sys.argv[1], int(sys.argv[2])
+client = InfluxDBClient(url=url, token="s3", org="any", enable_gzip=True)
+write = client.write_api(write_options=SYNCHRONOUS)
+def gpu(index, watts):
+    return (Point("nvidia_smi").tag("host", "r06-n2.example.org").tag("index", str(index))
+        .tag("name", "NVIDIA H100, 80GB = HBM3").field("power_draw", watts).field("temperature_gpu", 61)
+        .field("pstate", "P0 \"fast\"").time(at, WritePrecision.S))
+write.write(bucket="any", record=[gpu(0, 431.25), gpu(1, 99.5)], write_precision=WritePrecision.S)
+try:
+    write.write(bucket="any", record=[gpu(2, 250.0), gpu(3, 1e9)], write_precision=WritePrecision.S)
+    sys.exit("the impossible was accepted")
+except ApiException as error:
+    assert error.status == 400, error
+    assert "out of range" in error.message, error.message
+try:
+    InfluxDBClient(url=url, token="bad", org="any").write_api(write_options=SYNCHRONOUS).write(bucket="b", record="a b=1")
+    sys.exit("a wrong token was accepted")
+except ApiException as error:
+    assert error.status == 401, error
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn influxdbs_own_client_writes_as_it_is() {
+    let python = std::env::var("HELIOSTAT_PYTHON").unwrap_or_else(|_| "python3".into());
+    let probe = Command::new(&python)
+        .args(["-c", "import influxdb_client"])
+        .output();
+    if !probe.is_ok_and(|o| o.status.success()) {
+        let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
+        assert!(
+            !required,
+            "`{python} -c 'import influxdb_client'` fails; `cargo xtask peers` installs it"
+        );
+        eprintln!("SKIPPED: influxdb-client is not installed; `cargo xtask peers` installs it");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::new(directory.path());
+    let server = start(&world, LOOPBACK, Some("s3")).await;
+    let args = [
+        "-c".to_owned(),
+        CLIENT.to_owned(),
+        format!("http://{}", server.address()),
+        (now().0 / 1_000).to_string(),
+    ];
+    let client = tokio::task::spawn_blocking(move || Command::new(python).args(args).output());
+    let output = client.await.unwrap().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for (gpu, watts) in [(0, 431.25), (1, 99.5), (2, 250.0)] {
+        let found = points(&world, "gpu_power_watts", &format!("r06-n2-gpu{gpu}")).await;
+        assert_eq!(found, [Some(watts)], "GPU {gpu}");
+    }
+    let impossible = points(&world, "gpu_power_watts", "r06-n2-gpu3").await;
+    assert_eq!(impossible, []);
+    assert_eq!(
+        points(&world, "gpu_temperature_celsius", "r06-n2-gpu3").await,
+        [Some(61.0)]
+    );
+    server.stop().await;
+}
