@@ -1,7 +1,8 @@
 //! Pages, charts, HTTP API and reports: what people and programs see of a site.
 //!
 //! Architecture invariants: this crate reads; the only things it changes are
-//! through [`ControlCommands`], and only for callers that bear the token. A
+//! through [`ControlCommands`], and only for callers that bear the token, and
+//! samples that open ingest takes in under the same rule. A
 //! value's quality (measured, estimated, missing) reaches every page, chart
 //! and answer. Pages work without JavaScript and load nothing from elsewhere.
 
@@ -15,6 +16,7 @@ mod format;
 mod guard;
 mod html;
 mod live;
+mod open_ingest;
 mod pages;
 mod params;
 mod prometheus;

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use heliostat_collector::open::Tally;
 use heliostat_models::metrics::MetricKind;
 use heliostat_models::site::Site;
 use heliostat_models::{Catalogue, JobState};
@@ -36,7 +37,8 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let text = exposition(&shared.now(), &shared.app.site);
+    let mut text = exposition(&shared.now(), &shared.app.site);
+    open_ingest(&mut text, &shared.open.totals());
     (
         [(
             header::CONTENT_TYPE,
@@ -123,6 +125,26 @@ pub(crate) fn exposition(snapshot: &Snapshot, site: &Site) -> String {
         }
     }
     out
+}
+
+/// What became of the samples that came by remote write and line protocol.
+fn open_ingest(out: &mut String, tally: &Tally) {
+    let mut family = Family::new(
+        out,
+        "open_ingest_samples_total",
+        "Samples that came by remote write and line protocol, by outcome",
+        true,
+    );
+    for (outcome, count) in [
+        ("stored", tally.stored),
+        ("duplicate", tally.duplicates),
+        ("unknown_metric", tally.unknown),
+        ("unplaced", tally.unplaced.values().sum()),
+        ("refused", tally.refused.values().sum()),
+        ("text", tally.texts),
+    ] {
+        family.sample(&[("outcome", outcome)], count as f64);
+    }
 }
 
 /// The latest readings of every catalogue metric that some device has.

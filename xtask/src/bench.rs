@@ -35,6 +35,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "append, acknowledge, query and bytes a sample against bare files",
     ),
     (
+        "open-ingest",
+        "heliostat",
+        "open_ingest",
+        "remote write per processor second against VictoriaMetrics",
+    ),
+    (
         "demo",
         "heliostat",
         "demo",

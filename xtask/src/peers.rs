@@ -13,9 +13,10 @@ const DEBIAN: &[(&str, &str)] = &[
     ("mosquitto", "mosquitto"),
     ("promtool", "prometheus"),
     ("victoria-metrics", "victoria-metrics"),
+    ("vmagent", "victoria-metrics"),
 ];
 /// PyPI packages for the tests' own virtual environment.
-const PYPI: &[&str] = &["highspy==1.15.1", "numpy==2.4.6"];
+const PYPI: &[&str] = &["highspy==1.15.1", "numpy==2.4.6", "influxdb-client==1.50.0"];
 
 /// What is there.
 pub struct Peers {
@@ -100,7 +101,7 @@ fn venv(root: &Path) -> PathBuf {
 
 fn venv_is_complete(venv: &Path) -> bool {
     Command::new(venv.join("bin/python3"))
-        .args(["-c", "import highspy, numpy"])
+        .args(["-c", "import highspy, numpy, influxdb_client"])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|s| s.success())

@@ -241,6 +241,13 @@ static ENDPOINTS: &[Endpoint] = &[
         handler!(handlers::catalogue),
     ),
     reads(
+        "/api/v1/unknown-metrics",
+        "Metrics that came by remote write or line protocol and are not in the catalogue (unit unknown): counted, not stored. With what could not be placed or was refused, by reason.",
+        &[],
+        "/api/v1/unknown-metrics",
+        handler!(handlers::unknown_metrics),
+    ),
+    reads(
         "/api/v1/grid-events",
         "Grid events that are running or to come.",
         &[],
