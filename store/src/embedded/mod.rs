@@ -1,9 +1,9 @@
 //! The embedded engine: a write-ahead log with group commit, columns in memory,
-//! and immutable segment files of columns.
+//! and immutable Parquet files that any other tool reads as well.
 //!
 //! ```text
 //! append -> writer thread: log (one write, one fsync a group) -> memory -> answer
-//!                          memory full or old -> segment file -> new log, old one deleted
+//!                          memory full or old -> Parquet files -> manifest -> old log deleted
 //! query  -> memory and segments, on a blocking thread; the latest frames from memory alone
 //! ```
 //!
@@ -14,10 +14,13 @@
 
 mod aggregate;
 mod codec;
+mod decimal;
 pub mod disk;
 mod files;
 mod head;
+mod manifest;
 mod read;
+mod seal;
 mod segment;
 mod state;
 mod steps;
@@ -29,11 +32,14 @@ use crate::query::{Answer, AppendReceipt, Query, StoreError, StoreStats, TimeSer
 use async_trait::async_trait;
 use disk::{Disk, FileSystem};
 use heliostat_models::{Frame, Site};
+use manifest::Manifest;
+pub use manifest::Tier;
+pub use segment::Precision;
 use state::State;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +55,8 @@ pub struct Options {
     pub seal_samples: u64,
     /// Age of what is in memory, by the site's clock, at which it is sealed.
     pub seal_age: Duration,
+    /// Which metrics are stored bit by bit and which to their declared precision.
+    pub precision: Precision,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -58,6 +66,7 @@ impl Default for Options {
         Self {
             seal_samples: 2_000_000,
             seal_age: Duration::from_secs(6 * 3_600),
+            precision: Precision::Lossless,
             disk: Arc::new(FileSystem),
         }
     }
@@ -67,6 +76,8 @@ impl Default for Options {
 #[derive(Debug)]
 struct Shared {
     state: RwLock<State>,
+    /// What is on disk. Who takes both locks takes this one first.
+    manifest: Mutex<Manifest>,
     wal_bytes: AtomicU64,
     /// Segments found damaged by a query.
     damaged: AtomicU64,
@@ -77,6 +88,9 @@ impl Shared {
     // matters more than going on: rows are inserted one by one.
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn manifest(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
@@ -115,11 +129,14 @@ impl EmbeddedStore {
     ) -> Result<Arc<Self>, StoreError> {
         std::fs::create_dir_all(directory).map_err(|e| StoreError::io("making", directory, e))?;
         let lock = files::lock(directory, true)?;
-        files::remove_unfinished(directory)?;
+        let manifest = Manifest::read(directory)?;
+        files::remove_unfinished(directory, &manifest)?;
+        files::write_catalogue(directory, &*options.disk)?;
         let mut state = State::new(site);
-        let opened = files::load(directory, &mut state, true)?;
+        let opened = files::load(directory, &manifest, &mut state, true)?;
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
+            manifest: Mutex::new(manifest),
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             damaged: AtomicU64::new(0),
         });
@@ -142,10 +159,12 @@ impl EmbeddedStore {
     /// a writer has the directory ([`StoreError::InUse`]).
     pub fn open_read_only(directory: &Path, site: Arc<Site>) -> Result<Arc<Self>, StoreError> {
         let lock = files::lock(directory, false)?;
+        let manifest = Manifest::read(directory)?;
         let mut state = State::new(site);
-        let opened = files::load(directory, &mut state, false)?;
+        let opened = files::load(directory, &manifest, &mut state, false)?;
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
+            manifest: Mutex::new(manifest),
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             damaged: AtomicU64::new(0),
         });

@@ -7,19 +7,15 @@ use super::Shared;
 use super::aggregate::{Group, point};
 use super::codec::{ESTIMATED, MEASURED};
 use super::head::Sample;
-use super::segment::{BlockMeta, Segment};
+use super::segment::{BlockMeta, Cache, Segment};
 use super::steps::{Spacings, Stepper};
 use crate::query::{
     AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, StoreError,
 };
 use heliostat_models::{Catalogue, Frame, MetricId, Quality, Timestamp};
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Segments that one query keeps open at a time.
-const OPEN_FILES: usize = 64;
 
 /// The latest frame of each device, by name.
 pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
@@ -267,14 +263,14 @@ fn grouped(
 /// Reads one query's rows.
 struct Reader<'a> {
     shared: &'a Shared,
-    files: HashMap<u64, File>,
+    cache: Cache,
 }
 
 impl<'a> Reader<'a> {
     fn new(shared: &'a Shared) -> Self {
         Self {
             shared,
-            files: HashMap::new(),
+            cache: Cache::default(),
         }
     }
 
@@ -344,30 +340,11 @@ impl<'a> Reader<'a> {
         from: i64,
         to: i64,
     ) -> Vec<Sample> {
-        let read = self.bytes(segment, meta).map_err(|e| e.to_string());
-        let samples = read.and_then(|bytes| {
-            (segment.parse(meta, &bytes))
-                .and_then(|block| block.samples(metric, from, to))
-                .ok_or_else(|| "a block cannot be understood".to_owned())
-        });
-        samples.unwrap_or_else(|error| {
-            if segment.report_damage(&error) {
+        (segment.samples(&mut self.cache, meta, metric, from, to)).unwrap_or_else(|error| {
+            if segment.report_damage(meta.group, &error) {
                 self.shared.damaged.fetch_add(1, Ordering::Relaxed);
             }
             Vec::new()
         })
-    }
-
-    fn bytes(&mut self, segment: &Segment, meta: &BlockMeta) -> std::io::Result<Vec<u8>> {
-        if !self.files.contains_key(&segment.id) {
-            if self.files.len() >= OPEN_FILES {
-                self.files.clear();
-            }
-            self.files.insert(segment.id, File::open(&segment.path)?);
-        }
-        match self.files.get(&segment.id) {
-            Some(file) => segment.read(file, meta),
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! yet sealed and their latest frame, and the list of segments.
 
 use super::head::DeviceHead;
+use super::manifest::{Entry, Tier};
 use super::segment::{BlockMeta, Segment};
 use crate::query::{Selector, StoreStats};
 use heliostat_models::site::Labels;
@@ -29,7 +30,7 @@ pub struct State {
     /// Devices by index.
     pub devices: Vec<DeviceEntry>,
     by_name: HashMap<DeviceId, u32>,
-    /// Segments by rising number.
+    /// Segments of frames.
     pub segments: Vec<Arc<Segment>>,
     /// Readings not yet sealed.
     pub head_samples: u64,
@@ -47,6 +48,13 @@ impl State {
             segments: Vec::new(),
             head_samples: 0,
             stats: StoreStats::default(),
+        }
+    }
+
+    /// Takes a file in.
+    pub fn add(&mut self, entry: &Entry, segment: Segment) {
+        if entry.tier == Tier::Raw {
+            self.segments.push(Arc::new(segment));
         }
     }
 

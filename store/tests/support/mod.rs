@@ -72,3 +72,18 @@ pub async fn stored(store: &EmbeddedStore, device: &str) -> Vec<(i64, f64)> {
         .map(|p| (p.at.0, p.value.unwrap()))
         .collect()
 }
+
+/// All files below a directory, by name.
+pub fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
