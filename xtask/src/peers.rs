@@ -14,11 +14,16 @@ const DEBIAN: &[(&str, &str)] = &[
     ("promtool", "prometheus"),
 ];
 /// PyPI packages for the tests' own virtual environment.
-const PYPI: &[&str] = &["highspy==1.15.1", "numpy==2.4.6"];
+const PYPI: &[&str] = &[
+    "highspy==1.15.1",
+    "numpy==2.4.6",
+    "pyarrow==26.0.1",
+    "duckdb==2.0.0",
+];
 
 /// What is there.
 pub struct Peers {
-    /// Python that can `import highspy`.
+    /// Python that can `import highspy, pyarrow, duckdb`.
     pub python: Option<PathBuf>,
     /// cargo-deny.
     pub cargo_deny: Option<PathBuf>,
@@ -99,7 +104,7 @@ fn venv(root: &Path) -> PathBuf {
 
 fn venv_is_complete(venv: &Path) -> bool {
     Command::new(venv.join("bin/python3"))
-        .args(["-c", "import highspy, numpy"])
+        .args(["-c", "import highspy, numpy, pyarrow, duckdb"])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|s| s.success())
