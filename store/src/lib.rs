@@ -10,4 +10,4 @@ pub mod jobs;
 pub mod query;
 
 pub use clock::{Clock, SteppedClock, WallClock};
-pub use query::{Answer, AppendReceipt, Query, StoreError, TimeSeriesStore};
+pub use query::{Answer, AppendReceipt, Query, Source, StoreError, TimeSeriesStore};

@@ -85,7 +85,9 @@ pub struct Hall {
 impl Hall {
     /// A hall of these devices, as many as there are GPUs.
     pub fn new(devices: Vec<DeviceId>, seed: u64) -> Self {
-        let metrics = METRICS.map(|m| Catalogue::builtin().id(m).unwrap()).to_vec();
+        let metrics = METRICS
+            .map(|m| Catalogue::builtin().id(m).unwrap())
+            .to_vec();
         let mut random = Random(seed);
         let gpus = (0..devices.len())
             .map(|_| Gpu {
@@ -110,10 +112,18 @@ impl Hall {
         let idle = random.unit() < 0.15;
         Job {
             until: now + 600 + (random.unit() * 6_000.0) as i64,
-            level: if idle { 70.0 } else { 350.0 + random.unit() * 330.0 },
+            level: if idle {
+                70.0
+            } else {
+                350.0 + random.unit() * 330.0
+            },
             swing: if idle { 0.0 } else { random.unit() * 40.0 },
             period: 5.0 + random.unit() * 60.0,
-            memory: if idle { 0.0 } else { 20_000.0 + random.unit() * 18_000.0 },
+            memory: if idle {
+                0.0
+            } else {
+                20_000.0 + random.unit() * 18_000.0
+            },
         }
     }
 
@@ -152,8 +162,16 @@ impl Hall {
                 gpu.pages = (gpu.pages + (random.normal() * 20.0).round()).max(0.0);
             }
             let throttled = ((gpu.power - 600.0).max(0.0) / 12.0).round();
-            let utilization = if busy { (0.97 + 0.015 * random.normal()).min(1.0) } else { 0.0 };
-            let memory = if busy { 0.35 + job.swing / 200.0 + 0.02 * random.normal() } else { 0.0 };
+            let utilization = if busy {
+                (0.97 + 0.015 * random.normal()).min(1.0)
+            } else {
+                0.0
+            };
+            let memory = if busy {
+                0.35 + job.swing / 200.0 + 0.02 * random.normal()
+            } else {
+                0.0
+            };
             let values = [
                 (gpu.power.max(0.0) * 1e3).round() / 1e3,
                 700.0,
@@ -162,7 +180,11 @@ impl Hall {
                 (utilization * 100.0).round() / 100.0,
                 (memory * 100.0).round() / 100.0,
                 (600.0 + job.memory.round() * 2.0 + gpu.pages * 2.0) * 1_048_576.0,
-                if busy { (1_980.0 - 15.0 * throttled) * 1e6 } else { 345e6 },
+                if busy {
+                    (1_980.0 - 15.0 * throttled) * 1e6
+                } else {
+                    345e6
+                },
                 if busy { 2_619e6 } else { 810e6 },
             ];
             frames.push(Frame {

@@ -20,6 +20,8 @@ mod files;
 mod head;
 mod manifest;
 mod read;
+mod reader;
+mod rollup;
 mod seal;
 mod segment;
 mod state;
@@ -28,7 +30,7 @@ mod wal;
 mod writer;
 
 use crate::clock::Clock;
-use crate::query::{Answer, AppendReceipt, Query, StoreError, StoreStats, TimeSeriesStore};
+use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats, TimeSeriesStore};
 use async_trait::async_trait;
 use disk::{Disk, FileSystem};
 use heliostat_models::{Frame, Site};
@@ -255,9 +257,16 @@ impl TimeSeriesStore for EmbeddedStore {
     }
 
     async fn query(&self, query: &Query) -> Result<Answer, StoreError> {
+        self.query_with_source(query)
+            .await
+            .map(|(answer, _)| answer)
+    }
+
+    async fn query_with_source(&self, query: &Query) -> Result<(Answer, Source), StoreError> {
         if let Query::Latest { select, since } = query {
             // From memory alone and short: no thread of its own.
-            return Ok(read::latest(&self.shared, select, *since));
+            let answer = read::latest(&self.shared, select, *since);
+            return Ok((answer, Source::default()));
         }
         let shared = Arc::clone(&self.shared);
         let query = query.clone();

@@ -3,6 +3,8 @@
 use super::files::open_segment;
 use super::head::DeviceHead;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier, day_of};
+use super::rollup;
+use super::segment::schema::Key;
 use super::segment::{Encoded, FileWriter, GROUP_ROWS, Plan, Precision, Rows, Segment, footer_crc};
 use super::state::State;
 use super::{Options, Shared};
@@ -27,17 +29,15 @@ pub fn seal(
     let encoded = encode(shared, &options.precision).map_err(|e| {
         StoreError::io("encoding a segment in", directory, std::io::Error::other(e))
     })?;
-    let mut added = Vec::with_capacity(encoded.len());
-    for ((day, kind), file) in encoded {
-        match create(directory, shared, options, Tier::Raw, day, &kind, file) {
-            Ok(entry) => added.push(entry),
-            Err(error) => {
-                // Gives the space back at once: the disk may be full.
-                for entry in added {
-                    let _ = std::fs::remove_file(directory.join(entry.path()));
-                }
-                return Err(error);
+    let mut added = Vec::new();
+    for ((day, kind), files) in encoded {
+        let place = Place { day, kind: &kind };
+        if let Err(error) = create(directory, shared, options, place, files, &mut added) {
+            // Gives the space back at once: the disk may be full.
+            for entry in added {
+                let _ = std::fs::remove_file(directory.join(entry.path()));
             }
+            return Err(error);
         }
     }
     let opened = open_all(directory, shared, added)?;
@@ -101,41 +101,60 @@ pub fn commit(
     Ok(())
 }
 
-/// Writes a file under a new number; no manifest names it yet.
+/// The partition that a file belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Days since 1970.
+    pub day: i64,
+    /// Kind of device.
+    pub kind: &'a str,
+}
+
+/// Writes a raw file and its rollups under new numbers; no manifest names them yet.
 pub fn create(
     directory: &Path,
     shared: &Shared,
     options: &Options,
-    tier: Tier,
-    day: i64,
-    kind: &str,
-    file: Encoded,
-) -> Result<Entry, StoreError> {
-    let id = {
-        let mut manifest = shared.manifest();
-        manifest.next += 1;
-        manifest.next - 1
-    };
-    let entry = Entry {
-        id,
-        tier,
-        day,
-        kind: kind.to_owned(),
-        bytes: file.bytes.len() as u64,
-        footer: footer_crc(&file.bytes).unwrap_or_default(),
-        frames: file.frames,
-        samples: file.samples,
-        of: None,
-    };
-    let path = directory.join(entry.path());
-    (options.disk.create(&path, &file.bytes)).map_err(|e| StoreError::io("writing", &path, e))?;
-    Ok(entry)
+    place: Place<'_>,
+    files: Vec<(Tier, Encoded)>,
+    added: &mut Vec<Entry>,
+) -> Result<(), StoreError> {
+    let mut raw = None;
+    for (tier, file) in files {
+        let id = {
+            let mut manifest = shared.manifest();
+            manifest.next += 1;
+            manifest.next - 1
+        };
+        let entry = Entry {
+            id,
+            tier,
+            day: place.day,
+            kind: place.kind.to_owned(),
+            bytes: file.bytes.len() as u64,
+            footer: footer_crc(&file.bytes).unwrap_or_default(),
+            frames: file.frames,
+            samples: file.samples,
+            of: raw,
+        };
+        let path = directory.join(entry.path());
+        (options.disk.create(&path, &file.bytes))
+            .map_err(|e| StoreError::io("writing", &path, e))?;
+        if tier == Tier::Raw {
+            raw = Some(id);
+        }
+        added.push(entry);
+    }
+    Ok(())
 }
 
 type ByPartition<T> = BTreeMap<(i64, String), T>;
 
 /// The files of what is in memory, by day and kind.
-fn encode(shared: &Shared, precision: &Precision) -> Result<ByPartition<Encoded>, ParquetError> {
+fn encode(
+    shared: &Shared,
+    precision: &Precision,
+) -> Result<ByPartition<Vec<(Tier, Encoded)>>, ParquetError> {
     let catalogue = Catalogue::builtin();
     let state = shared.read();
     let mut devices: Vec<_> = (state.devices.iter())
@@ -160,7 +179,27 @@ fn encode(shared: &Shared, precision: &Precision) -> Result<ByPartition<Encoded>
         .collect()
 }
 
-fn encode_partition(
+/// The files of a partition: the rows as they are, then condensed.
+pub fn encode_partition(
+    devices: &[Rows<'_>],
+    precision: &Precision,
+    catalogue: &Catalogue,
+) -> Result<Vec<(Tier, Encoded)>, ParquetError> {
+    let mut files = vec![(Tier::Raw, encode_rows(devices, precision, catalogue)?)];
+    for tier in Tier::ROLLUPS {
+        let condensed: Vec<_> = (devices.iter())
+            .map(|rows| (rows.device, rollup::condense(rows, tier, catalogue)))
+            .collect();
+        let rows: Vec<Rows<'_>> = (condensed.iter())
+            .map(|(device, rows)| rows.borrow(device))
+            .collect();
+        // Of values that are rounded already nothing more is rounded.
+        files.push((tier, encode_rows(&rows, &Precision::Lossless, catalogue)?));
+    }
+    Ok(files)
+}
+
+fn encode_rows(
     devices: &[Rows<'_>],
     precision: &Precision,
     catalogue: &Catalogue,
@@ -200,7 +239,7 @@ fn by_day<'a>(device: &'a str, head: &'a DeviceHead) -> Vec<(i64, Rows<'a>)> {
         let columns = (head.columns().iter())
             .map(|c| {
                 (
-                    c.metric,
+                    Key::value(c.metric),
                     &c.states[begin..end],
                     Cow::from(&c.values[begin..end]),
                 )

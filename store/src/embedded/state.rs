@@ -32,6 +32,8 @@ pub struct State {
     by_name: HashMap<DeviceId, u32>,
     /// Segments of frames.
     pub segments: Vec<Arc<Segment>>,
+    /// Rollups by the segment that they condense.
+    pub rollups: HashMap<(u64, Tier), Arc<Segment>>,
     /// Readings not yet sealed.
     pub head_samples: u64,
     /// Counters, without the log's bytes.
@@ -46,6 +48,7 @@ impl State {
             devices: Vec::new(),
             by_name: HashMap::new(),
             segments: Vec::new(),
+            rollups: HashMap::new(),
             head_samples: 0,
             stats: StoreStats::default(),
         }
@@ -53,8 +56,13 @@ impl State {
 
     /// Takes a file in.
     pub fn add(&mut self, entry: &Entry, segment: Segment) {
-        if entry.tier == Tier::Raw {
-            self.segments.push(Arc::new(segment));
+        match (entry.tier, entry.of) {
+            (Tier::Raw, _) => self.segments.push(Arc::new(segment)),
+            (tier, Some(raw)) => {
+                self.rollups.insert((raw, tier), Arc::new(segment));
+            }
+            // One that belongs to nothing is never written.
+            (_, None) => {}
         }
     }
 

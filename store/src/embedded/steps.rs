@@ -6,6 +6,7 @@
 
 use super::codec::{ESTIMATED, has_value};
 use super::head::Sample;
+use super::rollup::Partial;
 use crate::query::{MAX_POINTS, OverTime};
 use std::collections::BTreeMap;
 
@@ -79,6 +80,22 @@ impl Stepper {
                 OverTime::Increase | OverTime::Rate => self.count_on(sample),
                 OverTime::Integral => self.integrate(sample),
                 _ => self.collect(sample),
+            }
+        }
+    }
+
+    /// Takes parts of steps by rising time; for values, not for counters and integrals.
+    pub fn push_partials(&mut self, partials: &[Partial]) {
+        for partial in partials {
+            let step = self.at(since(self.from, partial.at) / self.step);
+            step.incomplete |= partial.missing;
+            if partial.count > 0 {
+                step.count += partial.count;
+                step.sum += partial.sum;
+                step.min = step.min.min(partial.min);
+                step.max = step.max.max(partial.max);
+                step.last = partial.last;
+                step.estimated |= partial.estimated;
             }
         }
     }

@@ -9,7 +9,7 @@ mod read;
 pub mod schema;
 mod write;
 
-pub use read::{Cache, Chunk, ReadError};
+pub use read::{Cache, Chunk, OwnedRows, ReadError};
 pub use write::{Encoded, FileWriter, GROUP_ROWS, Plan, Precision, Rows};
 
 use heliostat_models::Catalogue;

@@ -1,8 +1,8 @@
 //! Reading a segment: a column chunk is read whole and held against its
 //! checksum, then only the pages that are wanted are decoded.
 
-use super::schema::{self, Planned, Shape, TIME};
-use super::{BlockMeta, Segment};
+use super::schema::{self, Key, Planned, Shape, TIME};
+use super::{BlockMeta, Rows, Segment};
 use crate::embedded::codec::{ABSENT, MEASURED};
 use crate::embedded::decimal::power;
 use crate::embedded::head::{Sample, reading_of};
@@ -15,6 +15,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -22,6 +23,8 @@ use std::sync::Arc;
 
 /// Bytes of chunks that one query keeps at a time.
 const KEPT_BYTES: usize = 64 << 20;
+/// Bytes of decoded columns that one query keeps at a time.
+const KEPT_DECODED: usize = 64 << 20;
 /// Files that one query keeps open at a time.
 const OPEN_FILES: usize = 64;
 
@@ -67,9 +70,35 @@ pub struct Cache {
     files: HashMap<u64, File>,
     chunks: HashMap<(u64, u32, usize), Bytes>,
     kept: usize,
+    /// Whether whole row groups are decoded at once and kept: worth it for a
+    /// query of many devices, too much for one of few.
+    whole: bool,
+    times: HashMap<(u64, u32), Arc<Vec<i64>>>,
+    decoded: HashMap<(u64, u32, usize), Arc<Decoded>>,
+    kept_decoded: usize,
 }
 
+/// State and value of each row.
+type Decoded = (Vec<u8>, Vec<f64>);
+
 impl Cache {
+    /// For a query of so many devices.
+    pub fn for_devices(count: usize) -> Self {
+        Self {
+            whole: count >= 8,
+            ..Self::default()
+        }
+    }
+
+    fn keep_decoded(&mut self, bytes: usize) {
+        if self.kept_decoded + bytes > KEPT_DECODED {
+            self.times.clear();
+            self.decoded.clear();
+            self.kept_decoded = 0;
+        }
+        self.kept_decoded += bytes;
+    }
+
     /// The bytes of a chunk, verified.
     pub fn chunk(
         &mut self,
@@ -208,7 +237,22 @@ impl Segment {
 
     /// The instants of a block.
     pub fn times(&self, cache: &mut Cache, meta: &BlockMeta) -> Result<Vec<i64>, ReadError> {
-        self.times_of(cache, meta.group, meta.start as usize, meta.rows as usize)
+        let (start, rows) = (meta.start as usize, meta.rows as usize);
+        let all = self.group_rows(meta.group) as usize;
+        if !cache.whole || rows == all {
+            return self.times_of(cache, meta.group, start, rows);
+        }
+        let key = (self.id, meta.group);
+        let times = match cache.times.get(&key) {
+            Some(times) => Arc::clone(times),
+            None => {
+                let times = Arc::new(self.times_of(cache, meta.group, 0, all)?);
+                cache.keep_decoded(all * 8);
+                cache.times.insert(key, Arc::clone(&times));
+                times
+            }
+        };
+        Ok(times.get(start..start + rows).unwrap_or_default().to_vec())
     }
 
     fn doubles(
@@ -296,7 +340,38 @@ impl Segment {
         column: &Planned,
         skip: usize,
         rows: usize,
-    ) -> Result<(Vec<u8>, Vec<f64>), ReadError> {
+    ) -> Result<Decoded, ReadError> {
+        let all = self.group_rows(group) as usize;
+        if !cache.whole || rows == all {
+            return self.decode(cache, group, column, skip, rows);
+        }
+        let key = (self.id, group, column.place);
+        let whole = match cache.decoded.get(&key) {
+            Some(whole) => Arc::clone(whole),
+            None => {
+                let whole = Arc::new(self.decode(cache, group, column, 0, all)?);
+                cache.keep_decoded(all * 9);
+                cache.decoded.insert(key, Arc::clone(&whole));
+                whole
+            }
+        };
+        let range = skip..skip + rows;
+        match (whole.0.get(range.clone()), whole.1.get(range)) {
+            (Some(states), Some(values)) => Ok((states.to_vec(), values.to_vec())),
+            _ => Err(ReadError::Contradiction(
+                "a block is outside of its row group",
+            )),
+        }
+    }
+
+    fn decode(
+        &self,
+        cache: &mut Cache,
+        group: u32,
+        column: &Planned,
+        skip: usize,
+        rows: usize,
+    ) -> Result<Decoded, ReadError> {
         let Column { levels, values } = self.doubles(cache, group, column, skip, rows)?;
         let states = if column.quality {
             self.qualities(cache, group, column.place + 1, skip, rows)?
@@ -321,11 +396,11 @@ impl Segment {
         &self,
         cache: &mut Cache,
         meta: &BlockMeta,
-        metric: MetricId,
+        key: Key,
         from: i64,
         to: i64,
     ) -> Result<Vec<Sample>, ReadError> {
-        let Some(column) = self.columns.iter().find(|c| c.metric == Some(metric)) else {
+        let Some(column) = self.columns.iter().find(|c| c.key == Some(key)) else {
             return Ok(Vec::new());
         };
         let times = self.times(cache, meta)?;
@@ -356,11 +431,11 @@ impl Segment {
         let skip = (meta.start + meta.rows.saturating_sub(1)) as usize;
         for column in &self.columns {
             let (states, values) = self.column_of(cache, meta.group, column, skip, 1)?;
-            if let (Some(metric), Some(state), Some(value)) =
-                (column.metric, states.last(), values.last())
+            if let (Some(key), Some(state), Some(value)) =
+                (column.key, states.last(), values.last())
                 && let Some(reading) = reading_of(*state, *value)
             {
-                readings.push((metric, reading));
+                readings.push((key.metric, reading));
             }
         }
         Ok(readings)
@@ -371,13 +446,13 @@ impl Segment {
         let times = self.times(cache, meta)?;
         let mut columns = Vec::new();
         for column in &self.columns {
-            let Some(metric) = column.metric else {
+            let Some(key) = column.key else {
                 continue;
             };
             let (start, rows) = (meta.start as usize, meta.rows as usize);
             let (states, values) = self.column_of(cache, meta.group, column, start, rows)?;
             if states.iter().any(|s| *s != ABSENT) {
-                columns.push((metric, states, values));
+                columns.push((key, states, values));
             }
         }
         Ok(OwnedRows { times, columns })
@@ -389,6 +464,19 @@ impl Segment {
 pub struct OwnedRows {
     /// Instants, rising.
     pub times: Vec<i64>,
-    /// Metric, state of each row, value of each row.
-    pub columns: Vec<(MetricId, Vec<u8>, Vec<f64>)>,
+    /// Column, state of each row, value of each row.
+    pub columns: Vec<(Key, Vec<u8>, Vec<f64>)>,
+}
+
+impl OwnedRows {
+    /// The same, borrowed.
+    pub fn borrow<'a>(&'a self, device: &'a str) -> Rows<'a> {
+        Rows {
+            device,
+            times: &self.times,
+            columns: (self.columns.iter())
+                .map(|(key, states, values)| (*key, states.as_slice(), Cow::from(values)))
+                .collect(),
+        }
+    }
 }

@@ -26,6 +26,106 @@ pub const QUALITY: &str = "_quality";
 /// Digits of every decimal column: those that an f64 holds exactly.
 const DIGITS: i32 = 16;
 
+/// What of a metric a column holds: of frames the value, of rollups what became
+/// of the values of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The value itself.
+    Value,
+    /// Smallest value.
+    Min,
+    /// Largest value.
+    Max,
+    /// Sum of the values.
+    Sum,
+    /// How many values.
+    Count,
+    /// The latest value.
+    Last,
+    /// How many of the values are estimated.
+    Estimated,
+    /// How many readings were missing.
+    Missing,
+    /// Of a power: energy between measured values, joules to the millijoule.
+    MeasuredJoules,
+    /// Of a power: energy where a value was estimated or one between was missing.
+    EstimatedJoules,
+    /// Of a power: the part of the step that those two speak of; the rest is unknown.
+    KnownSeconds,
+}
+
+/// The parts and the endings of their columns' names.
+const ENDINGS: [(Part, &str); 10] = [
+    (Part::Min, "_min"),
+    (Part::Max, "_max"),
+    (Part::Sum, "_sum"),
+    (Part::Count, "_count"),
+    (Part::Last, "_last"),
+    (Part::Estimated, "_estimated"),
+    (Part::Missing, "_missing"),
+    (Part::MeasuredJoules, "_measured_joules"),
+    (Part::EstimatedJoules, "_estimated_joules"),
+    (Part::KnownSeconds, "_known_seconds"),
+];
+
+/// A metric's column in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Which metric.
+    pub metric: MetricId,
+    /// What of it.
+    pub part: Part,
+}
+
+impl Key {
+    /// The column of a metric's values.
+    pub fn value(metric: MetricId) -> Self {
+        let part = Part::Value;
+        Self { metric, part }
+    }
+
+    /// The name of the column.
+    pub fn name(self, catalogue: &Catalogue) -> String {
+        let ending = ENDINGS.iter().find(|(part, _)| *part == self.part);
+        let name = &catalogue.metric(self.metric).name;
+        format!("{name}{}", ending.map_or("", |(_, ending)| ending))
+    }
+
+    fn named(name: &str, catalogue: &Catalogue) -> Option<Self> {
+        if let Some(metric) = catalogue.id(name) {
+            return Some(Self::value(metric));
+        }
+        ENDINGS.iter().find_map(|(part, ending)| {
+            let metric = catalogue.id(name.strip_suffix(ending)?)?;
+            let part = *part;
+            Some(Self { metric, part })
+        })
+    }
+
+    /// How its numbers are stored, unless a value forbids it. Numbers that change
+    /// with nearly every row and come from an instrument's integer register, and
+    /// counts, are decimals; the others take few different values, for which a
+    /// dictionary of doubles is shorter.
+    pub fn shape(self, catalogue: &Catalogue) -> Shape {
+        let metric = catalogue.metric(self.metric);
+        let register =
+            metric.kind != MetricKind::Gauge || matches!(metric.unit.as_str(), "W" | "J" | "B");
+        match self.part {
+            Part::Count | Part::Estimated | Part::Missing => Shape::Decimal { scale: 0 },
+            Part::MeasuredJoules | Part::EstimatedJoules | Part::KnownSeconds => {
+                Shape::Decimal { scale: 3 }
+            }
+            Part::Sum => Shape::Decimal {
+                scale: usual_scale(metric),
+            },
+            _ if register => Shape::Decimal {
+                scale: usual_scale(metric),
+            },
+            _ => Shape::Double,
+        }
+    }
+}
+
 /// How the numbers of a column are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -41,10 +141,10 @@ pub enum Shape {
 /// A metric's column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// The metric's name.
+    /// Its name.
     pub name: String,
-    /// Which it is; none where the catalogue no longer has it.
-    pub metric: Option<MetricId>,
+    /// Which it is; none where the catalogue no longer has the metric.
+    pub key: Option<Key>,
     /// How its numbers are stored.
     pub shape: Shape,
     /// Whether a quality column follows.
@@ -53,16 +153,9 @@ pub struct Planned {
     pub place: usize,
 }
 
-/// Whether a metric's numbers are worth storing as decimals: those that change
-/// with nearly every sample and come from an instrument's integer register. The
-/// others take few different values, for which a dictionary of doubles is shorter.
-pub fn is_register(metric: &Metric) -> bool {
-    metric.kind != MetricKind::Gauge || matches!(metric.unit.as_str(), "W" | "J" | "B")
-}
-
 /// The digits behind the point that an instrument of this unit gives: drivers
 /// count milliwatts and millijoules.
-pub fn usual_scale(metric: &Metric) -> u8 {
+fn usual_scale(metric: &Metric) -> u8 {
     if matches!(metric.unit.as_str(), "W" | "J") {
         3
     } else {
@@ -166,7 +259,7 @@ pub fn columns(schema: &SchemaDescriptor, catalogue: &Catalogue) -> Option<Vec<P
         };
         columns.push(Planned {
             name: descr.name().to_owned(),
-            metric: catalogue.id(descr.name()),
+            key: Key::named(descr.name(), catalogue),
             shape,
             quality: false,
             place,

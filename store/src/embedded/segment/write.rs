@@ -5,10 +5,10 @@
 //! (`heliostat.devices`), and a CRC-32 of each column chunk
 //! (`heliostat.checksums`), because Parquet's pages carry none here.
 
-use super::schema::{self, Planned, Shape};
+use super::schema::{self, Key, Part, Planned, Shape};
 use crate::embedded::codec::{ABSENT, ESTIMATED, MEASURED, has_value};
 use crate::embedded::decimal::{Rounding, fit, scale_of};
-use heliostat_models::{Catalogue, MetricId};
+use heliostat_models::Catalogue;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::errors::Result;
@@ -67,22 +67,23 @@ pub struct Rows<'a> {
     pub device: &'a str,
     /// Instants.
     pub times: &'a [i64],
-    /// Metric, state of each row, value of each row.
-    pub columns: Vec<(MetricId, &'a [u8], Cow<'a, [f64]>)>,
+    /// Column, state of each row, value of each row.
+    pub columns: Vec<(Key, &'a [u8], Cow<'a, [f64]>)>,
 }
 
 impl Rows<'_> {
     /// Readings in them.
     pub fn samples(&self) -> u64 {
         (self.columns.iter())
+            .filter(|(key, _, _)| key.part == Part::Value)
             .map(|(_, states, _)| states.iter().filter(|s| **s != ABSENT).count() as u64)
             .sum()
     }
 
     /// Rounds the values of metrics that are not stored bit by bit.
     pub fn round(&mut self, precision: &Precision, catalogue: &Catalogue) {
-        for (metric, _, values) in &mut self.columns {
-            let declared = catalogue.metric(*metric);
+        for (key, _, values) in &mut self.columns {
+            let declared = catalogue.metric(key.metric);
             if let Some(rounding) = precision.rounding(&declared.name, declared.precision) {
                 for value in values.to_mut() {
                     *value = rounding.round(*value);
@@ -101,24 +102,25 @@ pub struct Plan {
 impl Plan {
     /// Takes note of rows.
     pub fn see(&mut self, rows: &Rows<'_>, precision: &Precision, catalogue: &Catalogue) {
-        for (metric, states, values) in &rows.columns {
+        for (key, states, values) in &rows.columns {
             if states.iter().all(|s| *s == ABSENT) {
                 continue;
             }
-            let declared = catalogue.metric(*metric);
-            let found = self.columns.iter().position(|c| c.metric == Some(*metric));
+            let found = self.columns.iter().position(|c| c.key == Some(*key));
             let at = found.unwrap_or_else(|| {
+                let declared = catalogue.metric(key.metric);
                 let rounding = precision.rounding(&declared.name, declared.precision);
-                let shape = if schema::is_register(declared) {
-                    let usual = schema::usual_scale(declared);
-                    let scale = rounding.map_or(usual, |r| r.scale);
-                    Shape::Decimal { scale }
-                } else {
-                    Shape::Double
+                let shape = match (key.shape(catalogue), rounding) {
+                    (Shape::Decimal { .. }, Some(Rounding { scale, .. }))
+                        if key.part == Part::Value =>
+                    {
+                        Shape::Decimal { scale }
+                    }
+                    (shape, _) => shape,
                 };
                 self.columns.push(Planned {
-                    name: declared.name.clone(),
-                    metric: Some(*metric),
+                    name: key.name(catalogue),
+                    key: Some(*key),
                     shape,
                     quality: false,
                     place: 0,
@@ -145,8 +147,8 @@ impl Plan {
 
     /// Takes note of a file that is to be written again.
     pub fn see_columns(&mut self, others: &[Planned]) {
-        for other in others.iter().filter(|c| c.metric.is_some()) {
-            let Some(column) = (self.columns.iter_mut()).find(|c| c.metric == other.metric) else {
+        for other in others.iter().filter(|c| c.key.is_some()) {
+            let Some(column) = (self.columns.iter_mut()).find(|c| c.key == other.key) else {
                 self.columns.push(other.clone());
                 continue;
             };
@@ -162,7 +164,7 @@ impl Plan {
 
     /// The columns with their places, by the order of the catalogue.
     fn finish(mut self) -> Vec<Planned> {
-        self.columns.sort_by_key(|c| c.metric);
+        self.columns.sort_by_key(|c| c.key);
         schema::place(&mut self.columns);
         self.columns
     }
@@ -194,7 +196,7 @@ fn properties(columns: &[Planned]) -> Result<WriterPropertiesPtr> {
         .set_created_by("heliostat".to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
         .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_encoding(Encoding::BYTE_STREAM_SPLIT)
@@ -207,6 +209,16 @@ fn properties(columns: &[Planned]) -> Result<WriterPropertiesPtr> {
         if column.quality {
             let path = ColumnPath::from(format!("{}{}", column.name, schema::QUALITY));
             properties = properties.set_column_encoding(path, Encoding::DELTA_BYTE_ARRAY);
+        }
+    }
+    for (name, part) in (columns
+        .iter()
+        .map(|c| (c.name.as_str(), c.key.map(|k| k.part))))
+    .chain([("device", None), ("time", None)])
+    {
+        if part.is_none_or(|part| part == Part::Value) {
+            let (path, enabled) = (ColumnPath::from(name), EnabledStatistics::Chunk);
+            properties = properties.set_column_statistics_enabled(path, enabled);
         }
     }
     for name in integers {
@@ -273,8 +285,8 @@ impl FileWriter {
     /// Ends the file.
     pub fn finish(mut self, catalogue: &Catalogue) -> Result<Encoded> {
         let mut meaning = Map::new();
-        for metric in self.columns.iter().filter_map(|c| c.metric) {
-            let metric = catalogue.metric(metric);
+        for key in self.columns.iter().filter_map(|c| c.key) {
+            let metric = catalogue.metric(key.metric);
             meaning.insert(
                 metric.name.clone(),
                 json!({"unit": metric.unit, "kind": metric.kind, "description": metric.description}),
@@ -322,7 +334,7 @@ fn write_keys(group: &mut Group<'_>, devices: &[Rows<'_>]) -> Result<()> {
 /// States and values of a metric; none where the device does not have it.
 fn found<'a>(rows: &'a Rows<'_>, column: &Planned) -> Option<(&'a [u8], &'a [f64])> {
     (rows.columns.iter())
-        .find(|(metric, _, _)| Some(*metric) == column.metric)
+        .find(|(key, _, _)| Some(*key) == column.key)
         .map(|(_, states, values)| (*states, values.as_ref()))
 }
 
