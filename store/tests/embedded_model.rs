@@ -28,6 +28,7 @@ type Groups = BTreeMap<Vec<String>, Steps<Vec<(Option<f64>, Quality)>>>;
 enum Step {
     Append(Vec<Frame>),
     Seal,
+    Compact,
     Reopen,
 }
 
@@ -73,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop::collection::vec(frame(), 0..25).prop_map(Step::Append),
         1 => Just(Step::Seal),
+        1 => Just(Step::Compact),
         1 => Just(Step::Reopen),
     ]
 }
@@ -478,6 +480,7 @@ proptest! {
                         assert_eq!((receipt.frames, receipt.samples, receipt.duplicates), (new, samples, doubles));
                     }
                     Step::Seal => store.seal().await.unwrap(),
+                    Step::Compact => store.compact().await.unwrap(),
                     Step::Reopen => {
                         drop(store);
                         store = open(directory.path(), sealing_at(seal_samples));

@@ -14,10 +14,12 @@
 
 mod aggregate;
 mod codec;
+mod compact;
 mod decimal;
 pub mod disk;
 mod files;
 mod head;
+mod keeper;
 mod manifest;
 mod read;
 mod reader;
@@ -34,13 +36,14 @@ use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats,
 use async_trait::async_trait;
 use disk::{Disk, FileSystem};
 use heliostat_models::{Frame, Site};
+use keeper::{Keeper, Work};
 use manifest::Manifest;
 pub use manifest::Tier;
 pub use segment::Precision;
 use state::State;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,6 +62,8 @@ pub struct Options {
     pub seal_age: Duration,
     /// Which metrics are stored bit by bit and which to their declared precision.
     pub precision: Precision,
+    /// Files of a day and kind, and of like size, at which they are brought together.
+    pub compact_files: usize,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -69,6 +74,7 @@ impl Default for Options {
             seal_samples: 2_000_000,
             seal_age: Duration::from_secs(6 * 3_600),
             precision: Precision::Lossless,
+            compact_files: 8,
             disk: Arc::new(FileSystem),
         }
     }
@@ -81,6 +87,8 @@ struct Shared {
     /// What is on disk. Who takes both locks takes this one first.
     manifest: Mutex<Manifest>,
     wal_bytes: AtomicU64,
+    /// The store is being closed: what can wait for the next opening waits.
+    stopping: AtomicBool,
     /// Segments found damaged by a query.
     damaged: AtomicU64,
 }
@@ -99,13 +107,17 @@ impl Shared {
     }
 }
 
+/// What ends before the directory is free: writer and keeper, then the lock.
+type Threads = (Vec<JoinHandle<()>>, File);
+
 /// The embedded store. Dropping it, or [`EmbeddedStore::close`], ends the writer
 /// and frees the directory; what is acknowledged is on disk before that already.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     commands: Mutex<Option<mpsc::Sender<Command>>>,
-    writer: Mutex<Option<(JoinHandle<()>, File)>>,
+    work: Mutex<Option<std::sync::mpsc::Sender<Work>>>,
+    writer: Mutex<Option<Threads>>,
     read_only: bool,
 }
 
@@ -140,18 +152,35 @@ impl EmbeddedStore {
             state: RwLock::new(state),
             manifest: Mutex::new(manifest),
             wal_bytes: AtomicU64::new(opened.wal_bytes),
+            stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
         });
-        let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened)?;
+        let (work, work_queue) = std::sync::mpsc::channel();
+        let keeper = Keeper {
+            directory: directory.to_owned(),
+            shared: Arc::clone(&shared),
+            clock: Arc::clone(&clock),
+            options: options.clone(),
+            failed: Vec::new(),
+        };
+        let look = work.clone();
+        let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened, look)?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::io("starting the writer of", directory, e))?;
+        let keeper = std::thread::Builder::new()
+            .name("store-keeper".to_owned())
+            .spawn(move || keeper.run(work_queue))
+            .map_err(|e| StoreError::io("starting the keeper of", directory, e))?;
+        // Days may have ended since the store was last open.
+        let _ = work.send(Work::Look);
         Ok(Arc::new(Self {
             shared,
             commands: Mutex::new(Some(commands)),
-            writer: Mutex::new(Some((thread, lock))),
+            work: Mutex::new(Some(work)),
+            writer: Mutex::new(Some((vec![thread, keeper], lock))),
             read_only: false,
         }))
     }
@@ -168,14 +197,15 @@ impl EmbeddedStore {
             state: RwLock::new(state),
             manifest: Mutex::new(manifest),
             wal_bytes: AtomicU64::new(opened.wal_bytes),
+            stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
         });
-        // The thread that ends at once stands for the writer that there is not; the lock lives with it.
-        let thread = std::thread::spawn(|| {});
         Ok(Arc::new(Self {
             shared,
             commands: Mutex::new(None),
-            writer: Mutex::new(Some((thread, lock))),
+            work: Mutex::new(None),
+            // No thread; the lock stands for the store.
+            writer: Mutex::new(Some((Vec::new(), lock))),
             read_only: true,
         }))
     }
@@ -184,6 +214,20 @@ impl EmbeddedStore {
     pub async fn seal(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Seal { reply }).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// Seals what is in memory and brings all files of each day and kind of device
+    /// together now. Damaged files are left as they are.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        self.seal().await?;
+        let (reply, answer) = oneshot::channel();
+        let work = (self.work.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or_else(|| self.stopped())?;
+        work.send(Work::Compact { reply })
+            .map_err(|_| self.stopped())?;
         answer.await.map_err(|_| self.stopped())?
     }
 
@@ -197,6 +241,13 @@ impl EmbeddedStore {
     }
 
     fn take_sender(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        drop(
+            self.work
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         drop(
             self.commands
                 .lock()
@@ -205,7 +256,7 @@ impl EmbeddedStore {
         );
     }
 
-    fn take_writer(&self) -> Option<(JoinHandle<()>, File)> {
+    fn take_writer(&self) -> Option<Threads> {
         self.writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -231,11 +282,15 @@ impl EmbeddedStore {
     }
 }
 
-/// Waits for the writer, then frees the directory.
-fn end(writer: Option<(JoinHandle<()>, File)>) {
-    if let Some((thread, lock)) = writer {
-        if thread.join().is_err() {
-            tracing::error!("the store's writer ended in a panic; what it acknowledged is on disk");
+/// Waits for the threads, then frees the directory.
+fn end(threads: Option<Threads>) {
+    if let Some((threads, lock)) = threads {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(
+                    "a thread of the store ended in a panic; what was acknowledged is on disk"
+                );
+            }
         }
         drop(lock);
     }

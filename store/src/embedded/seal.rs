@@ -199,7 +199,8 @@ pub fn encode_partition(
     Ok(files)
 }
 
-fn encode_rows(
+/// A file of these rows.
+pub fn encode_rows(
     devices: &[Rows<'_>],
     precision: &Precision,
     catalogue: &Catalogue,

@@ -66,6 +66,24 @@ impl State {
         }
     }
 
+    /// Lets segments go, and their rollups; the files go when no query reads them any more.
+    pub fn retire(&mut self, segments: &[u64]) {
+        self.segments.retain(|segment| {
+            let gone = segments.contains(&segment.id);
+            if gone {
+                segment.retire();
+            }
+            !gone
+        });
+        self.rollups.retain(|(of, _), rollup| {
+            let gone = segments.contains(of);
+            if gone {
+                rollup.retire();
+            }
+            !gone
+        });
+    }
+
     /// The index of a device, if it has been heard of.
     pub fn find(&self, id: &DeviceId) -> Option<u32> {
         self.by_name.get(id).copied()

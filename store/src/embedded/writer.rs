@@ -3,6 +3,7 @@
 //! seals memory into a segment when it is full or old.
 
 use super::files::{Opened, WAL_KIND, wal_path};
+use super::keeper::Work;
 use super::seal;
 use super::segment::Cache;
 use super::wal::RecordWriter;
@@ -58,6 +59,8 @@ pub struct Writer {
     retry_at: u64,
     times: HashMap<(u64, u32), Arc<[i64]>>,
     kept_times: usize,
+    /// Where the keeper is told that something was sealed.
+    look: std::sync::mpsc::Sender<Work>,
 }
 
 /// An append on its way.
@@ -76,6 +79,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         options: Options,
         opened: Opened,
+        look: std::sync::mpsc::Sender<Work>,
     ) -> Result<Self, StoreError> {
         let mut live = opened.live;
         // A log that is still live and not sealed goes on; else a new one begins.
@@ -107,6 +111,7 @@ impl Writer {
             retry_at: 0,
             times: HashMap::new(),
             kept_times: 0,
+            look,
         };
         writer.count_log();
         Ok(writer)
@@ -319,6 +324,7 @@ impl Writer {
         self.begin_log()?;
         let sealed = self.number - 1;
         seal::seal(&self.directory, &self.shared, &self.options, sealed)?;
+        let _ = self.look.send(Work::Look);
         self.head_since = None;
         for number in std::mem::replace(&mut self.live, vec![self.number]) {
             if number != self.number {

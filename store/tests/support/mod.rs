@@ -25,11 +25,13 @@ pub fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// Options that seal at so many readings and never by age.
+/// Options that seal at so many readings and never by age,
+/// and compact early.
 pub fn sealing_at(seal_samples: u64) -> Options {
     Options {
         seal_samples,
         seal_age: Duration::from_secs(1_000_000_000),
+        compact_files: 3,
         ..Options::default()
     }
 }
