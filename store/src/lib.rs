@@ -8,6 +8,7 @@ pub mod embedded;
 pub mod framed_log;
 pub mod jobs;
 pub mod query;
+pub mod transfer;
 
 pub use clock::{Clock, SteppedClock, WallClock};
 pub use query::{Answer, AppendReceipt, Query, Source, StoreError, TimeSeriesStore};

@@ -6,7 +6,7 @@ mod support;
 
 use heliostat_models::{DeviceId, Frame, MetricId, Reading, Timestamp};
 use heliostat_store::embedded::disk::{Disk, FileSystem};
-use heliostat_store::embedded::{EmbeddedStore, Options};
+use heliostat_store::embedded::{EmbeddedStore, Options, Retention};
 use heliostat_store::framed_log::FramedLog;
 use heliostat_store::query::{OverTime, Selector};
 use heliostat_store::{Query, StoreError, TimeSeriesStore};
@@ -393,7 +393,13 @@ fn extreme_instants_and_values_come_back_as_they_were() {
         .map(|f| (f.at.0, f.readings[0].1.value().unwrap().to_bits()))
         .collect();
     runtime().block_on(async {
-        let store = open(directory.path(), Options::default());
+        let store = open(
+            directory.path(),
+            Options {
+                retention: Retention::forever(),
+                ..Options::default()
+            },
+        );
         store.append(frames).await.unwrap();
         for sealed in [false, true] {
             if sealed {
@@ -406,5 +412,83 @@ fn extreme_instants_and_values_come_back_as_they_were() {
                 .collect();
             assert_eq!(found, wanted);
         }
+    });
+}
+
+#[test]
+fn verifying_names_what_is_damaged_and_a_snapshot_is_a_store() {
+    use heliostat_store::embedded::maintain::{snapshot, verify};
+    let directory = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let store = open(directory.path(), Options::default());
+        store.append(batch("a", 0, 100)).await.unwrap();
+        store.seal().await.unwrap();
+        store.append(batch("a", 100, 50)).await.unwrap();
+        let refused = verify(directory.path(), &mut |_, _| ());
+        assert!(
+            matches!(refused, Err(StoreError::InUse { .. })),
+            "{refused:?}"
+        );
+        store.close().await;
+        let mut told = (0, 0);
+        let found = verify(directory.path(), &mut |done, all| told = (done, all)).unwrap();
+        assert_eq!((found.frames, found.faults), (150, Vec::<String>::new()));
+        assert_eq!((told.0, told.1), (found.bytes, found.bytes));
+        // The second time the directory is not empty.
+        snapshot(directory.path(), copy.path(), &mut |_, _| ()).unwrap();
+        assert!(snapshot(directory.path(), copy.path(), &mut |_, _| ()).is_err());
+        let other = open(copy.path(), Options::default());
+        assert_eq!(stored(&other, "a").await.len(), 150);
+    });
+    let segment = files(&directory.path().join("segments"), ".parquet").remove(0);
+    damage_column(&segment, "gpu_power_watts");
+    let found = verify(directory.path(), &mut |_, _| ()).unwrap();
+    assert_eq!(found.faults.len(), 1);
+    let fault = &found.faults[0];
+    assert!(
+        fault.contains("gpu_power_watts") && fault.contains("row group 0"),
+        "{fault}"
+    );
+    assert!(fault.contains("kind=unknown/000001.parquet"), "{fault}");
+}
+
+#[test]
+fn what_is_exported_can_be_imported_bit_by_bit() {
+    use heliostat_store::transfer::{Carried, export, import};
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut frames = batch("a", 0, 300);
+    for (place, frame) in frames.iter_mut().enumerate() {
+        frame.at = Timestamp(place as i64 * 1_234_567);
+        let reading = [
+            Reading::Measured(1.0 / (place + 1) as f64),
+            Reading::Estimated(-0.0),
+            Reading::Missing,
+        ][place % 3];
+        (frame.readings).push((support::metric("gpu_temperature_celsius"), reading));
+    }
+    frames.extend(batch("with, comma", 5, 10));
+    runtime().block_on(async {
+        let store = open(one.path(), Options::default());
+        store.append(frames).await.unwrap();
+        let span = (Timestamp(0), Timestamp(1_000_000_000));
+        let mut text = Vec::new();
+        let carried = (export(&*store, span, &mut text, &mut |_, _| ()).await).unwrap();
+        assert_eq!(carried.samples, 610);
+        let other = open(two.path(), Options::default());
+        for (samples, duplicates) in [(610, 0), (0, 610)] {
+            let carried = import(&*other, &mut text.as_slice(), &mut |_| ()).await;
+            let wanted = Carried {
+                samples,
+                duplicates,
+            };
+            assert_eq!(carried.unwrap(), wanted);
+        }
+        let mut again = Vec::new();
+        (export(&*other, span, &mut again, &mut |_, _| ()).await).unwrap();
+        assert_eq!(text, again);
+        let bad = b"a,2026-01-01T00:00:00Z,gpu_power_watts,much,measured\n";
+        let refused = import(&*other, &mut bad.as_slice(), &mut |_| ()).await;
+        assert!(refused.unwrap_err().to_string().contains("line 1"));
     });
 }

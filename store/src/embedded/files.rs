@@ -32,6 +32,16 @@ pub fn wal_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("wal-{number:06}.log"))
 }
 
+/// Name of the manifest.
+pub use super::manifest::NAME as MANIFEST;
+
+/// Numbers of the logs that hold frames of no segment, rising.
+pub fn live_logs(directory: &Path, manifest: &Manifest) -> Result<Vec<u64>, StoreError> {
+    let mut found = numbers(directory, "wal-", ".log")?;
+    found.retain(|number| *number > manifest.sealed);
+    Ok(found)
+}
+
 /// Takes the lock of a directory: alone to write, shared to read.
 pub fn lock(directory: &Path, alone: bool) -> Result<File, StoreError> {
     let path = directory.join("LOCK");
@@ -184,6 +194,7 @@ pub fn load(
             }
         }
     }
+    state.note_left();
     read_latest(state);
     let mut opened = Opened {
         live: Vec::new(),

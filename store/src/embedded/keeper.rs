@@ -2,6 +2,7 @@
 //! writer goes on.
 
 use super::compact::{self, CompactError, Job};
+use super::retention;
 use super::{Options, Shared};
 use crate::clock::Clock;
 use crate::query::StoreError;
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 pub enum Work {
     /// Something was sealed: see whether there is something to do.
     Look,
-    /// Bring all files of each day together now.
+    /// Bring all files of each day together now, and remove what is too old.
     Compact {
         /// To whom.
         reply: oneshot::Sender<Result<(), StoreError>>,
@@ -45,7 +46,7 @@ impl Keeper {
             match work {
                 Work::Look => {
                     if let Err(error) = self.compact(false) {
-                        tracing::warn!(%error, "files could not be compacted and stay as they are");
+                        tracing::warn!(%error, "files could not be compacted or removed and stay as they are");
                     }
                 }
                 Work::Compact { reply } => {
@@ -58,6 +59,7 @@ impl Keeper {
     /// Does all there is to do; files that cannot be read are left as they are.
     fn compact(&mut self, all: bool) -> Result<(), StoreError> {
         let now = self.clock.now();
+        retention::run(&self.directory, &self.shared, &self.options, now)?;
         let jobs = compact::jobs(
             &self.shared.manifest(),
             self.options.compact_files,

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Name of the file.
-const NAME: &str = "manifest.json";
+pub const NAME: &str = "manifest.json";
 /// Version of what stands in it.
 const FORMAT: u32 = 1;
 /// A day in milliseconds.

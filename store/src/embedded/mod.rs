@@ -20,9 +20,11 @@ pub mod disk;
 mod files;
 mod head;
 mod keeper;
+pub mod maintain;
 mod manifest;
 mod read;
 mod reader;
+mod retention;
 mod rollup;
 mod seal;
 mod segment;
@@ -39,6 +41,7 @@ use heliostat_models::{Frame, Site};
 use keeper::{Keeper, Work};
 use manifest::Manifest;
 pub use manifest::Tier;
+pub use retention::Retention;
 pub use segment::Precision;
 use state::State;
 use std::fs::File;
@@ -64,6 +67,8 @@ pub struct Options {
     pub precision: Precision,
     /// Files of a day and kind, and of like size, at which they are brought together.
     pub compact_files: usize,
+    /// How long files are kept.
+    pub retention: Retention,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -75,6 +80,7 @@ impl Default for Options {
             seal_age: Duration::from_secs(6 * 3_600),
             precision: Precision::Lossless,
             compact_files: 8,
+            retention: Retention::default(),
             disk: Arc::new(FileSystem),
         }
     }

@@ -176,11 +176,9 @@ impl Asked {
     fn tier(&self) -> Option<Tier> {
         let fits = |tier: &Tier| {
             let width = tier.step_ms();
-            self.step % width as u64 == 0 && self.from.rem_euclid(width) == 0
+            self.step.is_multiple_of(width as u64) && self.from.rem_euclid(width) == 0
         };
-        (Tier::ROLLUPS.into_iter())
-            .find(fits)
-            .filter(|_| rollup::answers(self.over_time))
+        Tier::ROLLUPS.into_iter().find(fits)
     }
 
     fn of(
@@ -198,17 +196,25 @@ impl Asked {
             gap_limit = spacings.gap_limit();
         }
         let mut stepper = Stepper::new(self.from, self.step, self.over_time, gap_limit);
-        if let Some(tier) = self.tier() {
-            reader.visit_partials(device, self, tier, &mut |partials| {
+        let within =
+            |stepper: &Stepper| check_points(if stepper.overflow() { usize::MAX } else { 0 });
+        if rollup::answers(self.over_time) {
+            reader.visit_partials(device, self, self.tier(), &mut |partials| {
                 stepper.push_partials(partials);
-                check_points(if stepper.overflow() { usize::MAX } else { 0 })
+                within(&stepper)
             })?;
-            return Ok(stepper.finish());
+        } else if self.over_time == OverTime::Integral {
+            stepper.push_energies(&reader.energies(device, self));
+            reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
+                stepper.push(samples);
+                within(&stepper)
+            })?;
+        } else {
+            reader.visit_counter(device, self, &mut |samples| {
+                stepper.push(samples);
+                within(&stepper)
+            })?;
         }
-        reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
-            stepper.push(samples);
-            check_points(if stepper.overflow() { usize::MAX } else { 0 })
-        })?;
         Ok(stepper.finish())
     }
 }

@@ -5,7 +5,7 @@ use super::Shared;
 use super::head::Sample;
 use super::manifest::Tier;
 use super::rollup::{self, Partial};
-use super::segment::schema::Key;
+use super::segment::schema::{Key, Part};
 use super::segment::{BlockMeta, Cache, ReadError, Segment};
 use crate::query::{OverTime, Source, StoreError};
 use heliostat_models::MetricId;
@@ -29,11 +29,14 @@ impl Timed for Partial {
     }
 }
 
-/// A device's rows in a segment, and in the rollup that stands for them.
+/// A device's rows in a segment, and in the rollup that stands for them. Where
+/// only the rollup is left, its rows are all there is.
+#[derive(Clone)]
 struct Piece {
-    segment: Arc<Segment>,
-    meta: BlockMeta,
-    rollup: Option<(Arc<Segment>, BlockMeta)>,
+    first: i64,
+    last: i64,
+    raw: Option<(Arc<Segment>, BlockMeta)>,
+    rollup: Option<(Tier, Arc<Segment>, BlockMeta)>,
 }
 
 /// What a query asks of each device.
@@ -49,6 +52,21 @@ pub struct Asked {
     pub step: u64,
     /// Within a step.
     pub over_time: OverTime,
+}
+
+/// Energy of one step of a rollup.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Energy {
+    /// Begin of the step.
+    pub at: i64,
+    /// Its width in milliseconds.
+    pub width_ms: u64,
+    /// Joules between measured values.
+    pub measured: f64,
+    /// Joules where a value was estimated or missing.
+    pub estimated: f64,
+    /// The part of the step that those speak of.
+    pub known_seconds: f64,
 }
 
 /// Reads one query's rows.
@@ -71,13 +89,15 @@ impl<'a> Reader<'a> {
 
     /// What there is of a device and metric in `[from, to)`: in memory, and in
     /// segments by rising time. With a tier a segment comes with its rollup,
-    /// where that says the same.
+    /// where that says the same. `condensed`: also what is left of segments that
+    /// retention has removed.
     fn pieces(
         &self,
         device: u32,
         metric: MetricId,
         (from, to): (i64, i64),
         tier: Option<Tier>,
+        condensed: bool,
     ) -> (Vec<Sample>, Vec<Piece>) {
         let state = self.shared.read();
         let head = &state.devices[device as usize].head;
@@ -87,16 +107,26 @@ impl<'a> Reader<'a> {
             let whole = meta.last < to || to.rem_euclid(tier.step_ms()) == 0;
             let rollup = state.rollups.get(&(segment.id, tier)).filter(|_| whole)?;
             let place = *rollup.block_of(device)?;
-            Some((Arc::clone(rollup), place))
+            Some((tier, Arc::clone(rollup), place))
         };
         let mut pieces: Vec<Piece> = (state.blocks(device, from, to.saturating_sub(1)))
             .map(|(segment, meta)| Piece {
+                first: meta.first,
+                last: meta.last,
                 rollup: rollup_of(segment, &meta),
-                segment: Arc::clone(segment),
-                meta,
+                raw: Some((Arc::clone(segment), meta)),
             })
             .collect();
-        pieces.sort_by_key(|piece| piece.meta.first);
+        if condensed {
+            let left = (state.left(device, tier)).map(|(tier, rollup, meta)| Piece {
+                first: meta.first,
+                last: meta.last.saturating_add(tier.step_ms() - 1),
+                raw: None,
+                rollup: Some((tier, Arc::clone(rollup), meta)),
+            });
+            pieces.extend(left.filter(|piece| piece.first < to && piece.last >= from));
+        }
+        pieces.sort_by_key(|piece| piece.first);
         (head.samples(metric, from, to), pieces)
     }
 
@@ -110,44 +140,137 @@ impl<'a> Reader<'a> {
         to: i64,
         show: &mut dyn FnMut(&[Sample]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let (in_memory, pieces) = self.pieces(device, metric, (from, to), None);
+        let (in_memory, pieces) = self.pieces(device, metric, (from, to), None, false);
         self.source.raw_samples += in_memory.len() as u64;
         let load = &mut |piece: Piece| self.load(&piece, metric, from, to);
         in_order(in_memory, pieces, load, true, show)
     }
 
-    /// Shows parts of steps of a device, by rising time, run by run.
+    /// The same for a counter: where only rollups are left, the last value of
+    /// each of their steps.
+    pub fn visit_counter(
+        &mut self,
+        device: u32,
+        asked: &Asked,
+        show: &mut dyn FnMut(&[Sample]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (metric, from, to) = (asked.metric, asked.from, asked.to);
+        let (in_memory, pieces) = self.pieces(device, metric, (from, to), None, true);
+        self.source.raw_samples += in_memory.len() as u64;
+        let load = &mut |piece: Piece| match (&piece.raw, &piece.rollup) {
+            (None, Some((tier, rollup, place))) => {
+                let part = Part::Last;
+                let mut samples = self.of_rollup(*tier, rollup, place, Key { metric, part }, asked);
+                for sample in &mut samples {
+                    sample.at = sample.at.saturating_add(tier.step_ms() - 1);
+                }
+                samples.retain(|sample| sample.at < to);
+                samples
+            }
+            _ => self.load(&piece, metric, from, to),
+        };
+        in_order(in_memory, pieces, load, true, show)
+    }
+
+    /// The energy of the steps of which only rollups are left, before the first
+    /// instant of which there is more: begin, width in seconds, joules between
+    /// measured values, joules estimated, seconds that those speak of.
+    pub fn energies(&mut self, device: u32, asked: &Asked) -> Vec<Energy> {
+        let (metric, interval) = (asked.metric, (asked.from, asked.to));
+        let (in_memory, pieces) = self.pieces(device, metric, interval, None, true);
+        let raw = pieces.iter().filter(|p| p.raw.is_some()).map(|p| p.first);
+        let more = in_memory.iter().map(|s| s.at).chain(raw).min();
+        let mut energies: Vec<Energy> = Vec::new();
+        for piece in pieces {
+            let (None, Some((tier, rollup, place))) = (&piece.raw, &piece.rollup) else {
+                continue;
+            };
+            if more.is_some_and(|more| piece.last >= more) {
+                continue;
+            }
+            let mut part = |part| self.of_rollup(*tier, rollup, place, Key { metric, part }, asked);
+            let (known, measured) = (part(Part::KnownSeconds), part(Part::MeasuredJoules));
+            let guessed = part(Part::EstimatedJoules);
+            energies.extend(known.iter().map(|known| {
+                let at = |samples: &[Sample]| {
+                    let found = samples.binary_search_by_key(&known.at, |s| s.at);
+                    found
+                        .ok()
+                        .and_then(|i| samples.get(i))
+                        .map_or(0.0, |s| s.value)
+                };
+                Energy {
+                    at: known.at,
+                    width_ms: tier.step_ms() as u64,
+                    measured: at(&measured),
+                    estimated: at(&guessed),
+                    known_seconds: known.value,
+                }
+            }));
+        }
+        energies.sort_by_key(|energy| energy.at);
+        energies
+    }
+
+    fn of_rollup(
+        &mut self,
+        tier: Tier,
+        rollup: &Segment,
+        place: &BlockMeta,
+        key: Key,
+        asked: &Asked,
+    ) -> Vec<Sample> {
+        match rollup.samples(&mut self.cache, place, key, asked.from, asked.to) {
+            Ok(samples) => {
+                self.source.rollup_ms = Some(tier.step_ms() as u64);
+                samples
+            }
+            Err(error) => {
+                self.report(rollup, place, &error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Shows parts of steps of a device, by rising time, run by run. Without a
+    /// tier whose steps fit, rollups are used only where nothing else is left,
+    /// and what they say of a step is marked as not the whole of it.
     pub fn visit_partials(
         &mut self,
         device: u32,
         asked: &Asked,
-        tier: Tier,
+        tier: Option<Tier>,
         show: &mut dyn FnMut(&[Partial]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let interval = (asked.from, asked.to);
-        let (in_memory, mut pieces) = self.pieces(device, asked.metric, interval, Some(tier));
+        let (in_memory, mut pieces) = self.pieces(device, asked.metric, interval, tier, true);
         if asked.over_time == OverTime::Last && overlap(&in_memory, &pieces) {
             // Which of two parts of a step is the later one only the samples say.
-            pieces.iter_mut().for_each(|piece| piece.rollup = None);
+            for piece in pieces.iter_mut().filter(|piece| piece.raw.is_some()) {
+                piece.rollup = None;
+            }
         }
         self.source.raw_samples += in_memory.len() as u64;
         let in_memory = in_memory.iter().map(Partial::of).collect();
-        let load = &mut |piece: Piece| match &piece.rollup {
-            Some((rollup, place)) => {
-                let (cache, over_time) = (&mut self.cache, asked.over_time);
-                match rollup::partials(rollup, cache, place, asked.metric, over_time, interval) {
-                    Ok(partials) => {
-                        self.source.rollup_ms = Some(tier.step_ms() as u64);
-                        partials
+        let load = &mut |piece: Piece| {
+            let Some((width, rollup, place)) = &piece.rollup else {
+                return self.load_partials(&piece, asked);
+            };
+            let (cache, over_time) = (&mut self.cache, asked.over_time);
+            match rollup::partials(rollup, cache, place, asked.metric, over_time, interval) {
+                Ok(mut partials) => {
+                    self.source.rollup_ms = Some(width.step_ms() as u64);
+                    if tier.is_none_or(|tier| tier < *width) {
+                        partials.iter_mut().for_each(|p| p.missing = true);
                     }
-                    Err(error) => {
-                        // The samples that it was made of are still there.
-                        self.report(rollup, place, &error);
-                        self.load_partials(&piece, asked)
-                    }
+                    partials
+                }
+                Err(error) => {
+                    // The samples that it was made of may still be there.
+                    self.report(rollup, place, &error);
+                    self.load_partials(&piece, asked)
                 }
             }
-            None => self.load_partials(&piece, asked),
         };
         in_order(in_memory, pieces, load, false, show)
     }
@@ -159,7 +282,9 @@ impl<'a> Reader<'a> {
 
     /// The samples of a block; none, and a note of it, when it is damaged.
     fn load(&mut self, piece: &Piece, metric: MetricId, from: i64, to: i64) -> Vec<Sample> {
-        let Piece { segment, meta, .. } = piece;
+        let Some((segment, meta)) = &piece.raw else {
+            return Vec::new();
+        };
         match segment.samples(&mut self.cache, meta, Key::value(metric), from, to) {
             Ok(samples) => {
                 self.source.raw_samples += samples.len() as u64;
@@ -181,7 +306,7 @@ impl<'a> Reader<'a> {
 
 /// Whether the rows of two of these lie between each other.
 fn overlap(in_memory: &[Sample], pieces: &[Piece]) -> bool {
-    let mut spans: Vec<(i64, i64)> = pieces.iter().map(|p| (p.meta.first, p.meta.last)).collect();
+    let mut spans: Vec<(i64, i64)> = pieces.iter().map(|p| (p.first, p.last)).collect();
     if let (Some(first), Some(last)) = (in_memory.first(), in_memory.last()) {
         spans.push((first.at, last.at));
     }
@@ -204,7 +329,7 @@ fn in_order<T: Timed>(
     let mut pending_last = i64::MIN;
     loop {
         let head_first = in_memory.as_ref().and_then(|s| s.first()).map(T::at);
-        let piece_first = pieces.peek().map(|piece| piece.meta.first);
+        let piece_first = pieces.peek().map(|piece| piece.first);
         let (first, last, mut run) = match (head_first, piece_first) {
             (None, None) => break,
             (Some(head), piece) if piece.is_none_or(|piece| head < piece) => {
@@ -213,7 +338,7 @@ fn in_order<T: Timed>(
             }
             _ => {
                 let Some(piece) = pieces.next() else { break };
-                let (first, last) = (piece.meta.first, piece.meta.last);
+                let (first, last) = (piece.first, piece.last);
                 (first, last, load(piece))
             }
         };

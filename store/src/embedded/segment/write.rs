@@ -60,6 +60,9 @@ impl Precision {
     }
 }
 
+/// A column, the state of each row, the value of each row.
+pub type BorrowedColumn<'a> = (Key, &'a [u8], Cow<'a, [f64]>);
+
 /// Rows of one device by rising time.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
@@ -68,7 +71,7 @@ pub struct Rows<'a> {
     /// Instants.
     pub times: &'a [i64],
     /// Column, state of each row, value of each row.
-    pub columns: Vec<(Key, &'a [u8], Cow<'a, [f64]>)>,
+    pub columns: Vec<BorrowedColumn<'a>>,
 }
 
 impl Rows<'_> {
