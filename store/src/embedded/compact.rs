@@ -6,10 +6,9 @@
 use super::codec::ABSENT;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier};
 use super::rollup;
-use super::seal::{Place, commit, create, encode_rows, open_all};
+use super::seal::{Place, commit, create, encode_rollup, open_all};
 use super::segment::{
-    BlockMeta, Cache, Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, Precision, ReadError,
-    Segment,
+    BlockMeta, Cache, Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment,
 };
 use super::{Options, Shared};
 use crate::query::StoreError;
@@ -220,7 +219,14 @@ fn write(
                 day: job.day,
                 kind: &job.kind,
             };
-            create(directory, shared, options, place, full.finish()?, added)?;
+            create(
+                directory,
+                shared,
+                options,
+                place,
+                full.finish(options.rollup_rows)?,
+                added,
+            )?;
         }
     }
     Ok(())
@@ -229,13 +235,15 @@ fn write(
 /// A raw file on its way, and what its rollups will hold.
 struct Output {
     raw: FileWriter,
-    condensed: Vec<(Tier, Vec<(DeviceId, OwnedRows)>)>,
+    rows: usize,
+    condensed: Vec<(Tier, Vec<(String, OwnedRows)>)>,
 }
 
 impl Output {
     fn new(plan: &Plan) -> Result<Self, ParquetError> {
         Ok(Self {
             raw: FileWriter::new(plan.clone())?,
+            rows: 0,
             condensed: Tier::ROLLUPS.into_iter().map(|t| (t, Vec::new())).collect(),
         })
     }
@@ -247,22 +255,25 @@ impl Output {
         for (tier, all) in &mut self.condensed {
             for ((device, _), rows) in devices.iter().zip(&rows) {
                 all.push((
-                    device.clone(),
+                    device.to_string(),
                     rollup::condense(rows, *tier, Catalogue::builtin()),
                 ));
             }
         }
+        self.rows += rows.iter().map(|r| r.times.len()).sum::<usize>();
         self.raw.group(&rows)
     }
 
-    fn finish(self) -> Result<Vec<(Tier, Encoded)>, ParquetError> {
+    fn finish(self, worth: usize) -> Result<Vec<(Tier, Encoded)>, ParquetError> {
         let catalogue = Catalogue::builtin();
         let mut files = vec![(Tier::Raw, self.raw.finish(catalogue)?)];
         for (tier, condensed) in &self.condensed {
-            let rows: Vec<_> = (condensed.iter())
-                .map(|(device, rows)| rows.borrow(device.as_str()))
-                .collect();
-            files.push((*tier, encode_rows(&rows, &Precision::Lossless, catalogue)?));
+            files.extend(encode_rollup(
+                *tier,
+                condensed,
+                (self.rows, worth),
+                catalogue,
+            )?);
         }
         Ok(files)
     }

@@ -67,6 +67,9 @@ pub struct Options {
     pub precision: Precision,
     /// Files of a day and kind, and of like size, at which they are brought together.
     pub compact_files: usize,
+    /// A rollup is written where it has at most one row for so many raw ones: it
+    /// has several columns a metric. 0: always.
+    pub rollup_rows: usize,
     /// How long files are kept.
     pub retention: Retention,
     /// How files are written.
@@ -80,6 +83,7 @@ impl Default for Options {
             seal_age: Duration::from_secs(6 * 3_600),
             precision: Precision::Lossless,
             compact_files: 8,
+            rollup_rows: 8,
             retention: Retention::default(),
             disk: Arc::new(FileSystem),
         }

@@ -5,7 +5,9 @@ use super::head::DeviceHead;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier, day_of};
 use super::rollup;
 use super::segment::schema::Key;
-use super::segment::{Encoded, FileWriter, GROUP_ROWS, Plan, Precision, Rows, Segment, footer_crc};
+use super::segment::{
+    Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, Precision, Rows, Segment, footer_crc,
+};
 use super::state::State;
 use super::{Options, Shared};
 use crate::query::StoreError;
@@ -26,7 +28,7 @@ pub fn seal(
     options: &Options,
     sealed: u64,
 ) -> Result<(), StoreError> {
-    let encoded = encode(shared, &options.precision).map_err(|e| {
+    let encoded = encode(shared, options).map_err(|e| {
         StoreError::io("encoding a segment in", directory, std::io::Error::other(e))
     })?;
     let mut added = Vec::new();
@@ -153,7 +155,7 @@ type ByPartition<T> = BTreeMap<(i64, String), T>;
 /// The files of what is in memory, by day and kind.
 fn encode(
     shared: &Shared,
-    precision: &Precision,
+    options: &Options,
 ) -> Result<ByPartition<Vec<(Tier, Encoded)>>, ParquetError> {
     let catalogue = Catalogue::builtin();
     let state = shared.read();
@@ -169,38 +171,59 @@ fn encode(
             device.labels.kind
         };
         for (day, mut rows) in by_day(device.id.as_str(), &device.head) {
-            rows.round(precision, catalogue);
+            rows.round(&options.precision, catalogue);
             let partition = partitions.entry((day, kind.to_owned())).or_default();
             partition.push(rows);
         }
     }
     (partitions.into_iter())
-        .map(|(key, devices)| Ok((key, encode_partition(&devices, precision, catalogue)?)))
+        .map(|(key, devices)| Ok((key, encode_partition(&devices, options, catalogue)?)))
         .collect()
 }
 
 /// The files of a partition: the rows as they are, then condensed.
-pub fn encode_partition(
+fn encode_partition(
     devices: &[Rows<'_>],
-    precision: &Precision,
+    options: &Options,
     catalogue: &Catalogue,
 ) -> Result<Vec<(Tier, Encoded)>, ParquetError> {
-    let mut files = vec![(Tier::Raw, encode_rows(devices, precision, catalogue)?)];
+    let raw = encode_rows(devices, &options.precision, catalogue)?;
+    let mut files = vec![(Tier::Raw, raw)];
     for tier in Tier::ROLLUPS {
-        let condensed: Vec<_> = (devices.iter())
-            .map(|rows| (rows.device, rollup::condense(rows, tier, catalogue)))
-            .collect();
-        let rows: Vec<Rows<'_>> = (condensed.iter())
-            .map(|(device, rows)| rows.borrow(device))
-            .collect();
-        // Of values that are rounded already nothing more is rounded.
-        files.push((tier, encode_rows(&rows, &Precision::Lossless, catalogue)?));
+        let condensed = devices.iter().map(|rows| {
+            let condensed = rollup::condense(rows, tier, catalogue);
+            (rows.device.to_owned(), condensed)
+        });
+        let condensed: Vec<_> = condensed.collect();
+        let rows = devices.iter().map(|rows| rows.times.len()).sum();
+        let worth = (rows, options.rollup_rows);
+        files.extend(encode_rollup(tier, &condensed, worth, catalogue)?);
     }
     Ok(files)
 }
 
+/// A rollup's file; none where it would be hardly shorter than the raw rows, of
+/// devices that are read as seldom as once a step.
+pub fn encode_rollup(
+    tier: Tier,
+    condensed: &[(String, OwnedRows)],
+    (raw_rows, worth): (usize, usize),
+    catalogue: &Catalogue,
+) -> Result<Option<(Tier, Encoded)>, ParquetError> {
+    let rows: usize = condensed.iter().map(|(_, rows)| rows.times.len()).sum();
+    if rows * worth > raw_rows {
+        return Ok(None);
+    }
+    let rows: Vec<Rows<'_>> = (condensed.iter())
+        .map(|(device, rows)| rows.borrow(device))
+        .collect();
+    // Of values that are rounded already nothing more is rounded.
+    let file = encode_rows(&rows, &Precision::Lossless, catalogue)?;
+    Ok(Some((tier, file)))
+}
+
 /// A file of these rows.
-pub fn encode_rows(
+fn encode_rows(
     devices: &[Rows<'_>],
     precision: &Precision,
     catalogue: &Catalogue,

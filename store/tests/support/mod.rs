@@ -32,6 +32,7 @@ pub fn sealing_at(seal_samples: u64) -> Options {
         seal_samples,
         seal_age: Duration::from_secs(1_000_000_000),
         compact_files: 3,
+        rollup_rows: 0,
         ..Options::default()
     }
 }
