@@ -59,6 +59,15 @@ fn frames(seconds: impl Iterator<Item = i64>) -> Vec<Frame> {
     seconds.map(frame).collect()
 }
 
+/// Another device's frame on a day.
+fn sign_of_life(day: i64) -> Frame {
+    Frame {
+        device: DeviceId::from("z"),
+        at: Timestamp(day * DAY),
+        readings: vec![(metric("gpu_temperature_celsius"), Reading::Measured(50.0))],
+    }
+}
+
 async fn ask(
     store: &EmbeddedStore,
     name: &str,
@@ -204,11 +213,18 @@ fn what_is_too_old_goes_tier_by_tier_and_the_hours_stay_to_be_asked_about() {
         }
         clock.advance_to(Timestamp(91 * DAY));
         store.compact().await.unwrap();
+        assert_eq!(
+            store.stats().frames,
+            10_800,
+            "a store of the past is not emptied by a clock of today"
+        );
+        store.append(vec![sign_of_life(91)]).await.unwrap();
+        store.compact().await.unwrap();
         drop(store);
         let store = open(directory.path(), &clock, Options::default());
         assert_eq!(stored(&store, "a").await, []);
-        assert_eq!((store.stats().frames, store.stats().damaged), (0, 0));
-        assert!(files_below(&directory.path().join("segments")).is_empty());
+        assert_eq!((store.stats().frames, store.stats().damaged), (1, 0));
+        assert_eq!(files_below(&directory.path().join("segments")).len(), 1);
         for (name, over_time, wanted) in &before {
             if (*name, *over_time) == ("gpu_energy_joules_total", OverTime::Integral) {
                 continue; // Of a register nobody asks this.
@@ -244,6 +260,7 @@ fn what_is_too_old_goes_tier_by_tier_and_the_hours_stay_to_be_asked_about() {
         assert!(!found.is_empty() && found.iter().all(|p| p.quality == Quality::Estimated));
         for (years, files) in [(1, 2), (2, 1), (3, 1), (11, 0)] {
             clock.advance_to(Timestamp(years * 367 * DAY));
+            store.append(vec![sign_of_life(years * 367)]).await.unwrap();
             store.compact().await.unwrap();
             let left = files_below(&directory.path().join("rollups")).len();
             assert_eq!(left, files, "after {years} years");

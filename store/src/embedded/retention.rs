@@ -75,7 +75,8 @@ impl Retention {
     }
 }
 
-/// Removes the files whose time is over; returns how many.
+/// Removes the files whose time is over, by the clock or by the newest day in the
+/// store, whichever is earlier; returns how many.
 pub fn run(
     directory: &Path,
     shared: &Shared,
@@ -84,6 +85,9 @@ pub fn run(
 ) -> Result<usize, StoreError> {
     let gone: BTreeMap<u64, Entry> = {
         let manifest = shared.manifest();
+        // A store of the past that is only looked at, or filled, today is not emptied.
+        let newest = manifest.files.iter().map(|e| e.day).max().unwrap_or(0);
+        let now = now.min(Timestamp(newest.saturating_add(1).saturating_mul(DAY_MS)));
         let has_hours: HashSet<u64> = (manifest.files.iter())
             .filter(|e| e.tier == Tier::Hour)
             .filter_map(|e| e.of)
