@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod server;
 mod simulate;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
     Query(query::Args),
     /// Energy, PUE, REF and carbon of a period, as JSON or CSV
     Report(report::Args),
+    /// Look after the store of a stopped server: verify, compact, snapshot, export, import
+    Store(store::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Budget(args) => budget::run(args),
         Command::Query(args) => query::run(args),
         Command::Report(args) => report::run(args),
+        Command::Store(args) => store::run(args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("heliostat: {}", told(&error));

@@ -9,6 +9,7 @@ pub mod framed_log;
 pub mod jobs;
 pub mod promql;
 pub mod query;
+pub mod transfer;
 
 pub use clock::{Clock, SteppedClock, WallClock};
-pub use query::{Answer, AppendReceipt, Query, StoreError, TimeSeriesStore};
+pub use query::{Answer, AppendReceipt, Query, Source, StoreError, TimeSeriesStore};
