@@ -177,11 +177,7 @@ pub fn write_catalogue(directory: &Path, disk: &dyn Disk) -> Result<(), StoreErr
 }
 
 /// Opens a file that the manifest names.
-pub fn open_segment(
-    directory: &Path,
-    entry: &Entry,
-    state: &mut State,
-) -> io::Result<Segment> {
+pub fn open_segment(directory: &Path, entry: &Entry, state: &mut State) -> io::Result<Segment> {
     let path = directory.join(entry.path());
     let catalogue = Catalogue::builtin();
     Segment::open(
