@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// `heliostat agent --node r01-n1 --nvml-lib DIR/r01-n1/libnvidia-ml.so.1 …`
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat simulate --site site-configs/demo.toml --boards /tmp/boards --mqtt 127.0.0.1:1883\n\nFaults: lost, no-permission, no-limits, no-energy, no-power, slow-MILLISECONDS, stuck, energy-reset, limit-revert, heal.\n  --fault r01-n1:3:lost@60   GPU 3 of r01-n1 falls off the bus after 60 s"
+    after_help = "Example:\n  heliostat simulate --site site-configs/demo.toml --boards boards --mqtt 127.0.0.1:1883\n\nFaults: lost, no-permission, no-limits, no-energy, no-power, slow-MILLISECONDS, stuck, energy-reset, limit-revert, heal.\n  --fault r01-n1:3:lost@60   GPU 3 of r01-n1 falls off the bus after 60 s"
 )]
 pub struct Args {
     /// The site's configuration; the built-in demo hall, if none is given
