@@ -87,7 +87,7 @@ pub(super) fn plan_in_words(plan: &PlanOutput, news: &[(JobId, JobOrder)]) -> (S
     let reason = if reasons.is_empty() {
         "The plan orders all jobs it knows.".to_owned()
     } else {
-        reasons.join(" ")
+        reasons.join("; ")
     };
     (summary, reason)
 }
