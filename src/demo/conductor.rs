@@ -9,7 +9,7 @@ use super::summary::{Summary, peak_memory_mib, ratio};
 use crate::run::stop_signal;
 use heliostat_models::{Timestamp, Watts};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
-use heliostat_store::{Clock, TimeSeriesStore};
+use heliostat_store::Clock;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -254,7 +254,7 @@ fn summarise(args: &Args, stage: &Stage, event: Event, begun: Instant) -> Summar
         .iter()
         .map(|s| s.samples_taken + s.samples_found - s.samples_acknowledged)
         .sum();
-    let stored = stage.server.store.stats().samples;
+    let stored = stage.server.store.store().stats().samples;
     let per_joule = |t: &heliostat_twin::Tally| ratio(t.work_hours, t.site.get());
     let carbon_per_work = |t: &heliostat_twin::Tally| ratio(t.carbon_grams, t.work_hours);
     let over = |a: Option<f64>, b: Option<f64>| a.zip(b).and_then(|(a, b)| ratio(a, b));

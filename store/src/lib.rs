@@ -3,11 +3,16 @@
 //! store, spool and journals share.
 
 pub mod clock;
+pub mod conformance;
 pub mod decisions;
 pub mod embedded;
 pub mod framed_log;
+pub mod influxdb2;
 pub mod jobs;
 pub mod query;
+pub mod remote;
+pub mod victoriametrics;
 
 pub use clock::{Clock, SteppedClock, WallClock};
-pub use query::{Answer, AppendReceipt, Query, StoreError, TimeSeriesStore};
+pub use query::{Answer, AppendReceipt, Query, StoreError, TimeSeriesStore, Told};
+pub use remote::RemoteStore;

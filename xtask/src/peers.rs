@@ -1,5 +1,5 @@
 //! Independent programs that tests are run against: a broker, a browser, a
-//! metrics linter, a linear-programming judge. Installed from Debian packages
+//! metrics linter, a time-series store, a linear-programming judge. Installed from Debian packages
 //! and PyPI where this user may; the Python ones into `target/peers`.
 
 use anyhow::{Context, bail};
@@ -12,6 +12,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("chromedriver", "chromium-driver"),
     ("mosquitto", "mosquitto"),
     ("promtool", "prometheus"),
+    ("victoria-metrics", "victoria-metrics"),
 ];
 /// PyPI packages for the tests' own virtual environment.
 const PYPI: &[&str] = &["highspy==1.15.1", "numpy==2.4.6"];
