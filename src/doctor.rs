@@ -8,7 +8,7 @@ use heliostat_store::conformance::{self, Finding, Subject, Verdict};
 use heliostat_store::remote::{Engine, Options};
 use heliostat_store::{Clock, RemoteStore, TimeSeriesStore, WallClock};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,11 +126,7 @@ impl Subject for Patient {
     }
 }
 
-async fn examine(
-    choice: &StoreChoice,
-    site: &Site,
-    spool: &PathBuf,
-) -> anyhow::Result<Vec<Finding>> {
+async fn examine(choice: &StoreChoice, site: &Site, spool: &Path) -> anyhow::Result<Vec<Finding>> {
     let site = Arc::new(site.clone());
     let engine: Arc<dyn Engine> =
         external(choice, &site)?.context("the embedded engine needs no doctor")?;

@@ -145,6 +145,8 @@ async fn killed_in_between_nothing_is_lost_or_doubled() {
     let again = store.append(frames(&site, second(5))).await.unwrap();
     assert_eq!((again.frames, again.duplicates), (0, 4));
     whole(&store, &site, second(0), second(100), false).await;
+    // The second kill met frames that were acknowledged and not settled.
+    assert!(store.health().rechecked_frames > 0, "{:?}", store.health());
     store.close().await;
     // Counted in the engine itself, where a double would be a second value.
     let url = server.url();

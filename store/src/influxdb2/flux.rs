@@ -168,9 +168,12 @@ pub(super) fn points(records: Vec<FluxRecord>) -> Vec<FluxPoint> {
         .collect()
 }
 
+/// Instants and values.
+type Column = Vec<(i64, f64)>;
+
 /// Values and qualities of one metric, by device.
 pub(super) fn series(records: Vec<FluxRecord>) -> ByDevice {
-    let mut columns: BTreeMap<DeviceId, (Vec<(i64, f64)>, Vec<(i64, f64)>)> = BTreeMap::new();
+    let mut columns: BTreeMap<DeviceId, (Column, Column)> = BTreeMap::new();
     for point in points(records) {
         let (values, qualities) = columns.entry(point.device).or_default();
         if point.field.ends_with(QUALITY) {

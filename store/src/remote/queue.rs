@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_restart_sends_back_what_the_earlier_process_had_acknowledged() {
         let mut queue = Queue::default();
-        let now = Instant::now();
+        let now = super::super::engine_time();
         let a = queue.push(frame("a", 1), NEW);
         let b = queue.push(frame("a", 2), NEW);
         let sent = |process: &str| Stage::Sent {
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn what_may_have_arrived_waits_until_it_can_be_seen() {
         let mut queue = Queue::default();
-        let now = Instant::now();
+        let now = super::super::engine_time();
         let later = now + Duration::from_secs(12);
         queue.push(
             frame("a", 1),

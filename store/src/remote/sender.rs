@@ -2,7 +2,7 @@
 
 use super::engine::{Found, RemoteError};
 use super::queue::{Number, Stage, lacking};
-use super::{Shared, runs};
+use super::{Shared, engine_time, runs};
 use heliostat_models::{DeviceId, Frame};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
 /// One round; whether anything was done.
 async fn round(shared: &Shared, probed: &mut Option<Instant>) -> Result<bool, RemoteError> {
     let habits = shared.engine.habits();
-    let now = Instant::now();
+    let now = engine_time();
     let until = now.checked_sub(habits.settles_after);
     let (look, batch) = shared.queue().to_send(now, BATCH);
     let settled = until.map_or_else(Vec::new, |until| shared.queue().settled(until, CONFIRMED));
@@ -92,7 +92,7 @@ async fn round(shared: &Shared, probed: &mut Option<Instant>) -> Result<bool, Re
         && let Err(error) = shared.engine.write(frames).await
     {
         // It may have arrived all the same, in whole or in part.
-        let after = (!habits.overwrites).then(|| Instant::now() + habits.visible_after);
+        let after = (!habits.overwrites).then(|| engine_time() + habits.visible_after);
         let stage = Stage::Waiting {
             look: !habits.overwrites,
             after,
@@ -101,7 +101,7 @@ async fn round(shared: &Shared, probed: &mut Option<Instant>) -> Result<bool, Re
         return Err(error);
     }
     let stage = Stage::Sent {
-        at: Instant::now(),
+        at: engine_time(),
         process,
     };
     shared.queue().set(numbers, &stage);
