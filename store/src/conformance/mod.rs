@@ -82,7 +82,7 @@ pub async fn run(subject: &dyn Subject, site: &Site, now: Timestamp) -> Vec<Find
         suite.findings.push(Finding {
             check: "exact values".to_owned(),
             verdict: Verdict::Warn,
-            detail: "values come back rounded, to 9 digits or better; counters above a billion lose their last digits".to_owned(),
+            detail: "values come back rounded: this engine keeps fewer digits than it was given (all agree to 9 digits)".to_owned(),
         });
     }
     suite.findings
