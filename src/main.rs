@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod server;
 mod simulate;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
     Query(query::Args),
     /// Energy, PUE, REF and carbon of a period, as JSON or CSV
     Report(report::Args),
+    /// Look after the store of a stopped server: verify, compact, snapshot, export, import
+    Store(store::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,11 +80,23 @@ fn main() -> ExitCode {
         Command::Budget(args) => budget::run(args),
         Command::Query(args) => query::run(args),
         Command::Report(args) => report::run(args),
+        Command::Store(args) => store::run(args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("heliostat: {error:#}");
+        eprintln!("heliostat: {}", told(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and its causes, each cause once: some messages name theirs already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Logs to standard error, so that standard output stays data.

@@ -4,6 +4,7 @@ use crate::http_get::escape;
 use crate::offline::{self, Offline, duration};
 use crate::plan::ask;
 use anyhow::{Context, bail};
+use heliostat_dashboard::unit_of;
 use heliostat_models::{Catalogue, DeviceId, Quality};
 use heliostat_store::query::{AcrossDevices, Label, OverTime, Point, Selector, Series};
 use heliostat_store::{Clock, Query, TimeSeriesStore, WallClock};
@@ -296,7 +297,18 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
     };
     let found = offline.store.query(&query).await?.series();
     let series = found.iter().map(series_json).collect();
-    Ok(in_form(metric, series))
+    let mut answer = in_form(metric, series);
+    if let Query::Aggregate {
+        over_time, across, ..
+    } = &query
+        && let Some(unit) = answer["unit"].as_str()
+    {
+        answer["unit"] = json!(unit_of(unit, *over_time, *across));
+        if let Some(across) = across {
+            answer["across"] = json!(across);
+        }
+    }
+    Ok(answer)
 }
 
 fn series_json(series: &Series) -> Value {

@@ -3,7 +3,7 @@
 use crate::http_get::escape;
 use crate::offline;
 use crate::plan::ask;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use heliostat_dashboard::report::{ReportOptions, report};
 use heliostat_store::{Clock, WallClock};
 use serde_json::Value;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// while it runs. Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat report --site site-configs/demo.toml --data ./data --from now-24h --to now --csv --out day.csv\n\nExit code 1 when not one figure could be computed."
+    after_help = "Example:\n  heliostat report --site site-configs/demo.toml --data ./data --from last-24h --csv --out day.csv\n\nExit code 1 when not one figure could be computed."
 )]
 pub struct Args {
     /// Site file (see `heliostat check`)
@@ -31,9 +31,9 @@ pub struct Args {
     /// Begin, inclusive: now-24h, last-24h (from the newest frame of a stopped server), 2019-03-01T12:00:00Z or 2019-03-01
     #[arg(long, value_name = "INSTANT")]
     from: String,
-    /// End, exclusive
-    #[arg(long, value_name = "INSTANT", default_value = "now")]
-    to: String,
+    /// End, exclusive [default: now; of a stopped server last, its newest frame]
+    #[arg(long, value_name = "INSTANT")]
+    to: Option<String>,
     /// As JSON
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -62,11 +62,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if is_empty {
         eprintln!(
             "heliostat: not one figure could be computed for {} to {}; `heliostat query meter_energy_joules_total` shows what the store holds",
-            args.from, args.to
+            args.from,
+            args.to.as_deref().unwrap_or("its end")
         );
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The end where none is given: a running server's is now. A stopped one knows
+/// nothing after its newest frame; up to now all would be missing.
+fn end(args: &Args, is_stopped: bool) -> &str {
+    let default = if is_stopped { "last" } else { "now" };
+    args.to.as_deref().unwrap_or(default)
 }
 
 fn from_store(args: &Args, offline: &offline::Offline) -> anyhow::Result<(String, bool)> {
@@ -75,7 +83,13 @@ fn from_store(args: &Args, offline: &offline::Offline) -> anyhow::Result<(String
     runtime.block_on(async {
         let now = WallClock.now();
         let from = offline.instant(&args.from, now).await.context("--from")?;
-        let to = offline.instant(&args.to, now).await.context("--to")?;
+        let to = offline.instant(end(args, true), now).await.context("--to")?;
+        if from >= to && args.to.is_none() {
+            bail!(
+                "--from: the newest frame of {} is of {to}, before {from}; count from it with --from last-24h, or give --to",
+                args.data.display()
+            );
+        }
         let made = report(
             &offline.site,
             offline.store.as_ref(),
@@ -97,7 +111,7 @@ fn from_store(args: &Args, offline: &offline::Offline) -> anyhow::Result<(String
 
 fn from_server(args: &Args) -> anyhow::Result<(String, bool)> {
     let path = |format: &str| {
-        let (from, to) = (escape(&args.from), escape(&args.to));
+        let (from, to) = (escape(&args.from), escape(end(args, false)));
         format!("/api/v1/report?from={from}&to={to}&format={format}")
     };
     let json: Value = serde_json::from_str(&ask(&args.server, &path("json"))?)
@@ -162,4 +176,27 @@ fn table(report: &Value) -> String {
         out.push_str(&notes);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_stopped_server_is_reported_up_to_its_newest_frame() {
+        let line = ["report", "--site", "s.toml", "--from", "last-24h"];
+        let open = Line::parse_from(line).args;
+        assert_eq!((end(&open, true), end(&open, false)), ("last", "now"));
+        let line = line.into_iter().chain(["--to", "2019-03-01"]);
+        let given = Line::parse_from(line).args;
+        assert_eq!(end(&given, true), "2019-03-01");
+        assert_eq!(end(&given, false), "2019-03-01");
+    }
 }

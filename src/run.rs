@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// given: it decides, shows and logs, and sends no cap.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN."
+    after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN.\n\nSamples of other programs are taken at /api/v1/write (Prometheus remote write 1.0), /write and /api/v2/write (InfluxDB line protocol), with that token as bearer token, InfluxDB token or basic password. Without a token they are taken from this machine alone while --http is a loopback address, and refused otherwise."
 )]
 pub struct Args {
     /// Site file (see `heliostat check`)

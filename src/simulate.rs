@@ -10,7 +10,8 @@ use heliostat_twin::{
     CapSource, FacilitySource, Fault, Hall, HallConfig, NodeSensorSource, SchedulerBridge, boards,
     workload,
 };
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,6 +64,28 @@ struct FaultArg {
     after: Duration,
 }
 
+/// Two halls must not write the same boards; held for as long as the file is open.
+fn lock(boards: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(boards).with_context(|| {
+        format!(
+            "cannot make the directory of the boards {}",
+            boards.display()
+        )
+    })?;
+    let path = boards.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another `heliostat simulate` runs on the boards in {}; stop it, or name another directory with --boards",
+            boards.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 /// Runs the hall until it is told to stop.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let site = Arc::new(match &args.site {
@@ -70,6 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => files::demo_site()?,
     });
     let mut faults = place_faults(&site, &args.fault)?;
+    let _alone = lock(&args.boards)?;
     let boards = boards::create(&args.boards, &site)?;
     for board in &boards {
         if args.json {

@@ -27,7 +27,7 @@ fn the_overview_is_live_and_leads_from_a_rack_to_a_gpu() -> Result<(), BrowserEr
     let mut demo = Process::heliostat(
         dir.path(),
         "demo",
-        &["demo", "--for", "5m", "--http", &http],
+        &["demo", "--for", "3m", "--http", &http],
     );
     demo.line_with("dashboard", Duration::from_secs(60));
     until(
@@ -37,7 +37,7 @@ fn the_overview_is_live_and_leads_from_a_rack_to_a_gpu() -> Result<(), BrowserEr
         |jobs| jobs.contains("\"running\""),
     );
 
-    let browser = Browser::start(1600, 1200)?;
+    let browser = Browser::start(1500, 1500)?;
     browser.open(&base)?;
     let live = "return [...document.querySelectorAll('main [data-live]')].map(e => e.textContent).join('|')";
     let first = browser.eval(live)?;
@@ -47,6 +47,19 @@ fn the_overview_is_live_and_leads_from_a_rack_to_a_gpu() -> Result<(), BrowserEr
     );
     browser.wait_for("live values to change", |b| Ok(b.eval(live)? != first))?;
     if let Some(file) = std::env::var_os("HELIOSTAT_SCREENSHOT") {
+        // A picture worth keeping has a day behind it and the grid event in it.
+        let over = || {
+            support::get_text(&base, "/api/v1/decisions?kind=grid_event&limit=5")
+                .unwrap_or_default()
+        };
+        until(
+            "the grid event is over",
+            Duration::from_secs(240),
+            over,
+            |d| d.contains("is over"),
+        );
+        browser.open(&base)?;
+        browser.wait_for("the page", |b| Ok(!b.find_all("main svg")?.is_empty()))?;
         browser.screenshot(Path::new(&file))?;
     }
 

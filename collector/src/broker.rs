@@ -24,7 +24,7 @@ pub struct Broker {
 pub enum BrokerError {
     /// Somebody else listens there.
     #[error(
-        "port {} is in use; stop the program that listens there, or choose another port with --mqtt ({address})", address.port()
+        "port {} is in use; stop the program that listens there, or choose another address with --mqtt-listen ({address})", address.port()
     )]
     InUse {
         /// Where it should have listened.

@@ -4,6 +4,7 @@
 //! device -> Source -> Frame -> Spool (disk) -> MQTT -> Ingest -> store
 //!                                   ^                     |
 //!                                   +------- Ack ---------+
+//! Prometheus, vmagent, Telegraf -> remote write, line protocol -> OpenIngest -> store
 //! executor -> CapCommand (MQTT) -> Agent -> CapActuator -> device
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod agent;
 pub mod broker;
 pub mod ingest;
 pub mod mqtt;
+pub mod open;
 pub mod pseudonym;
 pub mod source;
 pub mod spool;

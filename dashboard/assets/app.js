@@ -94,6 +94,7 @@
     const source = new EventSource('/events');
     source.addEventListener('snapshot', (event) => {
       apply(JSON.parse(event.data));
+      for (const box of all('[data-now]')) replace(box, box.dataset.now);
       dot.className = 'dot on';
       note.textContent = '';
     });

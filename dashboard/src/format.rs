@@ -1,6 +1,6 @@
 //! Numbers and instants as people read them. All times are UTC and say so.
 
-use crate::figure::Figure;
+use crate::figure::{Coverage, Figure};
 use heliostat_models::{Quality, Timestamp};
 
 /// A number with a thousands separator and a fixed number of decimals.
@@ -66,13 +66,28 @@ pub(crate) fn gap(value: f64) -> String {
     }
 }
 
-/// A figure's text: `≈` before an estimate, words where there is none.
+/// A figure's text: `≈` before an estimate, `≥` before a sum of which parts are
+/// not known, words where there is none.
 pub(crate) fn figure(figure: Figure, text: impl Fn(f64) -> String) -> String {
     match figure.value {
+        Some(v) if figure.partial.is_some() => format!("≥ {}", text(v)),
         Some(v) if figure.quality == Quality::Measured => text(v),
         Some(v) => format!("≈ {}", text(v)),
         None => crate::text::NO_READING.to_owned(),
     }
+}
+
+/// A share, or where only a part is known, how much of it.
+pub(crate) fn share_or_coverage(share: Figure) -> String {
+    match (share.partial, share.value) {
+        (Some(of), Some(_)) => coverage(of),
+        (_, value) => value.map_or(String::new(), percent),
+    }
+}
+
+/// `8 of 256 known`.
+pub(crate) fn coverage(of: Coverage) -> String {
+    format!("{} of {} known", of.known, of.all)
 }
 
 /// A reading of the catalogue's unit in a unit that people like.
@@ -159,6 +174,10 @@ mod tests {
         assert_eq!(figure(Figure::measured(5.0), watts), "5 W");
         assert_eq!(figure(Figure::estimated(5.0), watts), "≈ 5 W");
         assert_eq!(figure(Figure::MISSING, watts), "no reading");
+        let partial = Figure::sum([Figure::measured(5.0), Figure::MISSING]);
+        assert_eq!(figure(partial, watts), "≥ 5 W");
+        assert_eq!(share_or_coverage(partial), "1 of 2 known");
+        assert_eq!(share_or_coverage(Figure::measured(0.25)), "25 %");
     }
 
     #[test]

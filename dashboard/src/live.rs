@@ -77,7 +77,7 @@ pub(crate) fn wire(snapshot: &Snapshot, site: &Site) -> String {
 pub(crate) fn live(snapshot: &Snapshot, site: &Site) -> Live {
     let mut live = Live {
         at: format::full(snapshot.at),
-        decision: snapshot.decisions.first().map(|d| d.sequence),
+        decision: snapshot.decision,
         ..Live::default()
     };
     power(&mut live, snapshot);
@@ -99,16 +99,29 @@ fn power(live: &mut Live, snapshot: &Snapshot) {
         ("part.gpu", parts.gpu),
         ("part.it", parts.other_it),
         ("part.cooling", parts.cooling),
+        ("part.unknown", parts.unassigned),
     ] {
         live.figure(key, figure, format::watts);
-        let share = figure.with(parts.total, |p, t| p / t);
-        let key_share = format!("{key}.share");
-        let words = share.value.map_or(String::new(), format::percent);
-        live.say(&key_share, words);
+        if figure.value.is_none() && parts.unassigned.value.is_some() {
+            live.say(key, text::NOT_KNOWN);
+        }
+        let share = match figure.partial {
+            Some(of) => format::coverage(of),
+            None => {
+                let share = figure.with(parts.total, |p, t| p / t);
+                share.value.map_or(String::new(), format::percent)
+            }
+        };
+        live.say(&format!("{key}.share"), share);
         let width = percent_of(figure.value.unwrap_or(0.0), scale).min(100.0 - begin);
         live.bar.insert(key.to_owned(), (begin, width));
         begin += width;
     }
+    let is_split = parts.unassigned.value.is_none();
+    live.state.insert(
+        "part.unknown.row".to_owned(),
+        if is_split { "hidden" } else { "ok" },
+    );
     live.figure("site.power", parts.total, format::watts);
     live.bar
         .insert("site.limit".to_owned(), (percent_of(limit, scale), 0.0));
@@ -119,6 +132,10 @@ fn power(live: &mut Live, snapshot: &Snapshot) {
     live.say("site.limit", format!("limit {}", format::watts(limit)));
     let left = parts.total.map(|p| limit - p);
     let words = match left.value {
+        // What is free cannot be told where only a part of the power is known.
+        Some(l) if l >= 0.0 && left.partial.is_some() => {
+            left.partial.map_or(String::new(), format::coverage)
+        }
         Some(l) if l >= 0.0 => format!("{} free", format::figure(left, format::watts)),
         Some(l) => format!("{} over the limit", format::watts(-l)),
         None => String::new(),
@@ -226,10 +243,7 @@ fn power_bar(live: &mut Live, bar: &PowerBar) {
     live.figure(&key, bar.power, format::watts);
     live.say(&format!("{key}.limit"), format::watts(bar.limit.0));
     let share = bar.power.map(|p| p / bar.limit.0);
-    live.say(
-        &format!("{key}.share"),
-        share.value.map_or(String::new(), format::percent),
-    );
+    live.say(&format!("{key}.share"), format::share_or_coverage(share));
     if bar.is_over() {
         live.state.insert(key, "over");
     }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use heliostat_collector::open::Tally;
 use heliostat_models::metrics::MetricKind;
 use heliostat_models::site::Site;
 use heliostat_models::{Catalogue, JobState};
@@ -36,7 +37,8 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let text = exposition(&shared.now(), &shared.app.site);
+    let mut text = exposition(&shared.now(), &shared.app.site);
+    open_ingest(&mut text, &shared.open.totals());
     (
         [(
             header::CONTENT_TYPE,
@@ -77,8 +79,9 @@ impl<'a> Family<'a> {
         let _ = writeln!(self.out, " {value}");
     }
     fn figure(&mut self, labels: &[(&str, &str)], figure: Figure) {
-        // A missing reading has no sample: no sentinel becomes a value.
-        if let Some(value) = figure.value {
+        // A missing reading has no sample: no sentinel becomes a value, no
+        // partial sum the whole.
+        if let Some(value) = figure.whole().value {
             self.sample(labels, value);
         }
     }
@@ -122,6 +125,26 @@ pub(crate) fn exposition(snapshot: &Snapshot, site: &Site) -> String {
         }
     }
     out
+}
+
+/// What became of the samples that came by remote write and line protocol.
+fn open_ingest(out: &mut String, tally: &Tally) {
+    let mut family = Family::new(
+        out,
+        "open_ingest_samples_total",
+        "Samples that came by remote write and line protocol, by outcome",
+        true,
+    );
+    for (outcome, count) in [
+        ("stored", tally.stored),
+        ("duplicate", tally.duplicates),
+        ("unknown_metric", tally.unknown),
+        ("unplaced", tally.unplaced.values().sum()),
+        ("refused", tally.refused.values().sum()),
+        ("text", tally.texts),
+    ] {
+        family.sample(&[("outcome", outcome)], count as f64);
+    }
 }
 
 /// The latest readings of every catalogue metric that some device has.
@@ -170,7 +193,7 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
     let mut family = Family::new(
         out,
         "site_power_watts",
-        "Power of the site by part; estimates included",
+        "Power of the site by part; estimates included, absent while readings of it are missing",
         false,
     );
     for (part, figure) in [
@@ -178,13 +201,14 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
         ("gpu", parts.gpu),
         ("other_it", parts.other_it),
         ("cooling_and_losses", parts.cooling),
+        ("unknown", parts.unassigned),
     ] {
         family.figure(&[("part", part)], figure);
     }
     let mut family = Family::new(
         out,
         "power_node_power_watts",
-        "Power below a power node; estimates included",
+        "Power below a power node; estimates included, absent while readings of it are missing",
         false,
     );
     for bar in snapshot.upper.iter().chain(&snapshot.racks) {

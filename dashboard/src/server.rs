@@ -3,9 +3,10 @@
 use crate::app::App;
 use crate::guard;
 use crate::snapshot::{Feeder, Snapshot, Tree};
-use crate::{api, charts, events, pages, prometheus};
+use crate::{api, charts, events, open_ingest, pages, prometheus, prometheus_api};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use heliostat_collector::open::OpenIngest;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     /// The same as the JSON that live pages get.
     pub(crate) wire: watch::Receiver<Arc<str>>,
     pub(crate) clients: Arc<Semaphore>,
+    /// Samples in Prometheus' and InfluxDB's forms.
+    pub(crate) open: OpenIngest,
 }
 
 impl Shared {
@@ -44,14 +47,14 @@ impl Shared {
 pub enum ServeError {
     /// Something else listens there.
     #[error(
-        "{address} is in use by another program; stop it, or choose another address with --listen"
+        "{address} is in use by another program; stop it, or choose another address with --http"
     )]
     InUse {
         /// What was asked for.
         address: SocketAddr,
     },
     /// The address cannot be bound for another reason.
-    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another address with --http")]
     Bind {
         /// What was asked for.
         address: SocketAddr,
@@ -94,7 +97,9 @@ impl Server {
 }
 
 /// Serves pages, charts and the API on `listen` until stopped. Writes through
-/// the API need `api_token`; without one they are refused.
+/// the API need `api_token`; without one they are refused. Samples by remote
+/// write or line protocol need it too, except where the server listens on
+/// loopback and no token is configured.
 pub async fn serve(
     listen: SocketAddr,
     app: App,
@@ -123,6 +128,11 @@ pub async fn serve(
     let (snapshot_out, snapshot) = watch::channel(first);
     let (wire_out, wire) = watch::channel(first_wire);
     let site = app.site.clone();
+    let open = OpenIngest::start(
+        Arc::clone(&app.site),
+        Arc::clone(&app.store),
+        Arc::clone(&app.clock),
+    );
     let shared = Arc::new(Shared {
         app,
         token: api_token.filter(|t| !t.is_empty()),
@@ -131,6 +141,7 @@ pub async fn serve(
         snapshot,
         wire,
         clients: Arc::new(Semaphore::new(MAX_LIVE_CLIENTS)),
+        open,
     });
 
     let (stop, mut stopped) = watch::channel(false);
@@ -180,7 +191,10 @@ fn router(shared: &Arc<Shared>) -> Router {
         .merge(api::routes())
         .merge(events::routes())
         .merge(prometheus::routes())
+        .merge(prometheus_api::routes())
+        .merge(open_ingest::routes())
         .fallback(pages::not_found)
+        .method_not_allowed_fallback(api::method_not_allowed)
         .layer(DefaultBodyLimit::max(guard::MAX_BODY))
         .layer(guard)
         .with_state(Arc::clone(shared))

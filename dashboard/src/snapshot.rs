@@ -1,13 +1,12 @@
 //! The site at one instant, made once a second and shared by all pages.
 
 use crate::app::{App, HealthCounter};
+use crate::digest::{Entry, digest};
 use crate::figure::Figure;
 use crate::pue::{Pue, pue};
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::site::{MeterRole, Site};
-use heliostat_models::{
-    Catalogue, Decision, DeviceId, Frame, JobId, JobState, MetricId, Timestamp, Watts,
-};
+use heliostat_models::{Catalogue, DeviceId, Frame, JobId, JobState, MetricId, Timestamp, Watts};
 use heliostat_optimizer::view::ControlView;
 use heliostat_store::Query;
 use heliostat_store::jobs::JobEntry;
@@ -18,8 +17,9 @@ use std::time::Duration;
 
 /// Grid data comes by the hour; older than this it no longer speaks of now.
 const GRID_FRESH: Duration = Duration::from_secs(3 * 3_600);
-/// Decisions on the overview.
-const DECISIONS: usize = 8;
+/// Lines of decisions on the overview, and how many decisions they are made of at most.
+const DECISION_LINES: usize = 8;
+const DECISIONS: usize = 128;
 
 /// Which nodes hang below each power node. Made once.
 pub(crate) struct Tree {
@@ -57,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) gpu: Figure,
     pub(crate) other_it: Figure,
     pub(crate) cooling: Figure,
+    /// Of the total: what cannot be told apart because readings are missing.
+    pub(crate) unassigned: Figure,
 }
 
 /// A power node's use against its limit.
@@ -107,7 +109,9 @@ pub(crate) struct Snapshot {
     pub(crate) jobs: Vec<JobEntry>,
     /// Which job holds a device.
     pub(crate) holder: HashMap<DeviceId, JobId>,
-    pub(crate) decisions: Vec<Decision>,
+    /// Number of the latest decision.
+    pub(crate) decision: Option<u64>,
+    pub(crate) decisions: Arc<[Entry]>,
     pub(crate) health: Vec<HealthCounter>,
 }
 
@@ -158,6 +162,7 @@ impl Snapshot {
 pub(crate) struct Feeder {
     parts: FeederParts,
     pue: Option<(Timestamp, Pue, Pue)>,
+    digest: (Option<u64>, Arc<[Entry]>),
     /// Site seconds that pass in a second on the wall, smoothed.
     pace: f64,
     last: Option<(Timestamp, tokio::time::Instant)>,
@@ -186,6 +191,7 @@ impl Feeder {
                 health: Arc::clone(&app.health),
             },
             pue: None,
+            digest: (None, Arc::new([])),
             pace: 1.0,
             last: None,
         }
@@ -215,6 +221,7 @@ impl Feeder {
         let now = self.parts.clock.now();
         let stale_after = self.stale_after(now);
         let (pue_hour, pue_day) = self.pues(now).await;
+        let (decision, decisions) = self.digest();
         let p = &self.parts;
         let site = &*p.site;
         let query = Query::Latest {
@@ -249,6 +256,7 @@ impl Feeder {
                 gpu: missing,
                 other_it: missing,
                 cooling: missing,
+                unassigned: missing,
             },
             upper: Vec::new(),
             racks: Vec::new(),
@@ -261,7 +269,8 @@ impl Feeder {
             pue_day,
             jobs,
             holder,
-            decisions: p.decisions.latest(DECISIONS, |_| true),
+            decision,
+            decisions,
             health: (p.health)(),
         };
         snapshot.parts = parts(&snapshot, site);
@@ -286,6 +295,17 @@ impl Feeder {
             .map(|r| bar(&snapshot, site, tree, &node_power, r.power_node, 0))
             .collect();
         snapshot
+    }
+
+    /// The latest decisions, made anew when there is a newer one.
+    fn digest(&mut self) -> (Option<u64>, Arc<[Entry]>) {
+        let log = &self.parts.decisions;
+        let newest = log.latest(1, |_| true).first().map(|d| d.sequence);
+        if newest != self.digest.0 {
+            let latest = log.latest(DECISIONS, |_| true);
+            self.digest = (newest, digest(&latest, DECISION_LINES).into());
+        }
+        self.digest.clone()
     }
 
     /// The PUE of the last hour and day, made anew when half a minute has passed.
@@ -324,12 +344,29 @@ fn parts(snapshot: &Snapshot, site: &Site) -> Parts {
     let it = metered(snapshot, site, MeterRole::It).or(nodes);
     let total = metered(snapshot, site, MeterRole::DataCentre)
         .or(it.map(|w| w * site.cooling.design_pue).as_estimate());
+    split(total, it, gpu)
+}
+
+/// Splits the whole into its parts. What only partial sums could split stays
+/// unassigned; the share that no reading tells is not given to any part.
+fn split(total: Figure, it: Figure, gpu: Figure) -> Parts {
     let rest = |whole: Figure, part: Figure| whole.with(part, |a, b| (a - b).max(0.0));
+    let (other_it, cooling) = (rest(it, gpu), rest(total, it));
+    let told: f64 = [gpu, other_it, cooling]
+        .iter()
+        .filter_map(|p| p.value)
+        .sum();
+    let is_told = other_it.value.is_some() && cooling.value.is_some();
     Parts {
         total,
         gpu,
-        other_it: rest(it, gpu),
-        cooling: rest(total, it),
+        other_it,
+        cooling,
+        unassigned: if is_told {
+            Figure::MISSING
+        } else {
+            total.whole().map(|t| (t - told).max(0.0)).as_estimate()
+        },
     }
 }
 
@@ -366,5 +403,30 @@ fn bar(
         power,
         limit: live.map_or(node.limit, |l| l.limit),
         configured: node.limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_few_readings_cannot_split_is_given_to_no_part() {
+        let (total, it) = (Figure::measured(190.0), Figure::measured(172.0));
+        let few = Figure::sum((0..256).map(|i| match i {
+            0..8 => Figure::measured(0.2),
+            _ => Figure::MISSING,
+        }));
+        let parts = split(total, it, few);
+        assert_eq!(parts.other_it, Figure::MISSING);
+        assert_eq!(parts.cooling, Figure::measured(18.0));
+        let unassigned = parts.unassigned.value.unwrap();
+        assert!((unassigned - (172.0 - 1.6)).abs() < 1e-9, "{unassigned}");
+        let all = split(total, it, Figure::measured(100.0));
+        assert_eq!(all.other_it, Figure::measured(72.0));
+        assert_eq!(all.unassigned, Figure::MISSING);
+        // Of a total that is itself only known in part nothing is left over.
+        let dark = split(few, few, few);
+        assert_eq!(dark.unassigned, Figure::MISSING);
     }
 }

@@ -174,6 +174,8 @@ fn row(
         // A job first heard of while running began before that.
         let begin = match (index, kind, record.started) {
             (0, BarKind::Ran, Some(started)) => started.min(*begin),
+            // Before its release nothing kept it waiting.
+            (_, BarKind::Queued, _) => record.release.max(*begin),
             _ => *begin,
         };
         bars.push(Bar {
@@ -274,4 +276,55 @@ async fn carbon(shared: &Shared, snapshot: &Snapshot, from: Timestamp, to: Times
         })
         .filter(|b| b.from < b.to)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heliostat_models::{JobRecord, SpeedCurve, Watts};
+
+    #[test]
+    fn a_job_waits_from_its_release_on() {
+        let at = Timestamp::from_seconds;
+        let record = JobRecord {
+            id: JobId::from("j"),
+            class: JobClass::Training,
+            owner: "0".into(),
+            gang_size: 1,
+            remaining_hours: 1.0,
+            total_hours: 1.0,
+            release: at(5_000),
+            deadline: None,
+            state: JobState::Running,
+            devices: Vec::new(),
+            curve: SpeedCurve::envelope(&[(Watts(200.0), 0.5), (Watts(700.0), 1.0)]).unwrap(),
+            started: Some(at(8_000)),
+            ended: None,
+            at: at(8_000),
+        };
+        let entry = JobEntry {
+            record,
+            history: vec![
+                (at(1_000), JobState::Queued),
+                (at(8_000), JobState::Running),
+            ],
+        };
+        let made = row(&entry, None, at(9_000), at(0), at(20_000));
+        let bars: Vec<_> = made.bars.iter().map(|b| (b.kind, b.from, b.to)).collect();
+        let expected = [
+            (BarKind::Queued, at(5_000), at(8_000)),
+            (BarKind::Ran, at(8_000), at(9_000)),
+        ];
+        assert_eq!(bars, expected);
+        // Not released yet: it does not wait.
+        let early = JobEntry {
+            history: vec![(at(1_000), JobState::Queued)],
+            ..entry
+        };
+        assert!(
+            row(&early, None, at(4_000), at(0), at(20_000))
+                .bars
+                .is_empty()
+        );
+    }
 }

@@ -77,11 +77,14 @@ async fn every_route_of_the_document_is_served_and_every_served_one_is_in_it() {
         } else {
             "POST"
         };
-        assert_eq!(
-            request(at, other, &address, &[], "").await.status,
-            405,
-            "{other} {path}"
+        let refused = request(at, other, &address, &[], "").await;
+        assert_eq!(refused.status, 405, "{other} {path}");
+        assert!(
+            refused.json()["remedy"].is_string(),
+            "{other} {path} in JSON"
         );
+        let head = refused.head.to_ascii_lowercase();
+        assert!(head.contains("\r\nallow: "), "{other} {path}: {head}");
     }
     for unlisted in ["/api/v1/nothing", "/api/v1", "/api/v2/site"] {
         let answer = get(at, unlisted).await;
@@ -133,6 +136,17 @@ async fn latest_and_range_carry_units_and_quality() {
     let sums = get(at, query).await.json();
     assert_eq!(sums["series"].as_array().unwrap().len(), 8);
     assert_eq!(sums["step_seconds"], 1_800.0);
+    assert_eq!(sums["across"], "sum");
+    // A group without a way to make it one is summed, and the answer says so.
+    let same = get(at, &query.replace("&across=sum", "")).await.json();
+    assert_eq!(same["across"], "sum");
+    assert_eq!(same["series"], sums["series"]);
+    let apart = get(at, &query.replace("&across=sum&by=rack", "")).await;
+    assert!(apart.json().get("across").is_none());
+    for (agg, unit) in [("integral", "J"), ("rate", "W/s"), ("max", "W")] {
+        let path = query.replace("agg=avg", &format!("agg={agg}"));
+        assert_eq!(get(at, &path).await.json()["unit"], unit, "{agg}");
+    }
     server.stop().await;
 }
 
@@ -306,7 +320,9 @@ async fn writes_need_the_token() {
     }
     let long = format!("{{\"armed\":true,\"who\":\"{}\"}}", "x".repeat(20_000));
     let answer = request(at, "POST", "/api/v1/control/arm", &good, &long).await;
-    assert_eq!(answer.status, 413);
+    refusal(&answer, 413);
+    let answer = get(at, "/api/v1/jobs/%FF").await;
+    refusal(&answer, 400);
     assert_eq!(world.control.events.lock().unwrap().len(), 1);
     server.stop().await;
 }

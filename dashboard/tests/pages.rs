@@ -8,7 +8,7 @@
 mod support;
 
 use heliostat_dashboard::{ServeError, Server, serve};
-use heliostat_models::{JobId, JobRecord};
+use heliostat_models::{Decision, DecisionKind, JobId, JobRecord};
 use proptest::prelude::*;
 use std::time::Duration;
 use support::World;
@@ -59,9 +59,18 @@ async fn the_overview_shows_the_figures_of_the_site() {
     // The whole is metered; the GPUs are a sum with a silent one in it.
     assert!(text.contains("data-state=\"site.power\">1"), "site power");
     assert!(
-        text.contains("data-state=\"part.gpu\">≈ "),
+        text.contains("data-state=\"part.gpu\">≥ "),
         "a sum with a hole is marked"
     );
+    assert!(
+        text.contains(">255 of 256 known<"),
+        "and says how much of it"
+    );
+    assert!(
+        text.contains("data-state=\"part.it\">not known"),
+        "what the hole leaves open is not given to another part"
+    );
+    assert!(text.contains("Part not known"));
     assert!(
         text.contains("no reading of 700 W"),
         "a silent GPU is marked"
@@ -91,15 +100,21 @@ async fn a_rack_leads_to_its_node_and_gpu_with_reasons() {
         "pdu-1 binds: the last watt",
         "acknowledged by the agent at 560 W",
         "Temperature of r01-n1-gpu0",
+        "; at most 400 W when control is lost",
+        "data-now=\"/fragments/devices/r01-n1-gpu0\"",
     ] {
         assert!(gpu.contains(expected), "the GPU's page lacks `{expected}`");
     }
+    let now = get(at, "/fragments/devices/r01-n1-gpu0").await.text();
+    assert!(now.contains("Latest reading") && !now.contains("<html"));
+    assert!(gpu.contains(&now), "the page says what its fragment says");
     let job = get(at, "/jobs/climate-ens").await.text();
     assert!(job.contains("Waits for tomorrow&#39;s sun"));
     for missing in [
         "/racks/none",
         "/nodes/none",
         "/devices/none",
+        "/fragments/devices/none",
         "/jobs/none",
         "/decisions/none",
         "/nowhere",
@@ -108,6 +123,42 @@ async fn a_rack_leads_to_its_node_and_gpu_with_reasons() {
         assert_eq!(answer.status, 404, "{missing}");
         assert!(answer.text().contains("Not found"));
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn long_decisions_are_cut_and_their_pages_are_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::new(directory.path());
+    let racks: Vec<String> = (0..48).map(|i| format!("rack-{i:02}")).collect();
+    let whole = format!("Even the lowest caps exceed {}.", racks.join(", "));
+    let infeasible = Decision {
+        sequence: 0,
+        at: support::now(),
+        kind: DecisionKind::Allocation,
+        armed: true,
+        summary: whole.clone(),
+        reason: "by the clock".to_owned(),
+        certificate: None,
+        caps: Vec::new(),
+    };
+    for _ in 0..3 {
+        let summary = "Caps for 0 jobs; 0 changed by more than 1 %.".to_owned();
+        let quiet = Decision {
+            summary,
+            ..infeasible.clone()
+        };
+        world.decisions.record(quiet).unwrap();
+    }
+    let number = world.decisions.record(infeasible).unwrap();
+    let server = served(&world).await;
+    let page = get(server.address(), "/").await.text();
+    assert!(page.contains("2 allocations, nothing changed by more than 1 %"));
+    assert!(!page.contains("rack-47") && page.contains("rack-01"));
+    let link = format!("<a href=\"/decisions/{number}\">all of it</a>");
+    assert!(page.contains(&link), "{page}");
+    let one = get(server.address(), &format!("/decisions/{number}")).await;
+    assert!(one.text().contains(&whole));
     server.stop().await;
 }
 
@@ -179,6 +230,20 @@ async fn charts_come_in_three_forms_and_refuse_what_they_cannot_draw() {
         svg.contains("Power of the site, kW"),
         "the unit stands on the chart"
     );
+    let csv = get(at, "/charts/site-power.csv?from=now-6h").await.text();
+    let limits: Vec<&str> = csv.lines().filter(|l| l.contains("limit")).collect();
+    assert!(
+        limits.len() >= 2
+            && limits
+                .iter()
+                .all(|l| l.contains("limit as configured today,190000,W,configured")),
+        "{limits:?}"
+    );
+    // Readings go back two hours; before them nobody knows the limit.
+    let first = limits[0].split(',').next().unwrap();
+    assert!(first >= "2019-03-01T12:0", "{first}");
+    let before = "/charts/rack-r01.csv?from=now-2d&to=now-1d";
+    assert!(!get(at, before).await.text().contains("limit"));
     for (path, status, allowed) in [
         ("/charts/pue.svg?from=yesterday", 400, "now-6h"),
         ("/charts/pue.svg?from=now&to=now-1h", 400, "before"),
@@ -293,6 +358,8 @@ async fn headers_keep_other_pages_and_hosts_out() {
     }
     let second = serve(at, world.app(), None).await;
     assert!(matches!(second, Err(ServeError::InUse { .. })));
+    let words = second.unwrap_err().to_string();
+    assert!(words.contains("--http"), "{words}");
     server.stop().await;
 }
 

@@ -2,7 +2,7 @@
 //! program of the whole problem solved in the same run.
 //!
 //! Prints JSON lines `{"name","unit","ours","theirs","ratio","peer"}`; `ratio`
-//! is theirs by ours, so above one we do better.
+//! is ours by theirs: of times below one, of objectives above one is better for us.
 
 #![allow(clippy::print_stdout, reason = "the figures are the output")]
 #![allow(
@@ -83,7 +83,7 @@ fn measure(name: &str, cases: &[Problem]) {
         "ms",
         ours,
         Some(theirs),
-        theirs / ours,
+        ours / theirs,
     );
     line(&format!("{name}_worst_ms"), "ms", worst, None, 0.0);
     line(

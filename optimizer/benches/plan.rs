@@ -132,6 +132,7 @@ fn instance(seed: u64, devices: u32, jobs: usize) -> Problem {
         .iter()
         .enumerate()
         .map(|(t, cost)| Slot {
+            each: Watts::ZERO,
             power: Watts(if event.contains(&t) {
                 power * 0.65
             } else {

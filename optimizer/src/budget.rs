@@ -219,23 +219,30 @@ impl Teller<'_> {
             .filter(|n| n.parents.is_empty())
             .collect();
         let names: Vec<&str> = roots.iter().map(|n| n.id.as_str()).collect();
+        let usable = self.usable();
+        let margin = format!(", less a margin of {:.0} %", 100.0 * (1.0 - usable));
         let mut allowed = Allowed {
-            power: roots.iter().map(|n| n.limit).sum(),
-            reason: format!("limit of {}", names.join(" and ")),
+            power: roots.iter().map(|n| n.limit).sum::<Watts>() * usable,
+            reason: format!("limit of {}{margin}", names.join(" and ")),
         };
         for event in &self.view.grid_events {
             if event.from < to
                 && event.to > from
                 && let crate::grid_event::Ask::Limit(limit) = event.ask
-                && limit < allowed.power
+                && limit * usable < allowed.power
             {
                 allowed = Allowed {
-                    power: limit,
-                    reason: format!("grid event {}: {}", event.id, event.reason),
+                    power: limit * usable,
+                    reason: format!("grid event {}: {}{margin}", event.id, event.reason),
                 };
             }
         }
         allowed
+    }
+
+    /// Share of each limit that may be given away; the same now and later.
+    fn usable(&self) -> f64 {
+        1.0 - self.site.control.margin.clamp(0.0, 1.0)
     }
 
     fn feed_usage(&self) -> Watts {
@@ -275,7 +282,8 @@ impl Teller<'_> {
         let used_now = self.rack_usage_now();
         let limit_now = |index: usize| {
             let node = &self.site.power.nodes()[index];
-            self.shown(&node.id).map_or(node.limit, |(limit, _)| limit)
+            self.shown(&node.id)
+                .map_or(node.limit * self.usable(), |(limit, _)| limit)
         };
         let taken_now = |index: usize, below: Watts| {
             // What the loop knows of a node includes load that stands in no rack.
@@ -297,9 +305,9 @@ impl Teller<'_> {
         let nodes = self.site.power.nodes();
         let limit = |index: usize| {
             if nodes[index].parents.is_empty() {
-                nodes[index].limit.min(slot.power)
+                (nodes[index].limit * self.usable()).min(slot.power)
             } else {
-                nodes[index].limit
+                nodes[index].limit * self.usable()
             }
         };
         let taken = |index: usize, below: Watts| {
@@ -336,6 +344,7 @@ impl Teller<'_> {
         taken: &dyn Fn(usize, Watts) -> Watts,
     ) -> Allowed {
         let nodes = self.site.power.nodes();
+        let margin = 100.0 * (1.0 - self.usable());
         let mut pass = vec![Watts::ZERO; nodes.len()];
         let mut own = vec![Watts::ZERO; nodes.len()];
         let mut all = vec![Watts::ZERO; nodes.len()];
@@ -368,16 +377,18 @@ impl Teller<'_> {
                 pass[index] = here;
                 reasons[index] = Some(if others > Watts(0.5) {
                     format!(
-                        "limit of {} ({:.1} kW), of which others take {:.1} kW",
+                        "limit of {} ({:.1} kW, its margin of {:.0} % taken off), of which others take {:.1} kW",
                         nodes[index].id,
                         limit(index).kilowatts(),
+                        margin,
                         others.kilowatts()
                     )
                 } else {
                     format!(
-                        "limit of {} ({:.1} kW)",
+                        "limit of {} ({:.1} kW, its margin of {:.0} % taken off)",
                         nodes[index].id,
-                        limit(index).kilowatts()
+                        limit(index).kilowatts(),
+                        margin
                     )
                 });
             }

@@ -29,7 +29,8 @@ pub struct PowerNodeView {
     pub limit: Watts,
     /// Power below it that caps do not control (as used by the allocator, uncertainty included).
     pub uncontrolled: Watts,
-    /// Sum of the caps below it.
+    /// Sum of the caps below it; at a grid event's limit a device at rest counts
+    /// with its measured draw and a reserve.
     pub capped: Watts,
     /// What one more watt here would be worth, in work per hour and watt.
     pub price: f64,

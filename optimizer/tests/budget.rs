@@ -183,10 +183,10 @@ fn a_grid_event_limits_site_hall_and_racks_later() {
                 assert_eq!(slot.reason.contains("event-7"), inside, "{}", slot.reason);
             }
             let most = match (&scope, inside) {
-                (Scope::Rack(_), _) => 26_000.0,
-                (_, true) => 90_000.0,
-                _ => 190_000.0,
-            };
+                (Scope::Rack(_), _) => 26_000.0 * 0.98,
+                (_, true) => 90_000.0 * 0.98,
+                _ => 190_000.0 * 0.98,
+            } + 1e-6;
             assert!(slot.power.0 <= most && slot.power.0 > 0.0, "{}", slot.power);
         }
     }
@@ -247,7 +247,21 @@ fn without_a_plan_the_limits_alone_are_told_and_marked_as_such() {
     let budget = budget_for(&Scope::Site, &site, &view, &[], now()).unwrap();
     assert_eq!(budget.slots.len(), 192);
     assert!(budget.slots[0].start <= now() && now() < budget.slots[0].end);
-    assert_eq!(budget.slots[0].power, Watts(190_000.0));
+    assert_eq!(budget.slots[0].power, Watts(190_000.0 * 0.98));
+    // Now and later have the same margin, and say so.
+    assert_eq!(budget.now.power, budget.slots[0].power);
+    for slot in [&budget.now, &budget.slots[0]] {
+        assert!(slot.reason.contains("margin of 2 %"), "{}", slot.reason);
+    }
     assert_eq!(budget.slots[0].quality, Quality::Missing);
     assert!(budget.slots[0].reason.contains("no plan yet"));
+    let rack = Scope::Rack("r01".into());
+    let budget = budget_for(&rack, &site, &view, &[], now()).unwrap();
+    let most = Watts(26_000.0 * 0.98);
+    assert!((budget.now.power - most).0.abs() < 1e-6 && budget.slots[0].power <= most);
+    assert!(
+        budget.now.reason.contains("margin of 2 %"),
+        "{}",
+        budget.now.reason
+    );
 }

@@ -16,7 +16,9 @@ use heliostat_models::{
     Certificate, DeviceId, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
 use heliostat_optimizer::allocate::{Outcome, allocate};
-use heliostat_optimizer::check::{Facts, Proposal, Rule, check_allocation, check_transition};
+use heliostat_optimizer::check::{
+    AtFeed, Facts, Proposal, Rule, check_allocation, check_transition,
+};
 use heliostat_optimizer::control::assemble;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ struct Scene {
     pinned: BTreeMap<DeviceId, Watts>,
     jobs: Vec<JobRecord>,
     feed_limit: Option<Watts>,
+    idle: BTreeMap<DeviceId, Watts>,
+    starting: usize,
     price: f64,
 }
 
@@ -86,6 +90,8 @@ impl Scene {
             pinned,
             jobs,
             feed_limit: rng.bool().then(|| Watts(110_000.0 + 60_000.0 * rng.f64())),
+            idle: BTreeMap::new(),
+            starting: 0,
             price: if rng.bool() { 0.0 } else { 0.001 * rng.f64() },
             site,
         }
@@ -95,7 +101,12 @@ impl Scene {
         Facts {
             site: &self.site,
             margin: 0.02,
-            feed_limit: self.feed_limit,
+            grid: self.feed_limit.map(|limit| AtFeed {
+                limit,
+                uncontrolled: &self.uncontrolled,
+                idle: &self.idle,
+                starting: self.starting,
+            }),
             uncontrolled: &self.uncontrolled,
             ranges: &self.ranges,
             pinned: &self.pinned,
@@ -292,4 +303,108 @@ fn raising_before_others_have_lowered_is_rejected() {
     // From low caps everything fits.
     let low: BTreeMap<DeviceId, Watts> = caps.keys().map(|d| (d.clone(), Watts(200.0))).collect();
     assert!(check_transition(&facts, &low, &caps).is_empty());
+}
+
+/// A scene under a grid event in which every device that no job holds is at rest.
+fn at_rest(seed: u64, starting: usize) -> Scene {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut scene = Scene::random(seed);
+    scene.pinned.clear();
+    scene.feed_limit = Some(Watts(105_000.0 + 20_000.0 * rng.f64()));
+    let held: Vec<&DeviceId> = scene.jobs.iter().flat_map(|j| &j.devices).collect();
+    scene.idle = (scene.site.devices.iter())
+        .filter(|d| !held.contains(&&d.id))
+        .map(|d| (d.id.clone(), Watts(60.0 + 140.0 * rng.f64())))
+        .collect();
+    scene.starting = starting;
+    scene
+}
+
+#[test]
+fn at_a_grid_event_devices_at_rest_count_as_drawn_and_starts_with_their_caps() {
+    let mut used = 0;
+    for seed in 0..60 {
+        let scene = at_rest(seed, seed as usize % 40);
+        let (outcome, caps) = scene.solve();
+        let Outcome::Allocated(allocation) = &outcome else {
+            continue;
+        };
+        let proposal = |caps| Proposal {
+            caps,
+            node_prices: &allocation.node_prices,
+            certificate: &allocation.certificate,
+            dropped: &[],
+            beyond: &[],
+        };
+        let broken = check_allocation(&scene.facts(), &proposal(&caps));
+        assert!(broken.is_empty(), "seed {seed}: {broken:?}");
+        // What may really be drawn: jobs at their caps, the devices at rest
+        // with the most to gain at 200 W, the others as read and 20 W.
+        let feed = scene.site.power.find("feed").unwrap();
+        let mut rest: Vec<f64> = scene
+            .idle
+            .values()
+            .map(|w| (w.0 + 20.0).min(200.0))
+            .collect();
+        rest.sort_by(f64::total_cmp);
+        let starting: f64 = (200.0 * scene.starting.min(rest.len()) as f64)
+            + rest.iter().skip(scene.starting).sum::<f64>();
+        let held: f64 = (caps.iter())
+            .filter(|(d, _)| !scene.idle.contains_key(*d))
+            .map(|(_, c)| c.0)
+            .sum();
+        let limit = 0.98 * scene.feed_limit.unwrap().0;
+        let drawn = scene.uncontrolled[feed].0 + held + starting;
+        assert!(drawn <= limit + 1e-6, "seed {seed}: {drawn} of {limit}");
+        let all: f64 = caps.values().map(|c| c.0).sum();
+        if scene.uncontrolled[feed].0 + all <= limit {
+            continue;
+        }
+        used += 1;
+        // Were all of them to start, or none of them read, it would not fit.
+        let mut more = at_rest(seed, scene.starting);
+        more.starting = more.idle.len();
+        let broken = check_allocation(&more.facts(), &proposal(&caps));
+        assert!(
+            broken.iter().any(|b| b.rule == Rule::NodeLimit),
+            "{broken:?}"
+        );
+        let low: Caps = caps.keys().map(|d| (d.clone(), Watts(200.0))).collect();
+        let broken = check_transition(&more.facts(), &low, &caps);
+        assert!(
+            broken.iter().any(|b| b.rule == Rule::Transition),
+            "{broken:?}"
+        );
+        let mut stale = at_rest(seed, scene.starting);
+        stale.idle.clear();
+        let broken = check_allocation(&stale.facts(), &proposal(&caps));
+        assert!(
+            broken.iter().any(|b| b.rule == Rule::NodeLimit),
+            "{broken:?}"
+        );
+    }
+    assert!(used > 20, "{used}");
+}
+
+#[test]
+fn breakers_count_devices_at_rest_with_their_caps_also_during_a_grid_event() {
+    let mut scene = at_rest(5, 0);
+    scene.jobs.clear();
+    let (_, mut caps) = scene.solve();
+    // An event that allows more than the feed bears changes nothing.
+    scene.feed_limit = Some(Watts(900_000.0));
+    scene.idle = (scene.site.devices.iter())
+        .map(|d| (d.id.clone(), Watts(60.0)))
+        .collect();
+    caps.values_mut().for_each(|c| *c = Watts(200.0));
+    let rack = scene.site.racks[0].power_node;
+    let allowed = 0.98 * scene.site.power.nodes()[rack].limit.0;
+    scene.uncontrolled[rack] = Watts(allowed - 32.0 * 200.0);
+    let fits = |scene: &Scene| {
+        let least: Caps = caps.keys().map(|d| (d.clone(), Watts(100.0))).collect();
+        check_transition(&scene.facts(), &least, &caps).is_empty()
+    };
+    assert!(fits(&scene));
+    scene.uncontrolled[rack] += Watts(1.0);
+    assert!(!fits(&scene));
 }

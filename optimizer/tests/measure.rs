@@ -148,6 +148,8 @@ fn a_reading_from_before_a_job_started_says_nothing() {
 fn metered(site_power: f64, it_power: f64, nodes: usize) -> Measured {
     Measured {
         it_uncontrolled: vec![Watts::ZERO; nodes],
+        it_at_feed: vec![Watts::ZERO; nodes],
+        idle: BTreeMap::new(),
         site_power: Some(Watts(site_power)),
         it_power: Some(Watts(it_power)),
         nodes_measured: 0,
@@ -246,4 +248,24 @@ fn an_event_without_sense_binds_nothing() {
     assert!(events.as_limits().is_empty());
     events.submit(event("c", 0, 10, Ask::ReduceBy(7.0)), Watts(9.0));
     assert_eq!(events.limit(Timestamp(5)), Some(Watts::ZERO));
+}
+
+#[test]
+fn at_rest_is_what_no_job_holds_and_a_fresh_reading_tells() {
+    let site = sites::small();
+    let mut frames = all_frames(&site, NOW);
+    let silent = site.devices[5].id.clone();
+    frames.retain(|f| f.device != silent);
+    let mut allowed = caps(&site, 200.0);
+    // One that may have less than its lowest cap has nothing to spare.
+    allowed.insert(site.devices[6].id.clone(), Watts(150.0));
+    let measured = measure(&site, &Readings::new(frames, NOW), &[], &allowed);
+    assert_eq!(measured.idle.len(), site.devices.len() - 2);
+    assert!(measured.idle.values().all(|w| *w == Watts(300.0)));
+    assert!(!measured.idle.contains_key(&silent));
+    let stale = Readings::new(all_frames(&site, Timestamp(NOW.0 - 1)), NOW);
+    assert!(measure(&site, &stale, &[], &allowed).idle.is_empty());
+    // For the promise at the feed the nodes' reserve is smaller, never larger.
+    let feed = place(&site, "feed");
+    assert!(measured.it_at_feed[feed] < measured.it_uncontrolled[feed]);
 }

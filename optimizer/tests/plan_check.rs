@@ -55,6 +55,7 @@ fn problem() -> Problem {
         devices: 8,
         slots: (0..12)
             .map(|t| Slot {
+                each: Watts::ZERO,
                 power: Watts(3_200.0),
                 cost: 1.0 + 0.1 * (f64::from(t) - 6.0).abs(),
             })

@@ -14,6 +14,8 @@ use heliostat_optimizer::plan::check::{check, check_bound};
 use heliostat_optimizer::plan::problem::{Job, Level, Problem, Schedule, Slot, Solution};
 use heliostat_optimizer::plan::solve::{Limits, solve};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 fn level(quanta: u32, watts: f64) -> Level {
     Level {
@@ -52,6 +54,7 @@ fn problem(costs: &[f64], devices: u32, watts: f64, jobs: Vec<Job>) -> Problem {
         slots: costs
             .iter()
             .map(|cost| Slot {
+                each: Watts::ZERO,
                 power: Watts(watts),
                 cost: *cost,
             })
@@ -300,6 +303,36 @@ fn job_named(index: usize, gang: u32, work: u32) -> Job {
     job(&format!("j{index}"), gang, work)
 }
 
+/// What the bound cannot promise: that the search comes close. The same 150
+/// instances every time, so that this judges the search and not the dice.
+#[test]
+fn the_search_finds_the_best_plan_or_one_close_to_it() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = small_problem();
+    let (mut best_found, mut excess) = (0, Vec::new());
+    for _ in 0..150 {
+        let problem = strategy.new_tree(&mut runner).unwrap().current();
+        let (plan, best) = (solve(&problem, Limits::default()), brute_force(&problem));
+        let over = (plan.primal - best) / best.abs().max(1.0);
+        best_found += usize::from(over < 1e-6);
+        excess.push(over);
+    }
+    let mean = excess.iter().sum::<f64>() / excess.len() as f64;
+    eprintln!(
+        "best plan found in {best_found} of 150; mean excess {:.3} %",
+        mean * 100.0
+    );
+    assert!(
+        best_found >= 120,
+        "the best plan was found in only {best_found} of 150"
+    );
+    assert!(
+        mean < 0.01,
+        "plans cost {:.2} % more than the best on the mean",
+        mean * 100.0
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -309,9 +342,6 @@ proptest! {
         let near = 1e-6 * best.abs().max(1.0);
         prop_assert!(plan.bound <= best + near, "bound {} above the optimum {best}", plan.bound);
         prop_assert!(plan.primal >= best - near, "plan {} below the optimum {best}", plan.primal);
-        // On instances this small the search should find the very best nearly always,
-        // and never be far from it.
-        prop_assert!(plan.primal <= best * 1.10 + 0.5, "plan {} far from the optimum {best}", plan.primal);
     }
 
     #[test]

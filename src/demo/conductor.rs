@@ -2,10 +2,10 @@
 //! act, step again. It waits for the slowest, so that nothing is lost by haste.
 
 use super::Args;
+use super::account::summarise;
 use super::pace::Pace;
 use super::screen::Screen;
 use super::stage::Stage;
-use super::summary::{Summary, peak_memory_mib, ratio};
 use crate::run::stop_signal;
 use heliostat_models::{Timestamp, Watts};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
@@ -23,17 +23,25 @@ const EVENT: Duration = Duration::from_secs(3_600);
 const SLOW_STEP: Duration = Duration::from_millis(100);
 /// After this long without compliance the time-lapse goes on.
 const SLOW_LIMIT: Duration = Duration::from_secs(30);
+/// How far behind its plan the time-lapse may be and still catch up.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// Longest that a step waits for agents and control.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for caps to come down before the hall opens, and for the
 /// spools to empty at the end.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Longest wait for the next acknowledgement while the spools empty.
+const STALL: Duration = Duration::from_secs(3);
 
 /// What happened at the grid event.
 #[derive(Clone, Copy, Default)]
-struct Event {
-    limit: Option<Watts>,
-    seconds: Option<f64>,
+pub struct Event {
+    /// The limit that was asked for, once it was.
+    pub limit: Option<Watts>,
+    /// Seconds until it was lastingly complied with; none if it was not.
+    pub seconds: Option<f64>,
+    /// Times that the limit was exceeded after it had been complied with.
+    pub broken: u64,
 }
 
 /// Runs the demo from the first step to the summary.
@@ -42,16 +50,13 @@ pub async fn conduct(args: &Args) -> anyhow::Result<ExitCode> {
     let pace = Pace::fit(args.span, args.wall);
     let mut stage = Stage::set(args, &pace).await?;
     let screen = Screen::open(args, &stage);
-    open_hall(&mut stage).await?;
-
     let mut event = Event::default();
     let stopped = tokio::select! {
-        outcome = play(args, &pace, begun, &mut stage, &screen, &mut event) => { outcome?; false }
+        outcome = perform(args, &pace, begun, &mut stage, &screen, &mut event) => { outcome?; false }
         outcome = stop_signal() => { outcome?; true }
     };
-    drain(&stage).await;
     screen.close();
-    let summary = summarise(args, &stage, event, begun);
+    let summary = summarise(args, &pace, &stage, event, begun);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
@@ -64,13 +69,31 @@ pub async fn conduct(args: &Args) -> anyhow::Result<ExitCode> {
         );
         stop_signal().await?;
     }
-    stage.strike().await;
-    let sound = summary.samples_lost == 0 && summary.limit_violations == 0;
+    tokio::select! {
+        () = stage.strike() => {}
+        outcome = stop_signal() => outcome?,
+    }
+    let sound = stopped || summary.is_sound();
     Ok(if sound {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// From the first cap to the last acknowledgement.
+async fn perform(
+    args: &Args,
+    pace: &Pace,
+    begun: Instant,
+    stage: &mut Stage,
+    screen: &Screen,
+    event: &mut Event,
+) -> anyhow::Result<()> {
+    open_hall(stage).await?;
+    play(args, pace, begun, stage, screen, event).await?;
+    drain(stage).await;
+    Ok(())
 }
 
 /// Jobs may start once every GPU bears a cap of ours: until then the hall's
@@ -125,26 +148,23 @@ async fn play(
 ) -> anyhow::Result<()> {
     let (start, end) = (args.start, args.start + args.span);
     let halfway = (start + args.span / 2).floor_to(pace.step);
-    let lapse_end = begun + pace.lapse_wall;
-    let mut slow = Duration::ZERO;
     let mut next_wall = Instant::now();
     let mut event_ends = None;
     while stage.clock.now() < end {
         let now = stage.clock.now();
         // A machine that cannot keep up covers less, but the event always comes.
-        let late = Instant::now() >= lapse_end + slow;
-        if event_ends.is_none() && (now >= halfway || late) {
-            let at = Instant::now();
+        let passed = begun.elapsed();
+        if event_ends.is_none() && (now >= halfway || passed >= pace.event_wall) {
             *event = grid_event(stage, screen, now.seconds_since(start)).await?;
-            slow = at.elapsed();
             event_ends = Some(now + EVENT);
             next_wall = Instant::now();
-        } else if late {
+        } else if passed >= pace.end_wall {
             break;
         }
         if event_ends.is_some_and(|ends| now >= ends) {
             stage.hall().end_grid_limit();
         }
+        event.broken = event.broken.max(stage.hall().grid_limit_broken());
         let to = stage.clock.now().next_multiple_of(pace.step).min(end);
         step(stage, to).await;
         screen.show(
@@ -152,12 +172,9 @@ async fn play(
             Duration::from_secs_f64(to.seconds_since(start).max(0.0)),
             "",
         );
-        next_wall += pace.step_wall;
-        if next_wall > Instant::now() {
-            sleep_until(next_wall).await;
-        } else {
-            next_wall = Instant::now();
-        }
+        // Late steps are caught up, but a long halt does not end in a rush.
+        next_wall = (next_wall + pace.step_wall).max(Instant::now() - CATCH_UP);
+        sleep_until(next_wall).await;
     }
     Ok(())
 }
@@ -228,84 +245,34 @@ async fn grid_event(stage: &mut Stage, screen: &Screen, passed: f64) -> anyhow::
     Ok(Event {
         limit: Some(limit),
         seconds,
+        broken: 0,
     })
 }
 
-/// The clock stands; waits until every sample taken is acknowledged.
+/// The clock stands; waits until every sample taken is acknowledged, or no
+/// acknowledgement comes any more.
 async fn drain(stage: &Stage) {
-    let empty = async {
-        while stage.agents.iter().any(|a| a.stats().batches_waiting > 0) {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    if timeout(SETTLE, empty).await.is_err() {
-        tracing::warn!("some samples are still in the agents' spools");
-    }
-}
-
-fn summarise(args: &Args, stage: &Stage, event: Event, begun: Instant) -> Summary {
-    let hall = stage.hall();
-    let ours = hall.tally();
-    let (free, flat) = (stage.shadows.uncapped(), stage.shadows.uniform());
-    let view = stage.server.control.view().borrow().clone();
-    let stats: Vec<_> = stage.agents.iter().map(|a| a.stats()).collect();
-    let taken: u64 = stats.iter().map(|s| s.samples_taken).sum();
-    let waiting: u64 = stats
-        .iter()
-        .map(|s| s.samples_taken + s.samples_found - s.samples_acknowledged)
-        .sum();
-    let stored = stage.server.store.store().stats().samples;
-    let per_joule = |t: &heliostat_twin::Tally| ratio(t.work_hours, t.site.get());
-    let carbon_per_work = |t: &heliostat_twin::Tally| ratio(t.carbon_grams, t.work_hours);
-    let over = |a: Option<f64>, b: Option<f64>| a.zip(b).and_then(|(a, b)| ratio(a, b));
-    let mut notes = vec![
-        "hall, jobs and weather are simulated; generation is recorded".to_owned(),
-        "carbon is life-cycle, average of the zone's own generation".to_owned(),
-        "work counts GPU-hours at full speed, all job classes alike".to_owned(),
-    ];
-    let covered = hall.now().seconds_since(args.start);
-    if covered + 1.0 < args.span.as_secs_f64() {
-        notes.push("the machine was too slow or the run was stopped: less simulated time was covered than asked for".to_owned());
-    }
-    Summary {
-        zone: args.zone.clone(),
-        from: args.start,
-        to: hall.now(),
-        simulated_hours: covered / 3_600.0,
-        requested_hours: args.span.as_secs_f64() / 3_600.0,
-        wall_seconds: begun.elapsed().as_secs_f64(),
-        gpus: stage.site.devices.len(),
-        energy_kwh: ours.site.kilowatt_hours(),
-        it_energy_kwh: ours.it.kilowatt_hours(),
-        pue: ratio(ours.site.get(), ours.it.get()).unwrap_or(f64::NAN),
-        work_gpu_hours: ours.work_hours,
-        work_gpu_hours_uncapped: free.work_hours,
-        work_gpu_hours_uniform_cap: flat.work_hours,
-        energy_kwh_uncapped: free.site.kilowatt_hours(),
-        energy_kwh_uniform_cap: flat.site.kilowatt_hours(),
-        work_per_joule: per_joule(&ours).unwrap_or_default(),
-        work_per_joule_ratio_vs_uncapped: over(per_joule(&ours), per_joule(&free)),
-        work_per_joule_ratio_vs_uniform_cap: over(per_joule(&ours), per_joule(&flat)),
-        carbon_kg: ours.carbon_grams / 1_000.0,
-        carbon_ratio_vs_uncapped: over(carbon_per_work(&ours), carbon_per_work(&free)),
-        carbon_total_ratio_vs_uncapped: ratio(ours.carbon_grams, free.carbon_grams),
-        renewable_share: ours.renewable_share(),
-        renewable_share_uncapped: free.renewable_share(),
-        grid_data_share: ratio(ours.site_with_intensity.get(), ours.site.get()).unwrap_or_default(),
-        grid_event_seconds_to_compliance: event.seconds,
-        grid_event_limit_kw: event.limit.map(Watts::kilowatts),
-        max_certificate_gap: view.max_gap,
-        max_plan_gap: stage.max_plan_gap,
-        allocations: view.allocations,
-        limit_violations: hall.violations().len() as u64,
-        samples_taken: taken,
-        samples_stored: stored,
-        samples_lost: taken as i64 - stored as i64 - waiting as i64,
-        samples_missed: stats
+    let waiting = || {
+        stage
+            .agents
             .iter()
-            .map(|s| s.instants_missed + s.sources.values().map(|v| v.skipped).sum::<u64>())
-            .sum(),
-        peak_memory_mib: peak_memory_mib(),
-        notes,
+            .map(|a| a.stats().batches_waiting)
+            .sum::<u64>()
+    };
+    let mut left = waiting();
+    let mut since = Instant::now();
+    while left > 0 && since.elapsed() < STALL {
+        sleep(Duration::from_millis(20)).await;
+        let now = waiting();
+        if now < left {
+            left = now;
+            since = Instant::now();
+        }
+    }
+    if left > 0 {
+        tracing::warn!(
+            batches = left,
+            "samples are still in the agents' spools: the store does not take them"
+        );
     }
 }

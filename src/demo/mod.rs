@@ -1,6 +1,7 @@
 //! `heliostat demo`: the whole loop on a twin hall, in accelerated time, on
 //! recorded grid data.
 
+mod account;
 mod conductor;
 mod grid;
 mod pace;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Shortest simulated span.
+const SHORTEST: Duration = Duration::from_secs(6 * 3_600);
 /// Zones with recorded data.
 const ZONES: &[&str] = &["DE", "FI", "GR", "IT", "ES", "SE"];
 
@@ -34,7 +37,7 @@ pub struct Args {
     #[arg(long, default_value = "DE", value_parser = clap::builder::PossibleValuesParser::new(ZONES))]
     zone: String,
     /// First simulated instant (2018-01-05 to 2019-12-25), RFC 3339 or a date
-    #[arg(long, default_value = "2019-03-12T00:00:00Z", value_parser = parse_start)]
+    #[arg(long, default_value = "2018-03-12T00:00:00Z", value_parser = parse_start)]
     start: Timestamp,
     /// Simulated time to cover
     #[arg(long, default_value = "48h", value_parser = parse_span)]
@@ -95,8 +98,10 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 /// Runs the demo.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let longest = Duration::from_secs(14 * 86_400);
-    if args.span > longest || args.span < Duration::from_secs(3_600) {
-        bail!("--span: allowed is 1h to 336h");
+    if args.span > longest || args.span < SHORTEST {
+        bail!(
+            "--span: allowed is 6h to 336h; in less the hall is not full when the grid event comes"
+        );
     }
     if args.wall < Duration::from_secs(10) {
         bail!("--for: at least 10s, so that the grid event fits in");

@@ -18,8 +18,10 @@ pub struct Pace {
     pub step_wall: Duration,
     /// Simulated seconds per real second in the time-lapse.
     pub speed: f64,
+    /// Real time after which the grid event comes, however far the run came.
+    pub event_wall: Duration,
     /// Real time after which the run ends, however far it came.
-    pub lapse_wall: Duration,
+    pub end_wall: Duration,
 }
 
 impl Pace {
@@ -42,7 +44,8 @@ impl Pace {
             step,
             step_wall,
             speed: step.as_secs_f64() / step_wall.as_secs_f64(),
-            lapse_wall,
+            event_wall: lapse_wall,
+            end_wall: wall - drain,
         }
     }
 }
@@ -60,9 +63,9 @@ mod tests {
             );
             let pace = Pace::fit(span, wall);
             assert_eq!(3_600 % pace.step.as_secs() % 30, 0);
-            assert!(pace.lapse_wall < wall);
+            assert!(pace.event_wall < pace.end_wall && pace.end_wall < wall);
             let steps = (span.as_secs_f64() / pace.step.as_secs_f64()).ceil();
-            assert!(pace.step_wall.as_secs_f64() * steps <= pace.lapse_wall.as_secs_f64() + 1e-3);
+            assert!(pace.step_wall.as_secs_f64() * steps <= pace.event_wall.as_secs_f64() + 1e-3);
         }
         assert_eq!(
             Pace::fit(Duration::from_secs(172_800), Duration::from_secs(60))

@@ -17,9 +17,11 @@ use heliostat_twin::{
     Shadows, boards, workload,
 };
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// Grid history that forecasts may look at.
 const HISTORY: Duration = Duration::from_secs(28 * 86_400);
@@ -40,8 +42,8 @@ pub struct Stage {
     /// Largest gap of any plan's certificate so far.
     pub max_plan_gap: f64,
     bridge: SchedulerBridge,
-    data: PathBuf,
-    keep: bool,
+    /// Removed when the stage goes, however it goes; none where the data stays.
+    _temporary: Option<TempDir>,
 }
 
 impl Stage {
@@ -49,7 +51,7 @@ impl Stage {
     pub async fn set(args: &Args, pace: &Pace) -> anyhow::Result<Self> {
         let site = Arc::new(site_of(args)?);
         let clock = Arc::new(SteppedClock::new(args.start));
-        let (data, keep) = data_directory(args)?;
+        let (data, temporary) = data_directory(args)?;
 
         let mut policy = site.control.clone();
         policy.armed = true;
@@ -136,8 +138,7 @@ impl Stage {
             server,
             max_plan_gap: 0.0,
             bridge,
-            data,
-            keep,
+            _temporary: temporary,
         })
     }
 
@@ -149,13 +150,13 @@ impl Stage {
     /// Stops agents (they restore the limits that they found), then the server.
     pub async fn strike(self) {
         self.bridge.stop().await;
+        // All at once: each may wait for its last acknowledgements.
+        let mut leaving = JoinSet::new();
         for agent in self.agents {
-            agent.stop().await;
+            leaving.spawn(agent.stop());
         }
+        while leaving.join_next().await.is_some() {}
         self.server.stop().await;
-        if !self.keep {
-            remove(&self.data);
-        }
     }
 }
 
@@ -169,28 +170,23 @@ fn site_of(args: &Args) -> anyhow::Result<Site> {
     Ok(site)
 }
 
-/// Where the demo keeps its data, and whether it stays.
-fn data_directory(args: &Args) -> anyhow::Result<(PathBuf, bool)> {
-    let (path, keep) = match &args.data {
-        Some(path) => (path.clone(), true),
-        None => (
-            std::env::temp_dir().join(format!("heliostat-demo-{}", std::process::id())),
-            false,
-        ),
+/// Where the demo keeps its data. A temporary directory is private to this
+/// user (libraries are loaded from it) and goes with the value that is returned.
+fn data_directory(args: &Args) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+    let Some(path) = &args.data else {
+        let temporary = tempfile::Builder::new()
+            .prefix("heliostat-demo-")
+            .tempdir()
+            .context("cannot make a temporary directory; name one with --data")?;
+        return Ok((temporary.path().to_owned(), Some(temporary)));
     };
-    if keep && path.join("store").exists() {
+    if path.join("store").exists() {
         anyhow::bail!(
             "{} already holds a store; the demo begins anew, so give it an empty directory",
             path.display()
         );
     }
-    std::fs::create_dir_all(&path)
+    std::fs::create_dir_all(path)
         .with_context(|| format!("cannot make the data directory {}", path.display()))?;
-    Ok((path, keep))
-}
-
-fn remove(data: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(data) {
-        tracing::warn!(%error, "the temporary directory {} was not removed", data.display());
-    }
+    Ok((path.clone(), None))
 }

@@ -20,6 +20,8 @@ pub struct Summary {
     pub requested_hours: f64,
     /// Real time taken so far.
     pub wall_seconds: f64,
+    /// Simulated seconds between two allocations in the time-lapse.
+    pub control_period_seconds: f64,
     /// GPUs in the hall.
     pub gpus: usize,
     /// Energy at the site's own meter, cooling included.
@@ -44,6 +46,10 @@ pub struct Summary {
     pub work_per_joule_ratio_vs_uncapped: Option<f64>,
     /// Against the same jobs and orders under one uniform cap that draws the same GPU power at every step.
     pub work_per_joule_ratio_vs_uniform_cap: Option<f64>,
+    /// The same two with each class's work weighted as the site's policy does.
+    pub weighted_work_per_joule_ratio_vs_uncapped: Option<f64>,
+    /// See above.
+    pub weighted_work_per_joule_ratio_vs_uniform_cap: Option<f64>,
     /// Life-cycle carbon of the energy.
     pub carbon_kg: f64,
     /// Carbon per unit of work against the uncapped hall.
@@ -66,20 +72,38 @@ pub struct Summary {
     pub max_plan_gap: f64,
     /// Allocations made.
     pub allocations: u64,
-    /// Limits exceeded, counted by the twin's own breakers.
+    /// Jobs whose deadline lay within the run.
+    pub deadlines: u64,
+    /// Those not done by their deadline.
+    pub deadlines_missed: u64,
+    /// The same in the uncapped hall.
+    pub deadlines_missed_uncapped: u64,
+    /// The same in the uniformly capped hall.
+    pub deadlines_missed_uniform_cap: u64,
+    /// Limits exceeded, counted by the twin's own breakers, the grid event's limit included.
     pub limit_violations: u64,
     /// Samples that the agents took.
     pub samples_taken: u64,
     /// Samples that the store holds on disk.
     pub samples_stored: u64,
-    /// Taken, but neither stored nor still in a spool.
-    pub samples_lost: i64,
+    /// Taken, not stored, still in a spool on disk.
+    pub samples_waiting: u64,
+    /// Taken, but neither stored nor in a spool any more.
+    pub samples_lost: u64,
     /// Instants at which a source was not read in time.
     pub samples_missed: u64,
     /// Peak memory of this process, MiB.
     pub peak_memory_mib: Option<f64>,
     /// What a reader must know to read the figures right.
     pub notes: Vec<String>,
+}
+
+impl Summary {
+    /// Whether the run kept its promises: no limit exceeded, every sample on
+    /// the server's disk.
+    pub fn is_sound(&self) -> bool {
+        self.limit_violations == 0 && self.samples_lost == 0 && self.samples_waiting == 0
+    }
 }
 
 /// `a / b`, or nothing when there is no `b`.
@@ -128,6 +152,14 @@ impl fmt::Display for Summary {
                 ),
             ),
             (
+                "weighted work/J",
+                format!(
+                    "{} of uncapped, {} of a uniform cap of equal power",
+                    or_none(self.weighted_work_per_joule_ratio_vs_uncapped, 3),
+                    or_none(self.weighted_work_per_joule_ratio_vs_uniform_cap, 3)
+                ),
+            ),
+            (
                 "carbon",
                 format!(
                     "{:.1} kg, {} of uncapped per unit of work, {} in total",
@@ -162,8 +194,11 @@ impl fmt::Display for Summary {
             (
                 "samples",
                 format!(
-                    "{} taken, {} stored, {} lost",
-                    self.samples_taken, self.samples_stored, self.samples_lost
+                    "{} taken, {} stored, {} waiting, {} lost",
+                    self.samples_taken,
+                    self.samples_stored,
+                    self.samples_waiting,
+                    self.samples_lost
                 ),
             ),
         ];

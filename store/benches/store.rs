@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a benchmark fails by panic and prints its result
 #![allow(clippy::disallowed_methods)] // it measures real time
 
+mod hall;
+
+use hall::Hall;
 use heliostat_models::site::config;
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Reading, Site, Timestamp};
-use heliostat_store::embedded::EmbeddedStore;
+use heliostat_store::embedded::{EmbeddedStore, Options, Precision};
 use heliostat_store::query::{AcrossDevices, OverTime, Selector};
 use heliostat_store::{Query, SteppedClock, TimeSeriesStore};
 use serde_json::json;
@@ -173,6 +176,55 @@ async fn time(store: &EmbeddedStore, query: &Query, rounds: usize) -> f64 {
     percentile(&waits, 0.5)
 }
 
+/// Bytes a sample of the hall's frames, all of it sealed, and of the rollups beside them.
+async fn sizes(directory: &Path, site: &Arc<Site>) {
+    let seconds = (std::env::var("HELIOSTAT_BENCH_SECONDS").ok())
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(3_600i64);
+    let begin = 1_764_547_200_000;
+    for (name, precision) in [
+        ("lossless", Precision::Lossless),
+        ("declared", Precision::AllDeclared),
+    ] {
+        let directory = directory.join(name);
+        let clock = Arc::new(SteppedClock::new(Timestamp(begin)));
+        let options = Options {
+            precision,
+            ..Options::default()
+        };
+        let store = EmbeddedStore::open_with(&directory, Arc::clone(site), clock, options).unwrap();
+        let devices = (0..hall::GPUS).map(|i| DeviceId::from(format!("gpu-{i:03}")));
+        let mut hall = Hall::new(devices.collect(), 1);
+        for _ in 0..seconds {
+            store.append(hall.next(begin)).await.unwrap();
+        }
+        store.seal().await.unwrap();
+        let samples = store.stats().samples as f64;
+        store.close().await;
+        for (what, top) in [("", "segments"), ("_of_rollups", "rollups")] {
+            line(
+                &format!("store_bytes_per_sample_{name}{what}"),
+                "B",
+                bytes_below(&directory.join(top)) as f64 / samples,
+                Some((
+                    "VictoriaMetrics 1.79.5 on data like this, reference/peers.md",
+                    0.88,
+                )),
+            );
+        }
+    }
+}
+
+fn bytes_below(directory: &Path) -> u64 {
+    (std::fs::read_dir(directory).into_iter().flatten())
+        .map(|entry| entry.unwrap())
+        .map(|entry| match entry.metadata().unwrap() {
+            meta if meta.is_dir() => bytes_below(&entry.path()),
+            meta => meta.len(),
+        })
+        .sum()
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let text = include_str!("../../site-configs/demo.toml");
@@ -185,6 +237,7 @@ async fn main() {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(std::env::temp_dir, Into::into),
     )
     .unwrap();
+    sizes(directory.path(), &site).await;
     let clock = Arc::new(SteppedClock::new(Timestamp(0)));
     let open = || {
         EmbeddedStore::open(

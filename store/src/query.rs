@@ -16,6 +16,10 @@ pub trait TimeSeriesStore: Send + Sync + 'static {
     async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError>;
     /// Answers a query.
     async fn query(&self, query: &Query) -> Result<Answer, StoreError>;
+    /// Answers a query and says what the answer was made of.
+    async fn query_with_source(&self, query: &Query) -> Result<(Answer, Source), StoreError> {
+        Ok((self.query(query).await?, Source::default()))
+    }
     /// Counters of this engine since it was opened.
     fn stats(&self) -> StoreStats;
     /// Answers a query and says whether the answer is whole. An engine that is
@@ -237,6 +241,15 @@ impl Answer {
             Self::Frames(_) => Vec::new(),
         }
     }
+}
+
+/// What an answer was made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// Width of the rollup's steps in milliseconds, where one went in.
+    pub rollup_ms: Option<u64>,
+    /// Readings that went in as they came.
+    pub raw_samples: u64,
 }
 
 /// Why the store could not do what it was asked.

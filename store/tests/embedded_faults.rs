@@ -6,7 +6,7 @@ mod support;
 
 use heliostat_models::{DeviceId, Frame, MetricId, Reading, Timestamp};
 use heliostat_store::embedded::disk::{Disk, FileSystem};
-use heliostat_store::embedded::{EmbeddedStore, Options};
+use heliostat_store::embedded::{EmbeddedStore, Options, Retention};
 use heliostat_store::framed_log::FramedLog;
 use heliostat_store::query::{OverTime, Selector};
 use heliostat_store::{Query, StoreError, TimeSeriesStore};
@@ -17,12 +17,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use support::{SITE, open, power_frame, runtime, sealing_at, stored, try_open};
 
 fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = (std::fs::read_dir(directory).unwrap())
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.to_str().unwrap().ends_with(suffix))
-        .collect();
-    found.sort();
+    let mut found = support::files_below(directory);
+    found.retain(|p| p.to_str().unwrap().ends_with(suffix));
     found
+}
+
+/// Changes a byte within the first chunk of a column.
+fn damage_column(file: &Path, column: &str) {
+    use parquet::file::metadata::ParquetMetaDataReader;
+    let meta = ParquetMetaDataReader::new()
+        .parse_and_finish(&std::fs::File::open(file).unwrap())
+        .unwrap();
+    let chunk = (meta.row_group(0).columns().iter())
+        .find(|c| c.column_path().string() == column)
+        .unwrap();
+    let (offset, length) = chunk.byte_range();
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[(offset + length / 2) as usize] ^= 0x10;
+    std::fs::write(file, bytes).unwrap();
 }
 
 fn batch(device: &str, from: i64, count: i64) -> Vec<Frame> {
@@ -93,12 +105,10 @@ fn a_damaged_segment_costs_only_what_stood_in_it() {
             store.seal().await.unwrap();
         }
         drop(store);
-        let segments = files(directory.path(), ".hseg");
+        let segments = files(&directory.path().join("segments"), ".parquet");
         assert_eq!(segments.len(), 3);
-        // One byte within the first block of the first one (device a), and the footer of the last.
-        let mut bytes = std::fs::read(&segments[0]).unwrap();
-        bytes[20] ^= 1;
-        std::fs::write(&segments[0], bytes).unwrap();
+        // The instants in the first file, and the footer of the last.
+        damage_column(&segments[0], "time");
         let mut bytes = std::fs::read(&segments[2]).unwrap();
         let end = bytes.len();
         bytes[end - 20] ^= 1;
@@ -107,12 +117,47 @@ fn a_damaged_segment_costs_only_what_stood_in_it() {
         let store = open(directory.path(), Options::default());
         assert_eq!(store.stats().damaged, 1, "the footer is read at opening");
         assert_eq!(stored(&store, "a").await.len(), 100);
-        assert_eq!(stored(&store, "b").await.len(), 200);
         assert_eq!(store.stats().damaged, 2, "the block is read by the query");
+        assert_eq!(stored(&store, "b").await.len(), 100);
+        assert_eq!(store.stats().damaged, 2, "and is counted once");
         // What was lost can be sent again, and new frames go on.
         let receipt = store.append(batch("a", 0, 350)).await.unwrap();
         assert_eq!((receipt.frames, receipt.duplicates), (250, 100));
         assert_eq!(stored(&store, "a").await.len(), 350);
+    });
+}
+
+#[test]
+fn a_damaged_column_costs_only_itself_and_can_be_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let temperature = |at| {
+        let mut frame = power_frame("a", at, 5.0);
+        let reading = Reading::Measured(60.0 + (at / 1_000) as f64);
+        (frame.readings).push((support::metric("gpu_temperature_celsius"), reading));
+        frame
+    };
+    let frames: Vec<Frame> = (0..50).map(|i| temperature(i * 1_000)).collect();
+    let query = Query::Range {
+        metric: "gpu_temperature_celsius".to_owned(),
+        select: Selector::default(),
+        from: Timestamp(0),
+        to: Timestamp(100_000),
+    };
+    runtime().block_on(async {
+        let store = open(directory.path(), Options::default());
+        store.append(frames.clone()).await.unwrap();
+        store.seal().await.unwrap();
+        drop(store);
+        let segment = files(&directory.path().join("segments"), ".parquet").remove(0);
+        damage_column(&segment, "gpu_temperature_celsius");
+        let store = open(directory.path(), Options::default());
+        assert_eq!(stored(&store, "a").await.len(), 50);
+        assert!(store.query(&query).await.unwrap().series().is_empty());
+        assert_eq!(store.stats().damaged, 1);
+        store.append(frames).await.unwrap();
+        assert_eq!(stored(&store, "a").await.len(), 50, "nothing is doubled");
+        let healed = store.query(&query).await.unwrap().series();
+        assert_eq!(healed[0].points.len(), 50);
     });
 }
 
@@ -197,7 +242,7 @@ fn a_full_disk_refuses_and_loses_nothing_and_goes_on() {
         for part in 1..9 {
             store.append(batch("a", part * 20, 20)).await.unwrap();
         }
-        assert!(files(directory.path(), ".hseg").is_empty());
+        assert!(files(directory.path(), ".parquet").is_empty());
         // But not without limit: memory is bounded.
         let mut last = 9;
         while store.append(batch("a", last * 20, 20)).await.is_ok() {
@@ -209,7 +254,10 @@ fn a_full_disk_refuses_and_loses_nothing_and_goes_on() {
         assert_eq!(stored(&store, "a").await.len(), last as usize * 20);
         full_for_segments.store(false, Ordering::SeqCst);
         store.append(batch("a", last * 20, 20)).await.unwrap();
-        assert_eq!(files(directory.path(), ".hseg").len(), 1);
+        assert_eq!(
+            files(&directory.path().join("segments"), ".parquet").len(),
+            1
+        );
         drop(store);
         let store = open(directory.path(), options);
         assert_eq!(stored(&store, "a").await.len(), (last as usize + 1) * 20);
@@ -269,12 +317,16 @@ fn a_crash_between_sealing_and_deleting_the_log_doubles_nothing() {
         drop(store);
         assert!(!wal.exists());
         std::fs::write(&wal, bytes).unwrap();
-        std::fs::write(directory.path().join("seg-000009.tmp"), b"half").unwrap();
+        let sealed = files(&directory.path().join("segments"), ".parquet").remove(0);
+        let stray = sealed.with_file_name("000099.parquet");
+        std::fs::copy(&sealed, &stray).unwrap();
+        std::fs::write(sealed.with_file_name("000100.tmp"), b"half").unwrap();
         let store = open(directory.path(), Options::default());
         assert_eq!(store.stats().frames, 110);
         assert_eq!(stored(&store, "a").await.len(), 110);
         assert!(!wal.exists());
         assert!(files(directory.path(), ".tmp").is_empty());
+        assert!(!stray.exists(), "what no manifest names is removed");
     });
 }
 
@@ -341,7 +393,13 @@ fn extreme_instants_and_values_come_back_as_they_were() {
         .map(|f| (f.at.0, f.readings[0].1.value().unwrap().to_bits()))
         .collect();
     runtime().block_on(async {
-        let store = open(directory.path(), Options::default());
+        let store = open(
+            directory.path(),
+            Options {
+                retention: Retention::forever(),
+                ..Options::default()
+            },
+        );
         store.append(frames).await.unwrap();
         for sealed in [false, true] {
             if sealed {
@@ -354,5 +412,83 @@ fn extreme_instants_and_values_come_back_as_they_were() {
                 .collect();
             assert_eq!(found, wanted);
         }
+    });
+}
+
+#[test]
+fn verifying_names_what_is_damaged_and_a_snapshot_is_a_store() {
+    use heliostat_store::embedded::maintain::{snapshot, verify};
+    let directory = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let store = open(directory.path(), Options::default());
+        store.append(batch("a", 0, 100)).await.unwrap();
+        store.seal().await.unwrap();
+        store.append(batch("a", 100, 50)).await.unwrap();
+        let refused = verify(directory.path(), &mut |_, _| ());
+        assert!(
+            matches!(refused, Err(StoreError::InUse { .. })),
+            "{refused:?}"
+        );
+        store.close().await;
+        let mut told = (0, 0);
+        let found = verify(directory.path(), &mut |done, all| told = (done, all)).unwrap();
+        assert_eq!((found.frames, found.faults), (150, Vec::<String>::new()));
+        assert_eq!((told.0, told.1), (found.bytes, found.bytes));
+        // The second time the directory is not empty.
+        snapshot(directory.path(), copy.path(), &mut |_, _| ()).unwrap();
+        assert!(snapshot(directory.path(), copy.path(), &mut |_, _| ()).is_err());
+        let other = open(copy.path(), Options::default());
+        assert_eq!(stored(&other, "a").await.len(), 150);
+    });
+    let segment = files(&directory.path().join("segments"), ".parquet").remove(0);
+    damage_column(&segment, "gpu_power_watts");
+    let found = verify(directory.path(), &mut |_, _| ()).unwrap();
+    assert_eq!(found.faults.len(), 1);
+    let fault = &found.faults[0];
+    assert!(
+        fault.contains("gpu_power_watts") && fault.contains("row group 0"),
+        "{fault}"
+    );
+    assert!(fault.contains("kind=unknown/000001.parquet"), "{fault}");
+}
+
+#[test]
+fn what_is_exported_can_be_imported_bit_by_bit() {
+    use heliostat_store::transfer::{Carried, export, import};
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut frames = batch("a", 0, 300);
+    for (place, frame) in frames.iter_mut().enumerate() {
+        frame.at = Timestamp(place as i64 * 1_234_567);
+        let reading = [
+            Reading::Measured(1.0 / (place + 1) as f64),
+            Reading::Estimated(-0.0),
+            Reading::Missing,
+        ][place % 3];
+        (frame.readings).push((support::metric("gpu_temperature_celsius"), reading));
+    }
+    frames.extend(batch("with, comma", 5, 10));
+    runtime().block_on(async {
+        let store = open(one.path(), Options::default());
+        store.append(frames).await.unwrap();
+        let span = (Timestamp(0), Timestamp(1_000_000_000));
+        let mut text = Vec::new();
+        let carried = (export(&*store, span, &mut text, &mut |_, _| ()).await).unwrap();
+        assert_eq!(carried.samples, 610);
+        let other = open(two.path(), Options::default());
+        for (samples, duplicates) in [(610, 0), (0, 610)] {
+            let carried = import(&*other, &mut text.as_slice(), &mut |_| ()).await;
+            let wanted = Carried {
+                samples,
+                duplicates,
+            };
+            assert_eq!(carried.unwrap(), wanted);
+        }
+        let mut again = Vec::new();
+        (export(&*other, span, &mut again, &mut |_, _| ()).await).unwrap();
+        assert_eq!(text, again);
+        let bad = b"a,2026-01-01T00:00:00Z,gpu_power_watts,much,measured\n";
+        let refused = import(&*other, &mut bad.as_slice(), &mut |_| ()).await;
+        assert!(refused.unwrap_err().to_string().contains("line 1"));
     });
 }

@@ -121,16 +121,7 @@ fn no_acknowledged_frame_is_lost_or_doubled_by_kill_9() {
                 "round {round}: frames are doubled"
             );
         });
-        segments = std::fs::read_dir(directory.path())
-            .unwrap()
-            .filter(|e| {
-                e.as_ref()
-                    .unwrap()
-                    .path()
-                    .extension()
-                    .is_some_and(|x| x == "hseg")
-            })
-            .count();
+        segments = support::files_below(&directory.path().join("segments")).len();
     }
     assert!(
         acknowledged.iter().sum::<i64>() > 0,

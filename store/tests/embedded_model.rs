@@ -28,6 +28,7 @@ type Groups = BTreeMap<Vec<String>, Steps<Vec<(Option<f64>, Quality)>>>;
 enum Step {
     Append(Vec<Frame>),
     Seal,
+    Compact,
     Reopen,
 }
 
@@ -55,7 +56,11 @@ fn reading() -> impl Strategy<Value = Reading> {
 fn frame() -> impl Strategy<Value = Frame> {
     let readings = prop::collection::vec(prop::option::weighted(0.8, reading()), 3);
     // Some instants are before 1970, and most are regular, so that doubles occur.
-    let at = prop_oneof![5 => (-5i64..60).prop_map(|k| k * 1_000), 1 => -5_000i64..60_000];
+    let at = prop_oneof![
+        5 => (-5i64..60).prop_map(|k| k * 1_000),
+        1 => -5_000i64..60_000,
+        1 => (-5i64..60).prop_map(|k| k * 20_000),
+    ];
     (0usize..5, at, readings).prop_map(|(device, at, readings)| Frame {
         device: devices()[device].clone(),
         at: Timestamp(at),
@@ -69,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop::collection::vec(frame(), 0..25).prop_map(Step::Append),
         1 => Just(Step::Seal),
+        1 => Just(Step::Compact),
         1 => Just(Step::Reopen),
     ]
 }
@@ -385,9 +391,18 @@ fn queries() -> Vec<Query> {
         },
     ];
     let mut queries = Vec::new();
-    for (place, select) in selectors.iter().enumerate() {
+    for (which, select) in selectors.iter().enumerate() {
         for name in METRICS {
-            for (from, to) in [(-10_000, 100_000), (7_000, 41_500)] {
+            // The last two are such that rollups can answer.
+            for (place, (from, to)) in [
+                (-10_000, 100_000),
+                (7_000, 41_500),
+                (-60_000, 41_500),
+                (-900_000, 1_800_000),
+            ]
+            .into_iter()
+            .enumerate()
+            {
                 let (from, to) = (Timestamp(from), Timestamp(to));
                 queries.push(Query::Range {
                     metric: name.to_owned(),
@@ -415,14 +430,18 @@ fn queries() -> Vec<Query> {
                         Some(AcrossDevices::Count),
                     ][queries.len() % 6];
                     let group_by = [vec![], vec![Label::Rack], vec![Label::Kind, Label::Node]]
-                        [(queries.len() / 6 + place) % 3]
+                        [(queries.len() / 6 + which) % 3]
                         .clone();
                     queries.push(Query::Aggregate {
                         metric: name.to_owned(),
                         select: select.clone(),
                         from,
                         to,
-                        step_ms: [1_000, 7_000, 60_000][queries.len() % 3],
+                        step_ms: if place < 2 {
+                            [1_000, 7_000, 60_000][queries.len() % 3]
+                        } else {
+                            [60_000, 120_000, 900_000][queries.len() % 3]
+                        },
                         over_time,
                         across,
                         group_by,
@@ -435,7 +454,7 @@ fn queries() -> Vec<Query> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn answers_like_a_plain_map(script in prop::collection::vec(step(), 1..14), seal_samples in 20u64..400) {
@@ -461,6 +480,7 @@ proptest! {
                         assert_eq!((receipt.frames, receipt.samples, receipt.duplicates), (new, samples, doubles));
                     }
                     Step::Seal => store.seal().await.unwrap(),
+                    Step::Compact => store.compact().await.unwrap(),
                     Step::Reopen => {
                         drop(store);
                         store = open(directory.path(), sealing_at(seal_samples));

@@ -23,10 +23,22 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "time, gap and cost of a plan against simple policies",
     ),
     (
+        "twin",
+        "heliostat-twin",
+        "hall",
+        "time of a step of the hall in software",
+    ),
+    (
         "store",
         "heliostat-store",
         "store",
         "append, acknowledge, query and bytes a sample against bare files",
+    ),
+    (
+        "open-ingest",
+        "heliostat",
+        "open_ingest",
+        "remote write per processor second against VictoriaMetrics",
     ),
     (
         "demo",

@@ -1,5 +1,5 @@
 //! Independent programs that tests are run against: a broker, a browser, a
-//! metrics linter, a time-series store, a linear-programming judge. Installed from Debian packages
+//! metrics linter, two time-series stores, a linear-programming judge. Installed from Debian packages
 //! and PyPI where this user may; the Python ones into `target/peers`.
 
 use anyhow::{Context, bail};
@@ -13,13 +13,20 @@ const DEBIAN: &[(&str, &str)] = &[
     ("mosquitto", "mosquitto"),
     ("promtool", "prometheus"),
     ("victoria-metrics", "victoria-metrics"),
+    ("vmagent", "victoria-metrics"),
 ];
 /// PyPI packages for the tests' own virtual environment.
-const PYPI: &[&str] = &["highspy==1.15.1", "numpy==2.4.6"];
+const PYPI: &[&str] = &[
+    "highspy==1.15.1",
+    "numpy==2.4.6",
+    "pyarrow==26.0.1",
+    "duckdb==2.0.0",
+    "influxdb-client==1.50.0",
+];
 
 /// What is there.
 pub struct Peers {
-    /// Python that can `import highspy`.
+    /// Python that can `import highspy, pyarrow, duckdb`.
     pub python: Option<PathBuf>,
     /// cargo-deny.
     pub cargo_deny: Option<PathBuf>,
@@ -100,7 +107,10 @@ fn venv(root: &Path) -> PathBuf {
 
 fn venv_is_complete(venv: &Path) -> bool {
     Command::new(venv.join("bin/python3"))
-        .args(["-c", "import highspy, numpy"])
+        .args([
+            "-c",
+            "import highspy, numpy, pyarrow, duckdb, influxdb_client",
+        ])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|s| s.success())

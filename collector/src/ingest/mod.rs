@@ -3,7 +3,7 @@
 
 mod acks;
 mod jobs;
-mod validate;
+pub(crate) mod validate;
 mod writer;
 
 use crate::mqtt::{Inbox, Link, MqttConfig};

@@ -1,8 +1,9 @@
 //! What may enter the store: known devices, spoken of by whom it concerns,
 //! values within the catalogue's range, times that can be.
 
+use heliostat_models::metrics::Metric;
 use heliostat_models::site::Entity;
-use heliostat_models::{AgentId, Catalogue, Frame, Reading, Site, Timestamp};
+use heliostat_models::{AgentId, Catalogue, Frame, Site, Timestamp};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ const AHEAD: Duration = Duration::from_secs(600);
 const REASONS: usize = 500;
 
 /// Readings refused, by reason.
-pub(super) type Refused = BTreeMap<String, u64>;
+pub(crate) type Refused = BTreeMap<String, u64>;
 
 /// Counts `samples` refused for a reason.
-pub(super) fn refuse(refused: &mut Refused, reason: String, samples: u64) {
+pub(crate) fn refuse(refused: &mut Refused, reason: String, samples: u64) {
     let reason = if refused.len() < REASONS || refused.contains_key(&reason) {
         reason
     } else {
@@ -52,15 +53,9 @@ impl Validator<'_> {
             let fault = if !seen.insert(*id) {
                 "stands twice in a frame"
             } else {
-                match reading {
-                    Reading::Missing => return true,
-                    Reading::Measured(v) | Reading::Estimated(v) if !v.is_finite() => "not finite",
-                    Reading::Measured(v) | Reading::Estimated(v)
-                        if *v < metric.range.0 || *v > metric.range.1 =>
-                    {
-                        "out of range"
-                    }
-                    _ => return true,
+                match reading.value().and_then(|v| value_fault(metric, v)) {
+                    Some(fault) => fault,
+                    None => return true,
                 }
             };
             refuse(refused, format!("{}: {fault}", metric.name), 1);
@@ -85,12 +80,28 @@ impl Validator<'_> {
                 return Err("a node's agent speaks for what is not the node's");
             }
         }
-        if frame.at < EARLIEST {
-            return Err("time before 2000");
-        }
-        if frame.at > self.now + AHEAD {
-            return Err("time more than 10 min ahead");
-        }
-        Ok(())
+        time_fault(frame.at, self.now).map_or(Ok(()), Err)
+    }
+}
+
+/// Why an instant cannot be one of a sample, if it cannot.
+pub(crate) fn time_fault(at: Timestamp, now: Timestamp) -> Option<&'static str> {
+    if at < EARLIEST {
+        Some("time before 2000")
+    } else if at > now + AHEAD {
+        Some("time more than 10 min ahead")
+    } else {
+        None
+    }
+}
+
+/// Why a value cannot be one of a metric, if it cannot.
+pub(crate) fn value_fault(metric: &Metric, value: f64) -> Option<&'static str> {
+    if !value.is_finite() {
+        Some("not finite")
+    } else if value < metric.range.0 || value > metric.range.1 {
+        Some("out of range")
+    } else {
+        None
     }
 }

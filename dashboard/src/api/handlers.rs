@@ -124,3 +124,20 @@ pub(super) async fn openapi(_: Call) -> Result<Response, ApiError> {
     })?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
+
+pub(super) async fn unknown_metrics(call: Call) -> Result<Response, ApiError> {
+    let open = &call.shared.open;
+    let totals = open.totals();
+    json(&object!({
+        "stored": false,
+        "metrics": open.unknown_metrics(),
+        "unplaced": totals.unplaced,
+        "refused": totals.refused,
+        "samples": {
+            "stored": totals.stored,
+            "duplicates": totals.duplicates,
+            "unknown": totals.unknown,
+            "texts": totals.texts,
+        },
+    }))
+}

@@ -7,12 +7,14 @@ mod openapi;
 mod series;
 mod views;
 
+use crate::guard::MAX_BODY;
 use crate::params::{ApiError, Params};
 use crate::server::Shared;
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection, RawPathParamsRejection};
 use axum::extract::{Query, RawPathParams, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method as HttpMethod, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use std::future::Future;
@@ -145,7 +147,8 @@ static ENDPOINTS: &[Endpoint] = &[
     ),
     reads(
         "/api/v1/range",
-        "One metric over time: raw readings, or one value per step when `step` is given.",
+        "One metric over time: raw readings, or one value per step when `step` is given. `unit` is that of the values: \
+         an integral of W is in J, a rate of J in W.",
         &[
             needed("metric", "a name from the catalogue, e.g. gpu_power_watts"),
             param(
@@ -165,11 +168,11 @@ static ENDPOINTS: &[Endpoint] = &[
             ),
             param(
                 "across",
-                "devices of a group become one: sum, avg, min, max, count",
+                "devices of a group become one: sum, avg, min, max, count (default with `by`: sum; else each device apart)",
             ),
             param(
                 "by",
-                "labels that make a group: kind, hall, row, rack, node, device",
+                "labels that make a group: kind, hall, row, rack, node, device; its devices are summed unless `across` says otherwise",
             ),
         ],
         "/api/v1/range?metric=meter_power_watts&kind=meter&step=15m",
@@ -238,6 +241,13 @@ static ENDPOINTS: &[Endpoint] = &[
         handler!(handlers::catalogue),
     ),
     reads(
+        "/api/v1/unknown-metrics",
+        "Metrics that came by remote write or line protocol and are not in the catalogue (unit unknown): counted, not stored. With what could not be placed or was refused, by reason.",
+        &[],
+        "/api/v1/unknown-metrics",
+        handler!(handlers::unknown_metrics),
+    ),
+    reads(
         "/api/v1/grid-events",
         "Grid events that are running or to come.",
         &[],
@@ -295,23 +305,24 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 
 fn route(endpoint: &'static Endpoint) -> MethodRouter<Arc<Shared>> {
     let serve = move |State(shared): State<Arc<Shared>>,
-                      path: RawPathParams,
-                      Query(given): Query<Vec<(String, String)>>,
+                      path: Result<RawPathParams, RawPathParamsRejection>,
+                      given: Result<Query<Vec<(String, String)>>, QueryRejection>,
                       headers: HeaderMap,
-                      body: Bytes| async move {
-        let known: Vec<&str> = endpoint.params.iter().map(|p| p.name).collect();
-        let name = path.iter().next().map_or("", |(_, v)| v).to_owned();
-        let result = match Params::new(given, &known) {
-            Ok(params) => {
-                let call = Call {
-                    shared,
-                    params,
-                    name,
-                    headers,
-                    body,
-                };
-                (endpoint.handler)(call).await
-            }
+                      body: Result<Bytes, BytesRejection>| async move {
+        let call = || {
+            let path = path.map_err(|e| unreadable(e.status(), &e.body_text()))?;
+            let Query(given) = given.map_err(|e| unreadable(e.status(), &e.body_text()))?;
+            let known: Vec<&str> = endpoint.params.iter().map(|p| p.name).collect();
+            Ok(Call {
+                shared,
+                params: Params::new(given, &known)?,
+                name: path.iter().next().map_or("", |(_, v)| v).to_owned(),
+                headers,
+                body: body.map_err(|e| unreadable(e.status(), &e.body_text()))?,
+            })
+        };
+        let result = match call() {
+            Ok(call) => (endpoint.handler)(call).await,
             Err(error) => Err(error),
         };
         result.unwrap_or_else(IntoResponse::into_response)
@@ -320,6 +331,25 @@ fn route(endpoint: &'static Endpoint) -> MethodRouter<Arc<Shared>> {
         Method::Get => get(serve),
         Method::Post => post(serve),
     }
+}
+
+/// What could not even be read of a request.
+pub(crate) fn unreadable(status: StatusCode, why: &str) -> ApiError {
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let error = format!("the body is longer than {MAX_BODY} bytes");
+        return ApiError::new(status, error, "send one event or command at a time");
+    }
+    let remedy = "write it as the examples at /api do";
+    ApiError::new(status, format!("the request cannot be read: {why}"), remedy)
+}
+
+/// 405 for every route there is; the `Allow` header names the methods it has.
+pub(crate) async fn method_not_allowed(method: HttpMethod, uri: Uri) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} does not take {method}", uri.path()),
+        "use a method of the `Allow` header; /api lists the routes of the API",
+    )
 }
 
 async fn unknown_route() -> ApiError {

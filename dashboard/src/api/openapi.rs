@@ -125,7 +125,9 @@ fn responses(endpoint: &Endpoint) -> utoipa::openapi::Responses {
             error().description("A parameter or the body is not allowed"),
         );
     if endpoint.method == Method::Post {
-        builder = builder.response("403", error().description("No token, or a wrong one"));
+        builder = builder
+            .response("403", error().description("No token, or a wrong one"))
+            .response("413", error().description("The body is too long"));
     }
     if endpoint.path.contains('{') || endpoint.path.ends_with("power-budget") {
         builder = builder.response("404", error().description("Nothing bears this name"));

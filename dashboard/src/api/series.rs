@@ -2,6 +2,7 @@
 
 use super::{Call, json};
 use crate::params::{ApiError, Params, duration};
+use crate::units::unit_of;
 use axum::response::Response;
 use heliostat_models::{Catalogue, DeviceId, Quality, Timestamp};
 use heliostat_store::Query;
@@ -53,6 +54,9 @@ struct RangeView {
     from: Timestamp,
     to: Timestamp,
     step_seconds: Option<f64>,
+    /// How the devices of a group became one, also where the request left it to us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    across: Option<AcrossDevices>,
     series: Vec<SeriesView>,
     /// Why this is not all, while an external store is away.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,23 +194,36 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     let (from, to) = params.span(call.shared.app.clock.now(), "now-6h", "now")?;
     let select = selector(&call)?;
     let step = step(params, from, to)?;
-    let query = match step {
-        None => Query::Range {
-            metric: metric.to_owned(),
-            select,
-            from,
-            to,
-        },
-        Some(step) => Query::Aggregate {
-            metric: metric.to_owned(),
-            select,
-            from,
-            to,
-            step_ms: step.as_millis() as u64,
-            over_time: params.choice("agg", OVER_TIME)?.unwrap_or(OverTime::Avg),
-            across: params.choice("across", ACROSS)?,
-            group_by: group_by(params)?,
-        },
+    let over_time = params.choice("agg", OVER_TIME)?.unwrap_or(OverTime::Avg);
+    let group_by = group_by(params)?;
+    // A group without a way to make it one: summed, and the answer says so.
+    let across = params
+        .choice("across", ACROSS)?
+        .or_else(|| (!group_by.is_empty()).then_some(AcrossDevices::Sum));
+    let stored_unit = &Catalogue::builtin().metric(id).unit;
+    let (query, unit) = match step {
+        None => {
+            let query = Query::Range {
+                metric: metric.to_owned(),
+                select,
+                from,
+                to,
+            };
+            (query, stored_unit.clone())
+        }
+        Some(step) => {
+            let query = Query::Aggregate {
+                metric: metric.to_owned(),
+                select,
+                from,
+                to,
+                step_ms: step.as_millis() as u64,
+                over_time,
+                across,
+                group_by,
+            };
+            (query, unit_of(stored_unit, over_time, across))
+        }
     };
     let told = call.shared.app.store.ask(&query).await;
     let told = told.map_err(|e| ApiError::store(&e))?;
@@ -214,11 +231,12 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     bounded(&series)?;
     json(&RangeView {
         metric: metric.to_owned(),
-        unit: Catalogue::builtin().metric(id).unit.clone(),
+        unit,
         from,
         to,
         step_seconds: step.map(|s| s.as_secs_f64()),
         partial,
+        across,
         series: series
             .into_iter()
             .map(|s| SeriesView {

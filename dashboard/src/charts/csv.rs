@@ -1,4 +1,5 @@
 //! Charts as tables: RFC 4180, times in RFC 3339, values in the catalogue's unit.
+//! What the site file sets today has the quality `configured`: nobody measured it.
 
 use super::data::Chart;
 use crate::timeline::Timeline;
@@ -32,6 +33,12 @@ pub(super) fn lines(chart: &Chart) -> String {
     let mut out = String::from("time,series,value,unit,quality\r\n");
     for line in &chart.lines {
         for point in &line.points {
+            let quality = match (line.is_configured, point.value) {
+                // Between two stretches: a mark for the pen, no reading that is missing.
+                (true, None) => continue,
+                (true, Some(_)) => "configured",
+                (false, _) => quality_word(point.quality),
+            };
             let value = point.value.map_or(String::new(), |v| v.to_string());
             let _ = write!(
                 out,
@@ -40,7 +47,7 @@ pub(super) fn lines(chart: &Chart) -> String {
                 field(&line.label),
                 value,
                 field(&chart.unit),
-                quality_word(point.quality)
+                quality
             );
         }
     }

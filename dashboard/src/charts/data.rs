@@ -2,7 +2,8 @@
 
 use super::Size;
 use super::ink::Ink;
-use super::series;
+use super::series::{self, Sum};
+use crate::format;
 use crate::params::ApiError;
 use crate::server::Shared;
 use heliostat_models::site::MeterRole;
@@ -31,6 +32,8 @@ pub(super) struct Line {
     pub(super) points: Vec<Point>,
     /// Each value holds until the next.
     pub(super) is_step: bool,
+    /// From the site file as it is today, not from what was recorded.
+    pub(super) is_configured: bool,
 }
 
 impl Line {
@@ -40,6 +43,7 @@ impl Line {
             ink,
             points,
             is_step: false,
+            is_configured: false,
         }
     }
     fn step(label: &str, ink: Ink, points: Vec<Point>) -> Self {
@@ -53,11 +57,11 @@ impl Line {
 impl Chart {
     /// The chart in words, for those who cannot see it.
     pub(super) fn description(&self) -> String {
-        let unit = crate::format::unit_label(&self.unit);
+        let unit = format::unit_label(&self.unit);
         let mut words = format!(
             "{} to {}.",
-            crate::format::day_clock(self.from),
-            crate::format::day_clock(self.to)
+            format::day_clock(self.from),
+            format::day_clock(self.to)
         );
         for line in &self.lines {
             let values = || line.points.iter().filter_map(|p| p.value);
@@ -65,8 +69,8 @@ impl Chart {
                 (Some(low), Some(high)) => format!(
                     " {}: from {} to {}.",
                     line.label,
-                    crate::format::in_unit(low, &self.unit),
-                    crate::format::in_unit(high, &self.unit)
+                    format::in_unit(low, &self.unit),
+                    format::in_unit(high, &self.unit)
                 ),
                 _ => format!(" {}: no readings ({unit}).", line.label),
             };
@@ -89,7 +93,7 @@ impl Ask<'_> {
     async fn one(&self, metric: &str, device: &DeviceId) -> Result<Vec<Point>, ApiError> {
         series::one(self.shared, metric, device, self.from, self.to, self.pixels).await
     }
-    async fn sum(&self, metric: &str, devices: &[DeviceId]) -> Result<Vec<Point>, ApiError> {
+    async fn sum(&self, metric: &str, devices: &[DeviceId]) -> Result<Sum, ApiError> {
         series::sum(
             self.shared,
             metric,
@@ -99,6 +103,21 @@ impl Ask<'_> {
             self.pixels,
         )
         .await
+    }
+    /// A sum as a line, which says where it is not of all devices.
+    async fn sum_line(
+        &self,
+        label: &str,
+        ink: Ink,
+        metric: &str,
+        devices: &[DeviceId],
+    ) -> Result<Line, ApiError> {
+        let sum = self.sum(metric, devices).await?;
+        let label = match sum.coverage() {
+            None => label.to_owned(),
+            Some(of) => format!("{label} (in part: at least {} of {})", of.known, of.all),
+        };
+        Ok(Line::new(&label, ink, sum.points))
     }
     fn meters(&self, role: MeterRole) -> Vec<DeviceId> {
         let meters = self.shared.app.site.meters.iter();
@@ -117,11 +136,8 @@ impl Ask<'_> {
         match ids.as_slice() {
             [] => Ok(Vec::new()),
             [only] => self.one("meter_power_watts", only).await,
-            _ => self.sum("meter_power_watts", &ids).await,
+            _ => Ok(self.sum("meter_power_watts", &ids).await?.whole()),
         }
-    }
-    fn constant(&self, value: f64) -> Vec<Point> {
-        [self.from, self.to].map(|at| known(at, value)).to_vec()
     }
     fn chart(&self, title: impl Into<String>, unit: &str, lines: Vec<Line>) -> Chart {
         Chart {
@@ -136,12 +152,59 @@ impl Ask<'_> {
     }
 }
 
-fn known(at: Timestamp, value: f64) -> Point {
-    Point {
-        at,
-        value: Some(value),
-        quality: Quality::Measured,
+/// The limit that the site file sets today, over the stretches in which one of
+/// `lines` has readings: of other times the site's own record does not know it.
+/// `events` are limits that held from one instant to another.
+fn configured_limit(
+    lines: &[Line],
+    limit: f64,
+    events: &[(Timestamp, Timestamp, f64)],
+) -> Option<Line> {
+    let mut stretches: Vec<(Timestamp, Timestamp)> = lines
+        .iter()
+        .flat_map(|line| series::stretches(&line.points))
+        .filter_map(|stretch| Some((stretch.first()?.at, stretch.last()?.at)))
+        .collect();
+    stretches.sort_unstable();
+    let mut whole: Vec<(Timestamp, Timestamp)> = Vec::new();
+    for (from, to) in stretches {
+        match whole.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => whole.push((from, to)),
+        }
     }
+    let limit_at = |at: Timestamp| {
+        let running = events
+            .iter()
+            .filter(|(from, to, _)| *from <= at && at < *to);
+        running.fold(limit, |least, event| least.min(event.2))
+    };
+    let mut points = Vec::new();
+    for (from, to) in whole {
+        let mut instants = vec![from, to];
+        instants.extend(events.iter().flat_map(|e| [e.0, e.1]));
+        instants.retain(|at| from <= *at && *at <= to);
+        instants.sort_unstable();
+        instants.dedup();
+        points.extend(instants.into_iter().map(|at| Point {
+            at,
+            value: Some(limit_at(at)),
+            quality: Quality::Measured,
+        }));
+        points.push(Point {
+            at: to,
+            value: None,
+            quality: Quality::Missing,
+        });
+    }
+    let label = match events {
+        [] => "limit as configured today",
+        _ => "limit as configured today, grid events taken off",
+    };
+    (!points.is_empty()).then(|| Line {
+        is_configured: true,
+        ..Line::step(label, Ink::Limit, points)
+    })
 }
 
 pub(super) async fn chart(
@@ -188,35 +251,27 @@ pub(super) async fn chart(
 async fn site_power(ask: Ask<'_>) -> Result<Chart, ApiError> {
     let site = &ask.shared.app.site;
     let total = ask.metered(MeterRole::DataCentre).await?;
-    let mut it = ask.metered(MeterRole::It).await?;
-    if it.is_empty() {
-        it = ask.sum("node_power_watts", &ask.nodes()).await?;
-    }
-    let gpus: Vec<DeviceId> = site.devices.iter().map(|d| d.id.clone()).collect();
-    let gpu = ask.sum("gpu_power_watts", &gpus).await?;
-    let (_, configured) = ask.shared.now().site_limits();
-    let mut lines = vec![
-        Line::new("site", Ink::First, total),
-        Line::new("IT", Ink::Second, it),
-        Line::new("GPUs", Ink::Third, gpu),
-    ];
-    lines.retain(|l| !l.points.is_empty());
-    let mut limit = ask.constant(configured);
-    for event in &ask.shared.now().view.grid_events {
-        // The limit that an event set is known only while it is in force.
-        if event.from >= ask.to || event.to <= ask.from {
-            continue;
+    let it = match ask.metered(MeterRole::It).await? {
+        points if !points.is_empty() => Line::new("IT", Ink::Second, points),
+        _ => {
+            ask.sum_line("IT", Ink::Second, "node_power_watts", &ask.nodes())
+                .await?
         }
-        let Some(asked) = event_limit(ask.shared, event) else {
-            continue;
-        };
-        let (from, to) = (event.from.max(ask.from), event.to.min(ask.to));
-        limit.retain(|p| p.at < from || p.at > to);
-        limit.push(known(from, asked.min(configured)));
-        limit.push(known(to, configured));
-        limit.sort_by_key(|p| p.at);
-    }
-    lines.push(Line::step("limit", Ink::Limit, limit));
+    };
+    let gpus: Vec<DeviceId> = site.devices.iter().map(|d| d.id.clone()).collect();
+    let gpu = ask
+        .sum_line("GPUs", Ink::Third, "gpu_power_watts", &gpus)
+        .await?;
+    let (_, configured) = ask.shared.now().site_limits();
+    let mut lines = vec![Line::new("site", Ink::First, total), it, gpu];
+    lines.retain(|l| !l.points.is_empty());
+    let snapshot = ask.shared.now();
+    // The limit that an event set is known only while it is in force.
+    let events: Vec<(Timestamp, Timestamp, f64)> = (snapshot.view.grid_events.iter())
+        .filter(|event| event.from < ask.to && event.to > ask.from)
+        .filter_map(|event| Some((event.from, event.to, event_limit(ask.shared, event)?)))
+        .collect();
+    lines.extend(configured_limit(&lines, configured, &events));
     Ok(ask.chart("Power of the site", "W", lines))
 }
 
@@ -235,11 +290,13 @@ fn event_limit(shared: &Shared, event: &heliostat_optimizer::grid_event::GridEve
 async fn pue(ask: Ask<'_>) -> Result<Chart, ApiError> {
     // Both sums stand on the same steps, so that a ratio compares the same minutes.
     let whole = ask.meters(MeterRole::DataCentre);
-    let total = ask.sum("meter_power_watts", &whole).await?;
+    // A part of the IT below the whole site would be no PUE at all.
+    let total = ask.sum("meter_power_watts", &whole).await?.whole();
     let it = match ask.meters(MeterRole::It).as_slice() {
         [] => ask.sum("node_power_watts", &ask.nodes()).await?,
         meters => ask.sum("meter_power_watts", meters).await?,
-    };
+    }
+    .whole();
     let ratio = total
         .iter()
         .filter_map(|t| {
@@ -350,15 +407,13 @@ async fn rack(ask: Ask<'_>, id: &str) -> Result<Chart, ApiError> {
         .map(|d| d.id.clone())
         .collect();
     let limit = site.power.nodes()[rack.power_node].limit.0;
-    let lines = vec![
-        Line::new(
-            "nodes",
-            Ink::First,
-            ask.sum("node_power_watts", &names).await?,
-        ),
-        Line::new("GPUs", Ink::Third, ask.sum("gpu_power_watts", &gpus).await?),
-        Line::step("limit", Ink::Limit, ask.constant(limit)),
+    let mut lines = vec![
+        ask.sum_line("nodes", Ink::First, "node_power_watts", &names)
+            .await?,
+        ask.sum_line("GPUs", Ink::Third, "gpu_power_watts", &gpus)
+            .await?,
     ];
+    lines.extend(configured_limit(&lines, limit, &[]));
     Ok(ask.chart(format!("Power of rack {id}"), "W", lines))
 }
 
@@ -379,11 +434,12 @@ async fn node(ask: Ask<'_>, id: &str) -> Result<Chart, ApiError> {
         .one("node_power_watts", &DeviceId::from(node.id.as_str()))
         .await?;
     let limit = site.power.nodes()[node.power_node].limit.0;
-    let lines = vec![
+    let mut lines = vec![
         Line::new("node", Ink::First, own),
-        Line::new("GPUs", Ink::Third, ask.sum("gpu_power_watts", &gpus).await?),
-        Line::step("limit", Ink::Limit, ask.constant(limit)),
+        ask.sum_line("GPUs", Ink::Third, "gpu_power_watts", &gpus)
+            .await?,
     ];
+    lines.extend(configured_limit(&lines, limit, &[]));
     Ok(ask.chart(format!("Power of node {id}"), "W", lines))
 }
 
@@ -445,4 +501,64 @@ async fn gpu(ask: Ask<'_>, id: &str, what: &str) -> Result<Chart, ApiError> {
         });
     }
     Ok(ask.chart(format!("{title} of {id}"), unit, lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(points: &[(i64, Option<f64>)]) -> Line {
+        let points = points.iter().map(|(at, value)| Point {
+            at: Timestamp(*at),
+            value: *value,
+            quality: Quality::Measured,
+        });
+        Line::new("power", Ink::First, points.collect())
+    }
+
+    fn limits(line: &Line) -> Vec<(i64, Option<f64>)> {
+        line.points.iter().map(|p| (p.at.0, p.value)).collect()
+    }
+
+    #[test]
+    fn a_configured_limit_is_drawn_only_where_there_are_readings() {
+        let power = line(&[
+            (0, Some(1.0)),
+            (10, Some(1.0)),
+            (20, Some(1.0)),
+            (30, None),
+            (500, Some(1.0)),
+            (510, Some(1.0)),
+        ]);
+        let limit = configured_limit(
+            &[power.clone(), line(&[(15, Some(1.0)), (25, Some(1.0))])],
+            9.0,
+            &[],
+        );
+        let limit = limit.unwrap();
+        assert!(limit.is_configured && limit.label.contains("configured today"));
+        let expected = [
+            (0, Some(9.0)),
+            (25, Some(9.0)),
+            (25, None),
+            (500, Some(9.0)),
+            (510, Some(9.0)),
+            (510, None),
+        ];
+        assert_eq!(limits(&limit), expected);
+        let event = (Timestamp(10), Timestamp(505), 4.0);
+        let lower = configured_limit(&[power], 9.0, &[event]).unwrap();
+        let expected = [
+            (0, Some(9.0)),
+            (10, Some(4.0)),
+            (20, Some(4.0)),
+            (20, None),
+            (500, Some(4.0)),
+            (505, Some(9.0)),
+            (510, Some(9.0)),
+            (510, None),
+        ];
+        assert_eq!(limits(&lower), expected);
+        assert!(configured_limit(&[line(&[])], 9.0, &[]).is_none());
+    }
 }

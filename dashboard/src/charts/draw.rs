@@ -257,14 +257,12 @@ struct Run {
 /// measured and an estimated point counts as estimated.
 fn runs(line: &Line) -> Vec<Run> {
     let mut out = Vec::new();
-    let pieces = if line.ink == Ink::Limit {
-        vec![
-            line.points
-                .iter()
-                .filter(|p| p.value.is_some())
-                .copied()
-                .collect(),
-        ]
+    let pieces: Vec<Vec<Point>> = if line.is_configured {
+        // Two points may stand far apart: only the marked holes cut it.
+        line.points
+            .split(|p| p.value.is_none())
+            .map(<[Point]>::to_vec)
+            .collect()
     } else {
         stretches(&line.points)
     };

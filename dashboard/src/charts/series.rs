@@ -1,5 +1,6 @@
 //! Getting series from the store in as many points as a chart can show.
 
+use crate::figure::Coverage;
 use crate::params::ApiError;
 use crate::server::Shared;
 use heliostat_models::{DeviceId, Quality, Timestamp};
@@ -59,8 +60,9 @@ pub(super) async fn one(
 }
 
 /// The sum over devices per step. A step must hold several samples of each
-/// device, or their unequal instants would show as jumps; where fewer devices
-/// had a value than there are, the sum is an estimate.
+/// device, or their unequal instants would show as jumps. Where fewer devices
+/// had a value than there are, the sum is a bound from below: it is marked as no
+/// better than an estimate, and the fewest that had one are told.
 pub(super) async fn sum(
     shared: &Shared,
     metric: &str,
@@ -68,10 +70,10 @@ pub(super) async fn sum(
     from: Timestamp,
     to: Timestamp,
     pixels: u32,
-) -> Result<Vec<Point>, ApiError> {
+) -> Result<Sum, ApiError> {
     // An empty selector would mean all devices.
     if devices.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Sum::default());
     }
     let period = shared.app.site.control.sample_every.as_millis() as u64;
     let step_ms = ((to.0 - from.0) as u64 / u64::from((pixels / 3).max(1)))
@@ -94,13 +96,16 @@ pub(super) async fn sum(
     };
     let mut sums = first(shared, &query(OverTime::Avg, AcrossDevices::Sum)).await?;
     let counts = first(shared, &query(OverTime::Count, AcrossDevices::Count)).await?;
-    let all = devices.len() as f64;
+    let all = devices.len();
+    let mut known = Vec::with_capacity(sums.len());
     for point in &mut sums {
         let count = counts
             .binary_search_by_key(&point.at, |c| c.at)
             .ok()
             .and_then(|i| counts[i].value);
-        if count.unwrap_or(0.0) < all {
+        let count = count.unwrap_or(0.0) as usize;
+        known.push(count);
+        if count < all && point.value.is_some() {
             point.quality = point.quality.max(Quality::Estimated);
         }
     }
@@ -110,8 +115,43 @@ pub(super) async fn sum(
         && sums.len() > 1
     {
         sums.pop();
+        known.pop();
     }
-    Ok(sums)
+    Ok(Sum {
+        points: sums,
+        known,
+        all,
+    })
+}
+
+/// A sum over devices per step.
+#[derive(Debug, Default)]
+pub(super) struct Sum {
+    pub(super) points: Vec<Point>,
+    /// How many devices had a value, by point.
+    known: Vec<usize>,
+    /// How many there are.
+    all: usize,
+}
+
+impl Sum {
+    /// The fewest devices that a point rests on, where that is not all.
+    pub(super) fn coverage(&self) -> Option<Coverage> {
+        let with_value = (self.points.iter().zip(&self.known)).filter(|(p, _)| p.value.is_some());
+        let known = with_value.map(|(_, known)| *known).min()?;
+        let all = self.all;
+        (known < all).then_some(Coverage { known, all })
+    }
+    /// The points that rest on all devices; the others are missing.
+    pub(super) fn whole(mut self) -> Vec<Point> {
+        for (point, known) in self.points.iter_mut().zip(&self.known) {
+            if *known < self.all {
+                point.value = None;
+                point.quality = Quality::Missing;
+            }
+        }
+        self.points
+    }
 }
 
 async fn first(shared: &Shared, query: &Query) -> Result<Vec<Point>, ApiError> {
@@ -221,6 +261,18 @@ mod tests {
             let holes = |ps: &[Point]| ps.iter().any(|p| p.value.is_none());
             prop_assert_eq!(holes(&points), holes(&thinned));
         }
+    }
+
+    #[test]
+    fn a_sum_of_some_devices_is_not_that_of_all() {
+        let sum = Sum {
+            points: vec![point(0, Some(8.0)), point(10, Some(2.0)), point(20, None)],
+            known: vec![4, 1, 0],
+            all: 4,
+        };
+        assert_eq!(sum.coverage(), Some(Coverage { known: 1, all: 4 }));
+        let values: Vec<_> = sum.whole().iter().map(|p| p.value).collect();
+        assert_eq!(values, [Some(8.0), None, None]);
     }
 
     #[test]

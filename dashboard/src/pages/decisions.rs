@@ -2,6 +2,7 @@
 
 use super::layout::Page;
 use super::{missing, page_of};
+use crate::digest::{Entry, clip};
 use crate::format;
 use crate::html::{html, url_part};
 use crate::server::Shared;
@@ -9,50 +10,115 @@ use crate::text;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
 use heliostat_models::decision::JobCap;
-use heliostat_models::{Decision, DecisionKind, JobId};
+use heliostat_models::{Decision, DecisionKind, JobId, Timestamp};
 use std::sync::Arc;
 
 /// Decisions on the list page.
 const LISTED: usize = 200;
 
-pub(super) fn write_list(out: &mut String, decisions: &[Decision]) {
+/// Longest summary and reason in a list, in characters; the page of the
+/// decision has all of it.
+const SUMMARY: usize = 160;
+const REASON: usize = 200;
+
+/// Each decision on a line of its own.
+fn write_list(out: &mut String, decisions: &[Decision]) {
     if decisions.is_empty() {
         html!(out, "<p class=\"note\">{}</p>", text::NO_DECISIONS);
         return;
     }
     out.push_str("<ol class=\"decisions\">");
     for decision in decisions {
-        let class = match decision.kind {
-            DecisionKind::Refusal | DecisionKind::Incident => "bad",
-            DecisionKind::GridEvent => "notice",
-            _ => "",
-        };
-        html!(
-            out,
-            "<li class=\"{}\"><a class=\"when\" href=\"/decisions/{}\">{}</a><span class=\"kind\">{}</span>\
-             <span class=\"what\">{} <span class=\"aside\">{}</span></span><span class=\"proof\">",
-            class,
-            decision.sequence,
-            format::day_clock(decision.at),
-            text::decision_kind(decision.kind),
-            decision.summary,
-            decision.reason
-        );
-        if let Some(certificate) = &decision.certificate {
-            html!(
-                out,
-                "<span class=\"chip\">gap {}</span> ",
-                format::gap(certificate.gap)
-            );
-        }
-        html!(
-            out,
-            "<span class=\"chip {}\">{}</span></span></li>",
-            if decision.armed { "running" } else { "queued" },
-            if decision.armed { "armed" } else { "observed" }
-        );
+        line(out, decision);
     }
     out.push_str("</ol>");
+}
+
+/// The same, with runs that changed nothing folded.
+pub(super) fn write_digest(out: &mut String, entries: &[Entry]) {
+    if entries.is_empty() {
+        html!(out, "<p class=\"note\">{}</p>", text::NO_DECISIONS);
+        return;
+    }
+    out.push_str("<ol class=\"decisions\">");
+    for entry in entries {
+        match entry {
+            Entry::One(decision) => line(out, decision),
+            Entry::Unchanged {
+                count,
+                from,
+                to,
+                sequence,
+            } => folded(out, *count, *from, *to, *sequence),
+        }
+    }
+    out.push_str("</ol>");
+}
+
+fn folded(out: &mut String, count: usize, from: Timestamp, to: Timestamp, sequence: u64) {
+    let since = match count {
+        1 => String::new(),
+        _ => format!("since {}", format::day_clock(from)),
+    };
+    html!(
+        out,
+        "<li class=\"quiet\"><a class=\"when\" href=\"/decisions/{}\">{}</a><span class=\"kind\">{}</span>\
+         <span class=\"what\">{} {}, nothing changed by more than 1 % <span class=\"aside\">{}</span></span></li>",
+        sequence,
+        format::day_clock(to),
+        text::decision_kind(DecisionKind::Allocation),
+        count,
+        if count == 1 {
+            "allocation"
+        } else {
+            "allocations"
+        },
+        since
+    );
+}
+
+fn line(out: &mut String, decision: &Decision) {
+    let class = match decision.kind {
+        DecisionKind::Refusal | DecisionKind::Incident => "bad",
+        DecisionKind::GridEvent | DecisionKind::Arming => "notice",
+        DecisionKind::Plan | DecisionKind::Allocation => "",
+    };
+    let (summary, is_cut) = clip(&decision.summary, SUMMARY);
+    let (reason, is_reason_cut) = clip(&decision.reason, REASON);
+    html!(
+        out,
+        "<li class=\"{}\"><a class=\"when\" href=\"/decisions/{}\">{}</a><span class=\"kind\">{}</span>\
+         <span class=\"what\">{}{} <span class=\"aside\">{}{}</span>",
+        class,
+        decision.sequence,
+        format::day_clock(decision.at),
+        text::decision_kind(decision.kind),
+        summary,
+        if is_cut { "…" } else { "" },
+        reason,
+        if is_reason_cut { "…" } else { "" }
+    );
+    if is_cut || is_reason_cut {
+        html!(
+            out,
+            " <a href=\"/decisions/{}\">all of it</a>",
+            decision.sequence
+        );
+    }
+    out.push_str("</span><span class=\"proof\">");
+    if let Some(certificate) = &decision.certificate {
+        html!(
+            out,
+            "<span class=\"chip\">gap {}</span> ",
+            format::gap(certificate.gap)
+        );
+    }
+    html!(
+        out,
+        "<span class=\"chip {}\">{}</span></span></li>",
+        if decision.armed { "running" } else { "queued" },
+        if decision.armed { "armed" } else { "observed" }
+    );
 }
 
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Html<String> {

@@ -10,8 +10,8 @@ use crate::server::Shared;
 use crate::snapshot::Snapshot;
 use crate::text;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use heliostat_models::site::Node;
+use axum::response::{Html, IntoResponse, Response};
+use heliostat_models::site::{Device, Node};
 use heliostat_models::{Catalogue, DeviceId, Watts};
 use std::sync::Arc;
 
@@ -213,58 +213,12 @@ pub(super) async fn device(State(shared): State<Arc<Shared>>, Path(id): Path<Str
     );
     html!(
         body,
-        "<section class=\"panel\" data-self=\"facts\"><h1>GPU {}</h1><dl class=\"rows\">",
-        device.id
+        "<section class=\"panel\"><h1>GPU {}</h1><div data-now=\"/fragments/devices/{}\">",
+        device.id,
+        url_part(id.as_str())
     );
-    fact(&mut body, "Product", &device.accelerator);
-    fact(
-        &mut body,
-        "Limit may be set",
-        &format!(
-            "from {} to {}; {} when control is lost",
-            format::watts(device.min_cap.0),
-            format::watts(device.max_cap.0),
-            format::watts(device.safe_cap.0)
-        ),
-    );
-    let power = snapshot.figure(&id, Catalogue::gpu_power());
-    figure_fact(&mut body, "Power", power, format::watts);
-    let limit = snapshot.figure(&id, Catalogue::gpu_power_limit());
-    figure_fact(&mut body, "Limit in force", limit, format::watts);
-    if let Some(cap) = snapshot.view.caps.get(&id) {
-        let acknowledged = match cap.acknowledged {
-            Some(w) => format!("acknowledged by the agent at {}", format::watts(w.0)),
-            None => "not acknowledged by the agent".to_owned(),
-        };
-        fact(
-            &mut body,
-            "Cap decided",
-            &format!("{}, {acknowledged}", format::watts(cap.decided.0)),
-        );
-    }
-    readings(
-        &mut body,
-        &snapshot,
-        &id,
-        &[Catalogue::gpu_power(), Catalogue::gpu_power_limit()],
-    );
-    body.push_str("<div><dt>Job</dt><dd>");
-    holder(&mut body, &snapshot, &id);
-    body.push_str("</dd></div></dl>");
-    let cap = match snapshot.holder.get(&id) {
-        Some(job) => decisions::latest_cap(&shared, job),
-        None => decisions::latest_idle_cap(&shared),
-    };
-    if let Some((decision, cap)) = cap {
-        html!(
-            body,
-            "<p class=\"reason\"><b>Why this cap:</b> {} <a href=\"/decisions/{}\">decision {}</a></p>",
-            cap.reason,
-            decision,
-            decision
-        );
-    }
-    body.push_str("</section><div class=\"pair\">");
+    device_facts(&mut body, &shared, &snapshot, device);
+    body.push_str("</div></section><div class=\"pair\">");
     for what in ["power", "temperature", "utilization", "clock"] {
         body.push_str("<section class=\"panel\">");
         figure(
@@ -279,6 +233,73 @@ pub(super) async fn device(State(shared): State<Arc<Shared>>, Path(id): Path<Str
     }
     body.push_str("</div>");
     finish(&shared, &format!("GPU {id}"), &body)
+}
+
+/// What the page says of a GPU now; live pages ask for it with every snapshot.
+fn device_facts(out: &mut String, shared: &Shared, snapshot: &Snapshot, device: &Device) {
+    let id = &device.id;
+    out.push_str("<dl class=\"rows\">");
+    fact(out, "Product", &device.accelerator);
+    fact(
+        out,
+        "Limit may be set",
+        &format!(
+            "from {} to {}; at most {} when control is lost",
+            format::watts(device.min_cap.0),
+            format::watts(device.max_cap.0),
+            format::watts(device.safe_cap.0)
+        ),
+    );
+    let power = snapshot.figure(id, Catalogue::gpu_power());
+    figure_fact(out, "Power", power, format::watts);
+    let limit = snapshot.figure(id, Catalogue::gpu_power_limit());
+    figure_fact(out, "Limit in force", limit, format::watts);
+    if let Some(cap) = snapshot.view.caps.get(id) {
+        let acknowledged = match cap.acknowledged {
+            Some(w) => format!("acknowledged by the agent at {}", format::watts(w.0)),
+            None => "not acknowledged by the agent".to_owned(),
+        };
+        fact(
+            out,
+            "Cap decided",
+            &format!("{}, {acknowledged}", format::watts(cap.decided.0)),
+        );
+    }
+    readings(
+        out,
+        snapshot,
+        id,
+        &[Catalogue::gpu_power(), Catalogue::gpu_power_limit()],
+    );
+    out.push_str("<div><dt>Job</dt><dd>");
+    holder(out, snapshot, id);
+    out.push_str("</dd></div></dl>");
+    let cap = match snapshot.holder.get(id) {
+        Some(job) => decisions::latest_cap(shared, job),
+        None => decisions::latest_idle_cap(shared),
+    };
+    if let Some((decision, cap)) = cap {
+        html!(
+            out,
+            "<p class=\"reason\"><b>Why this cap:</b> {} <a href=\"/decisions/{}\">decision {}</a></p>",
+            cap.reason,
+            decision,
+            decision
+        );
+    }
+}
+
+/// The same by itself.
+pub(super) async fn device_fragment(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Response {
+    let Some((_, device)) = shared.app.site.device(&DeviceId::from(id)) else {
+        return missing(&shared, "There is no GPU of this name.");
+    };
+    let mut out = String::new();
+    device_facts(&mut out, &shared, &shared.now(), device);
+    Html(out).into_response()
 }
 
 /// All other readings of the latest frame, and when it was taken.

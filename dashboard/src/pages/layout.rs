@@ -100,8 +100,8 @@ pub(super) fn page(shared: &Shared, meta: &Page<'_>, body: &str) -> String {
     }
     html!(
         out,
-        "</dl><p>Heliostat {} · times are UTC · ≈ marks an estimate, hatching a missing reading · \
-         press <kbd>?</kbd> for the keys</p></footer>",
+        "</dl><p>Heliostat {} · times are UTC · ≈ marks an estimate, ≥ a sum of which parts are not known, \
+         hatching a missing reading · press <kbd>?</kbd> for the keys</p></footer>",
         env!("CARGO_PKG_VERSION")
     );
     out.push_str(

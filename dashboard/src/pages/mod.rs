@@ -35,6 +35,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/charts", get(charts_index))
         .route("/api", get(api_doc::page))
         .route("/fragments/{name}", get(fragment))
+        .route("/fragments/devices/{id}", get(entity::device_fragment))
         .route("/assets/{name}", get(assets::asset))
         .route("/favicon.ico", get(assets::favicon))
 }
@@ -71,7 +72,7 @@ async fn fragment(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -
     let mut out = String::new();
     match name.as_str() {
         "jobs" => gantt::write(&mut out, &shared, &snapshot).await,
-        "decisions" => decisions::write_list(&mut out, &snapshot.decisions),
+        "decisions" => decisions::write_digest(&mut out, &snapshot.decisions),
         _ => return missing(&shared, "There is no such part of a page."),
     }
     Html(out).into_response()

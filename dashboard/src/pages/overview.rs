@@ -45,7 +45,7 @@ pub(super) async fn overview(State(shared): State<Arc<Shared>>) -> Html<String> 
          <div data-fragment=\"/fragments/decisions\">",
         text::LATEST_DECISIONS
     );
-    decisions::write_list(&mut body, &snapshot.decisions);
+    decisions::write_digest(&mut body, &snapshot.decisions);
     body.push_str("</div></section></div>");
     html!(
         body,
@@ -105,6 +105,7 @@ fn power_tile(out: &mut String, live: &Live) {
         ("part.gpu", "p1"),
         ("part.it", "p2"),
         ("part.cooling", "p3"),
+        ("part.unknown", "pu"),
     ] {
         let (x, width) = live.bar(key);
         html!(
@@ -123,10 +124,14 @@ fn power_tile(out: &mut String, live: &Live) {
         ("part.gpu", "p1", text::PART_GPU),
         ("part.it", "p2", text::PART_IT),
         ("part.cooling", "p3", text::PART_COOLING),
+        ("part.unknown", "pu", text::PART_UNKNOWN),
     ] {
+        let row = format!("{key}.row");
         html!(
             out,
-            "<div><dt><svg width=\"10\" height=\"10\" aria-hidden=\"true\"><rect class=\"{}\" width=\"10\" height=\"10\"/></svg> {}</dt><dd>",
+            "<div class=\"{}\" data-state=\"{}\"><dt><svg width=\"10\" height=\"10\" aria-hidden=\"true\"><rect class=\"{}\" width=\"10\" height=\"10\"/></svg> {}</dt><dd>",
+            live.state(&row),
+            row,
             class,
             label
         );

@@ -26,7 +26,7 @@ impl Canonical {
 /// SHA-256 of the canonical form, hex.
 pub(super) fn hash(problem: &Problem) -> String {
     let mut out = Canonical(Sha256::new());
-    out.text("heliostat allocation problem 1");
+    out.text("heliostat allocation problem 2");
     out.count(problem.nodes.len());
     for node in &problem.nodes {
         out.text(&node.id);
@@ -34,6 +34,7 @@ pub(super) fn hash(problem: &Problem) -> String {
         node.parents.iter().for_each(|p| out.count(*p));
         out.number(node.limit.0);
         out.number(node.uncontrolled.0);
+        out.number(node.spare.0);
     }
     out.count(problem.devices.len());
     for device in &problem.devices {

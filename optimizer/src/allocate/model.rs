@@ -55,7 +55,7 @@ impl GangModel {
 pub(super) struct Model {
     /// In the order of the problem's groups.
     pub groups: Vec<GangModel>,
-    /// Watts left at each node for gangs: limit less uncontrolled less devices in no gang.
+    /// Watts left at each node for gangs: limit and spare less uncontrolled less devices in no gang.
     pub room: Vec<f64>,
     /// Each node and all above it.
     pub above: Vec<Vec<usize>>,
@@ -106,7 +106,7 @@ impl Model {
             }
         }
         let mut room: Vec<f64> = (problem.nodes.iter())
-            .map(|n| n.limit.0 - n.uncontrolled.0)
+            .map(|n| n.limit.0 + n.spare.0 - n.uncontrolled.0)
             .collect();
         let mut constant = 0.0;
         for (device, _) in problem.devices.iter().zip(&in_gang).filter(|(_, g)| !**g) {

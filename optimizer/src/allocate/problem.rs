@@ -15,6 +15,10 @@ pub struct LimitNode {
     pub limit: Watts,
     /// What is drawn at or below it that no cap controls.
     pub uncontrolled: Watts,
+    /// By how much the caps below may exceed what is left, because devices at
+    /// rest are known to draw less than their lowest caps; zero at breakers.
+    #[serde(default)]
+    pub spare: Watts,
 }
 
 /// A device that has, or could have, a cap.
@@ -224,6 +228,7 @@ impl Problem {
         for (place, node) in self.nodes.iter().enumerate() {
             number("limit", &node.id, node.limit.0)?;
             number("uncontrolled", &node.id, node.uncontrolled.0)?;
+            number("spare", &node.id, node.spare.0)?;
             if let Some(parent) = node.parents.iter().find(|p| **p >= place) {
                 return Err(ProblemError::Reference {
                     what: "power node",

@@ -26,7 +26,21 @@ fn finite(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
             ),
         );
     }
-    for (node, load) in nodes.iter().zip(facts.uncontrolled) {
+    let promised = facts.grid.map_or(&[][..], |g| g.uncontrolled);
+    if facts.grid.is_some_and(|g| !g.limit.is_finite())
+        || !matches!(promised.len(), n if facts.grid.is_none() || n == nodes.len())
+    {
+        findings.add(
+            Rule::Finite,
+            format!(
+                "the grid event's limit is no number, or {} loads stand for {} power nodes",
+                promised.len(),
+                nodes.len()
+            ),
+        );
+    }
+    let loads = nodes.iter().zip(facts.uncontrolled);
+    for (node, load) in loads.chain(nodes.iter().zip(promised)) {
         if !(load.is_finite() && load.0 >= 0.0) {
             findings.add(
                 Rule::Finite,
@@ -96,29 +110,28 @@ fn devices(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) 
 
 fn nodes(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
     let tree = &facts.site.power;
-    let mut drawn: Vec<Watts> = facts.uncontrolled.to_vec();
-    drawn.resize(tree.nodes().len(), Watts::ZERO);
+    let mut capped = vec![Watts::ZERO; tree.nodes().len()];
     let mut at_lowest = vec![true; tree.nodes().len()];
     for (place, device) in facts.site.devices.iter().enumerate() {
         let cap = proposal.caps.get(&device.id).copied().unwrap_or_default();
         let lowest = facts.pinned.contains_key(&device.id)
             || cap <= facts.range(place).0 + Watts(0.001) + TOLERANCE;
         for node in tree.path_up(facts.site.power_node_of(place)) {
-            drawn[node] += cap;
+            capped[node] += cap;
             at_lowest[node] &= lowest;
         }
     }
     for (place, node) in tree.nodes().iter().enumerate() {
-        let limit = facts.limit(place);
-        if drawn[place] <= limit + TOLERANCE {
+        let room = facts.room(place);
+        if capped[place] <= room + TOLERANCE {
             continue;
         }
         if !proposal.beyond.contains(&node.id) {
             findings.add(
                 Rule::NodeLimit,
                 format!(
-                    "`{}`: caps and uncontrolled load are {:.3}, {:.3} may be drawn",
-                    node.id, drawn[place], limit
+                    "`{}`: caps add up to {:.3}, uncontrolled load leaves {:.3} to them",
+                    node.id, capped[place], room
                 ),
             );
         } else if !at_lowest[place] {

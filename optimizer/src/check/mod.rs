@@ -13,12 +13,14 @@ mod transition;
 pub use transition::check_transition;
 
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Site, Watts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 /// Watts by which a sum may pass a limit by the rounding of numbers alone: a
 /// thousandth of the smallest step in which a cap can be set.
 pub const TOLERANCE: Watts = Watts(1e-6);
+/// Share of its lowest cap by which a device at rest may draw more than was read.
+pub const IDLE_RESERVE: f64 = 0.1;
 /// Relative tolerance of objective values.
 const PROOF_TOLERANCE: f64 = 1e-6;
 
@@ -29,8 +31,8 @@ pub struct Facts<'a> {
     pub site: &'a Site,
     /// Share of each limit that is never given away.
     pub margin: f64,
-    /// What a grid event allows at the utility feed.
-    pub feed_limit: Option<Watts>,
+    /// The grid event in force, if one is.
+    pub grid: Option<AtFeed<'a>>,
     /// Power at and below each power node that no cap controls, by its place in the tree.
     pub uncontrolled: &'a [Watts],
     /// Lowest and highest settable cap where agents said so; else the site's figures hold.
@@ -41,6 +43,26 @@ pub struct Facts<'a> {
     pub jobs: &'a [JobRecord],
     /// The price of energy λ.
     pub price_of_energy: f64,
+}
+
+/// What holds at the utility feed while a grid event is in force.
+///
+/// A breaker must bear what devices may draw, a promise to the grid only what
+/// they draw: here a device that no job holds counts with its fresh reading
+/// and [`IDLE_RESERVE`] of its lowest cap on top, though never above that cap.
+/// A job may start before the next allocation, so for as many devices as
+/// `starting` says, those with the most to give, the lowest cap counts. All
+/// others count with their caps.
+#[derive(Clone, Copy, Debug)]
+pub struct AtFeed<'a> {
+    /// What the event allows.
+    pub limit: Watts,
+    /// As [`Facts::uncontrolled`], by what is expected of all nodes together.
+    pub uncontrolled: &'a [Watts],
+    /// Fresh readings of the devices that no job holds.
+    pub idle: &'a BTreeMap<DeviceId, Watts>,
+    /// Devices that jobs may take before the next allocation.
+    pub starting: usize,
 }
 
 /// What is proposed.
@@ -153,15 +175,43 @@ pub fn check_allocation(facts: &Facts<'_>, proposal: &Proposal<'_>) -> Vec<Broke
 }
 
 impl Facts<'_> {
-    /// What may be drawn at a power node: its limit, a grid event's where it
-    /// is lower, less the margin.
+    /// What the breaker at a power node bears, less the margin.
     pub fn limit(&self, node: usize) -> Watts {
-        let node = &self.site.power.nodes()[node];
-        let mut limit = node.limit;
-        if let (Some(feed), true) = (self.feed_limit, node.parents.is_empty()) {
-            limit = limit.min(feed);
+        self.site.power.nodes()[node].limit * (1.0 - self.margin)
+    }
+
+    /// What the caps below a power node may add up to: below its breaker's
+    /// limit, and at a feed below the grid event's as [`AtFeed`] counts.
+    fn room(&self, node: usize) -> Watts {
+        let load = self.uncontrolled.get(node).copied().unwrap_or_default();
+        let breaker = self.limit(node) - load;
+        match &self.grid {
+            Some(grid) if self.site.power.nodes()[node].parents.is_empty() => {
+                let load = grid.uncontrolled.get(node).copied().unwrap_or_default();
+                let promise = grid.limit * (1.0 - self.margin) - load;
+                breaker.min(promise + self.not_drawn(grid, node))
+            }
+            _ => breaker,
         }
-        limit * (1.0 - self.margin)
+    }
+
+    /// What devices at rest below a feed draw less than their lowest caps, for certain.
+    fn not_drawn(&self, grid: &AtFeed<'_>, feed: usize) -> Watts {
+        let held: HashSet<&DeviceId> = self.jobs.iter().flat_map(|j| &j.devices).collect();
+        let mut less: Vec<Watts> = Vec::new();
+        for (id, drawn) in grid.idle.iter().filter(|(id, _)| !held.contains(id)) {
+            let Some((place, _)) = self.site.device(id) else {
+                continue;
+            };
+            let above = self.site.power.path_up(self.site.power_node_of(place));
+            if above.contains(&feed) && drawn.is_finite() {
+                let lowest = self.range(place).0;
+                less.push((lowest * (1.0 - IDLE_RESERVE) - *drawn).clamp(Watts::ZERO, lowest));
+            }
+        }
+        less.sort_by(Watts::total_cmp);
+        let certain = less.len().saturating_sub(grid.starting);
+        less[..certain].iter().copied().sum()
     }
 
     /// Settable range of a device by its place in the site.

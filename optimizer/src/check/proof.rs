@@ -77,11 +77,11 @@ fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
     let mut total = 0.0;
     for (place, node) in site.power.nodes().iter().enumerate() {
         let price = proposal.node_prices[place];
-        let mut limit = facts.limit(place);
+        let mut room = facts.room(place);
         if proposal.beyond.contains(&node.id) {
-            limit = limit.max(drawn(facts, proposal, place));
+            room = room.max(capped(facts, proposal, place));
         }
-        total += price * (limit - facts.uncontrolled[place]).0;
+        total += price * room.0;
     }
     let mut in_gang = HashSet::new();
     for job in facts.jobs {
@@ -98,9 +98,9 @@ fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
     total
 }
 
-fn drawn(facts: &Facts<'_>, proposal: &Proposal<'_>, node: usize) -> Watts {
+fn capped(facts: &Facts<'_>, proposal: &Proposal<'_>, node: usize) -> Watts {
     let site = facts.site;
-    let mut sum = facts.uncontrolled[node];
+    let mut sum = Watts::ZERO;
     for (place, device) in site.devices.iter().enumerate() {
         if site
             .power

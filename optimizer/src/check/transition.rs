@@ -16,9 +16,7 @@ pub fn check_transition(
 ) -> Vec<Broken> {
     let mut findings = Findings::default();
     let tree = &facts.site.power;
-    let mut before = facts.uncontrolled.to_vec();
-    before.resize(tree.nodes().len(), Watts::ZERO);
-    let mut during = before.clone();
+    let mut during = vec![Watts::ZERO; tree.nodes().len()];
     let mut raised: Vec<Option<&DeviceId>> = vec![None; tree.nodes().len()];
     for (place, device) in facts.site.devices.iter().enumerate() {
         let most = facts.range(place).1;
@@ -31,7 +29,6 @@ pub fn check_transition(
             );
         }
         for node in tree.path_up(facts.site.power_node_of(place)) {
-            before[node] += now;
             during[node] += now.max(then);
             if then > now + TOLERANCE {
                 raised[node] = Some(&device.id);
@@ -39,16 +36,16 @@ pub fn check_transition(
         }
     }
     for (place, node) in tree.nodes().iter().enumerate() {
-        let limit = facts.limit(place);
-        if during[place] <= limit + TOLERANCE {
+        let room = facts.room(place);
+        if during[place] <= room + TOLERANCE {
             continue;
         }
         if let Some(device) = raised[place] {
             findings.add(
                 Rule::Transition,
                 format!(
-                    "`{}`: while caps change up to {:.3} may be drawn, {:.3} is allowed, and `{device}` is to be raised",
-                    node.id, during[place], limit
+                    "`{}`: while caps change they add up to {:.3}, there is room for {:.3}, and `{device}` is to be raised",
+                    node.id, during[place], room
                 ),
             );
         }

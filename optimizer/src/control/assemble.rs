@@ -1,7 +1,8 @@
 //! From site, jobs and measurements to the allocator's problem, and from its
 //! answer to caps by device.
 
-use crate::allocate::{Allocation, DeviceSpec, Group, LimitNode, Problem};
+use super::at_feed;
+use crate::allocate::{Allocation, DeviceSpec, Group, Problem};
 use crate::check::Facts;
 use heliostat_models::site::ClassPolicy;
 use heliostat_models::{DeviceId, JobRecord, JobState, Site, Watts};
@@ -70,13 +71,8 @@ pub fn running_jobs(
 /// The problem that these facts pose.
 pub fn problem(facts: &Facts<'_>) -> Problem {
     let site = facts.site;
-    let nodes = (site.power.nodes().iter().enumerate())
-        .map(|(place, node)| LimitNode {
-            id: node.id.clone(),
-            parents: node.parents.clone(),
-            limit: facts.limit(place),
-            uncontrolled: facts.uncontrolled[place],
-        })
+    let nodes = (0..site.power.nodes().len())
+        .map(|place| at_feed::limit_node(facts, place))
         .collect();
     let mut place_of = HashMap::new();
     let devices = (site.devices.iter().enumerate())

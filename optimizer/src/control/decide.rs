@@ -1,10 +1,11 @@
 //! The heart of a round: allocate, have it checked, put it in force.
 
 use super::assemble;
+use super::at_feed;
 use super::measure::Measured;
 use super::round::Control;
 use crate::allocate::{Outcome, allocate};
-use crate::check::{Facts, Proposal, check_allocation};
+use crate::check::{AtFeed, Facts, Proposal, TOLERANCE, check_allocation};
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
 use std::collections::BTreeMap;
@@ -20,6 +21,35 @@ pub(super) struct InForce {
     pub node_prices: Vec<f64>,
     pub outcome: Outcome,
     pub jobs: Vec<JobRecord>,
+}
+
+/// What the last round counted besides caps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counted {
+    /// Load by power node that no cap controls, for breakers.
+    pub uncontrolled: Vec<Watts>,
+    /// The same for a grid event's limit at the feed.
+    pub at_feed: Vec<Watts>,
+    /// What devices draw that no job holds.
+    pub idle: BTreeMap<DeviceId, Watts>,
+    /// Devices that jobs may take before the next round.
+    pub starting: usize,
+}
+
+impl Counted {
+    /// Facts with these loads, under a grid event of this limit if one is in force.
+    pub fn complete<'a>(&'a self, facts: Facts<'a>, event: Option<Watts>) -> Facts<'a> {
+        Facts {
+            uncontrolled: &self.uncontrolled,
+            grid: event.map(|limit| AtFeed {
+                limit,
+                uncontrolled: &self.at_feed,
+                idle: &self.idle,
+                starting: self.starting,
+            }),
+            ..facts
+        }
+    }
 }
 
 impl Control {
@@ -49,23 +79,39 @@ impl Control {
         for (device, reason) in self.executor.refusals() {
             troubles.push(format!("`{device}` refuses caps: {reason}"));
         }
-        let mut facts = Facts {
+        let event = self.events.limit(now);
+        let soon = self.config.policy.allocate_every * 2;
+        let waiting = self.starts.waiting(entries, now, soon);
+        let mut counted = self.count(measured, event);
+        counted.starting = waiting.free + waiting.asked;
+        let mut certain = counted.clone();
+        certain.starting = waiting.free;
+        let base = Facts {
             site: &site,
             margin: self.config.policy.margin,
-            feed_limit: self.events.limit(now),
+            grid: None,
             uncontrolled: &[],
             ranges: &ranges,
             pinned: &pinned,
             jobs: &jobs,
             price_of_energy: self.price,
         };
-        let nodes = site.power.nodes().len();
-        self.limits = (0..nodes).map(|v| facts.limit(v)).collect();
-        self.uncontrolled = measured.uncontrolled(&site, &self.limits);
-        let uncontrolled = self.uncontrolled.clone();
-        facts.uncontrolled = &uncontrolled;
-        let problem = assemble::problem(&facts);
-        let outcome = match allocate(&problem) {
+        let mut facts = counted.complete(base, event);
+        let mut problem = assemble::problem(&facts);
+        let mut outcome = allocate(&problem);
+        let mut starting = waiting.jobs;
+        let mut devices = counted.starting;
+        // Nothing that runs gives up its service level for what may yet start.
+        if event.is_some() && waiting.asked > 0 && matches!(outcome, Ok(Outcome::Infeasible { .. }))
+        {
+            facts = certain.complete(base, event);
+            problem = assemble::problem(&facts);
+            outcome = allocate(&problem);
+            devices = waiting.free;
+        } else {
+            starting.extend(waiting.asking);
+        }
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 troubles.push(format!("No allocation is possible: {error}"));
@@ -91,9 +137,15 @@ impl Control {
             self.refused = true;
             return;
         }
+        let keeps = self.keeps_last(&facts, &caps, &dropped, &beyond);
+        let room: Vec<Watts> = problem.nodes.iter().map(at_feed::room).collect();
+        counted.starting = devices;
+        self.starts.counted(starting);
+        self.counted = counted;
+        self.nodes = problem.nodes.clone();
         self.refused = false;
         self.max_gap = self.max_gap.max(allocation.certificate.gap);
-        if !self.keeps_last(&facts, &caps, &dropped, &beyond) {
+        if !keeps {
             self.in_force = Some(InForce {
                 caps,
                 certificate: allocation.certificate.clone(),
@@ -107,10 +159,44 @@ impl Control {
                 .allocation(now, self.armed(), &in_force.outcome, why);
             self.executor.set_targets(&in_force.caps);
         }
-        let room = (self.limits.iter().zip(&self.uncontrolled))
-            .map(|(limit, load)| *limit - *load)
-            .collect();
         self.executor.set_room(room);
+    }
+
+    /// Reads off the loads below breakers and below a grid event's limit.
+    fn count(&self, measured: &Measured, event: Option<Watts>) -> Counted {
+        let site = &self.deps.site;
+        let usable = 1.0 - self.config.policy.margin;
+        let limits = |event: Option<Watts>| -> Vec<Watts> {
+            (site.power.nodes().iter())
+                .map(|n| match event {
+                    Some(limit) if n.parents.is_empty() => n.limit.min(limit) * usable,
+                    _ => n.limit * usable,
+                })
+                .collect()
+        };
+        Counted {
+            uncontrolled: measured.uncontrolled(site, &limits(None)),
+            at_feed: measured.uncontrolled_at_feed(site, &limits(event)),
+            idle: measured.idle.clone(),
+            starting: 0,
+        }
+    }
+
+    /// Whether the largest caps that devices may have now leave each feed what
+    /// the last round counted there.
+    pub(super) fn fits_at_feeds(&self) -> bool {
+        let site = &self.deps.site;
+        let worst = self.executor.worst();
+        (self.nodes.iter().enumerate())
+            .filter(|(_, node)| node.parents.is_empty())
+            .all(|(feed, node)| {
+                let below = (site.devices.iter().enumerate()).filter(|(place, _)| {
+                    let from = site.power_node_of(*place);
+                    site.power.path_up(from).contains(&feed)
+                });
+                let caps: Watts = below.filter_map(|(_, d)| worst.get(&d.id)).copied().sum();
+                caps <= at_feed::room(node) + TOLERANCE
+            })
     }
 
     /// Whether the caps in force may stay: no new cap differs much, and the old

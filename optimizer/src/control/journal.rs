@@ -1,6 +1,6 @@
 //! What is worth a line in the decision log: changes, not repetitions.
 
-use crate::allocate::{Method, Outcome};
+use crate::allocate::{Method, Outcome, Shed};
 use crate::check::Broken;
 use crate::control::events::Change;
 use heliostat_models::decision::JobCap;
@@ -11,8 +11,12 @@ use std::sync::Arc;
 
 /// A cap that changed by less than this share is no news.
 const MATERIAL: f64 = 0.01;
-/// An allocation is logged at least this often, seconds.
-const AT_LEAST: f64 = 900.0;
+/// An allocation that changed nothing is logged at most this often, seconds.
+const UNCHANGED: f64 = 3_600.0;
+/// The same refusal is not repeated within this time, seconds.
+const AGAIN: f64 = 900.0;
+/// So many power nodes are named; the others are counted.
+const NAMED: usize = 3;
 
 /// Writes decisions.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ impl Journal {
             Outcome::Infeasible { conflict, .. } => conflict.iter().cloned().collect(),
         };
         let changed = changed(&self.caps, &caps);
-        let due = (self.allocation_at).is_none_or(|at| now.seconds_since(at) >= AT_LEAST);
+        let due = (self.allocation_at).is_none_or(|at| now.seconds_since(at) >= UNCHANGED);
         if changed == 0 && !due && shed == self.shed {
             return;
         }
@@ -60,20 +64,14 @@ impl Journal {
             Outcome::Infeasible { conflict, shed } if shed.beyond.is_empty() => format!(
                 "Service levels of {} jobs dropped: together the floors exceed the limit at {}.",
                 shed.dropped.len(),
-                conflict.join(", ")
+                named(conflict.iter().cloned())
             ),
             Outcome::Infeasible { shed, .. } => format!(
                 "All devices at their lowest caps below {}: even those exceed its limit.",
-                (shed.beyond.iter())
-                    .map(|(node, over)| format!("{node} (by {:.1} kW)", over.kilowatts()))
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                beyond_limits(shed)
             ),
         };
-        let solver = match allocation.method {
-            Method::Sweep => "the sweep was exact",
-            Method::LinearProgram => "a linear program, for gangs split by a full power node",
-        };
+        let solver = solver(outcome);
         let kind = DecisionKind::Allocation;
         let reason = format!("{why}; {solver}.");
         let mut decision = decision(now, kind, armed, summary, reason);
@@ -97,7 +95,7 @@ impl Journal {
         let rules: BTreeSet<&str> = broken.iter().map(|b| b.rule.name()).collect();
         let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
         let again = (self.refusal.as_ref())
-            .is_some_and(|(r, at)| *r == rules && now.seconds_since(*at) < AT_LEAST);
+            .is_some_and(|(r, at)| *r == rules && now.seconds_since(*at) < AGAIN);
         tracing::error!(rules, again, "the checker refused; nothing is sent");
         if again {
             return;
@@ -192,6 +190,44 @@ fn decision(
     }
 }
 
+/// How the caps were found; of what could not be kept, that.
+fn solver(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Allocated(allocation) => match allocation.method {
+            Method::Sweep => "the sweep was exact".to_owned(),
+            Method::LinearProgram => {
+                "a linear program, for gangs split by a full power node".to_owned()
+            }
+        },
+        Outcome::Infeasible { conflict, shed } if shed.beyond.is_empty() => format!(
+            "infeasible: the floors of the running jobs exceed what {} leaves to them; the certificate speaks of the rest, with {} floors dropped",
+            named(conflict.iter().cloned()),
+            shed.dropped.len()
+        ),
+        Outcome::Infeasible { shed, .. } => format!(
+            "infeasible: even the lowest caps exceed what is allowed below {}; the certificate speaks of the limits lifted by that",
+            beyond_limits(shed)
+        ),
+    }
+}
+
+/// The power nodes that even the lowest caps exceed, the deepest first.
+fn beyond_limits(shed: &Shed) -> String {
+    // Parents stand before their children.
+    let deepest = shed.beyond.iter().rev();
+    named(deepest.map(|(node, over)| format!("{node} (by {:.1} kW)", over.kilowatts())))
+}
+
+/// The first few, and how many more there are.
+fn named(nodes: impl ExactSizeIterator<Item = String>) -> String {
+    let more = nodes.len().saturating_sub(NAMED);
+    let mut text = nodes.take(NAMED).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    text
+}
+
 /// Caps by job; devices of no job stand apart by cap and count.
 fn by_job(jobs: &[JobCap]) -> BTreeMap<(Option<JobId>, u64), f64> {
     (jobs.iter())
@@ -221,4 +257,102 @@ fn changed(
         .filter(|key| key.0.is_some() && !after.contains_key(*key))
         .count();
     moved + gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocate::{DeviceSpec, Group, LimitNode, Problem, allocate};
+    use heliostat_models::{DeviceId, JobClass, SpeedCurve, Watts};
+
+    /// Nodes below a feed, one device of 200 to 700 W and one job each.
+    fn outcome(nodes: usize, feed: f64, each: f64) -> Outcome {
+        let node = |id: String, parents, limit| LimitNode {
+            id,
+            parents,
+            limit: Watts(limit),
+            uncontrolled: Watts::ZERO,
+            spare: Watts::ZERO,
+        };
+        let mut all = vec![node("feed".into(), vec![], feed)];
+        all.extend((0..nodes).map(|n| node(format!("n{n}"), vec![0], each)));
+        let device = |n: usize| DeviceSpec {
+            id: DeviceId::from(format!("d{n}")),
+            min: Watts(200.0),
+            max: Watts(700.0),
+            node: n + 1,
+            fixed: None,
+        };
+        let group = |n: usize| Group {
+            job: JobId::from(format!("j{n}")),
+            class: JobClass::Training,
+            weight: 1.0,
+            floor_speed: 0.6,
+            curve: SpeedCurve::envelope(&[(Watts(200.0), 0.2), (Watts(700.0), 1.0)])
+                .unwrap_or_else(|| panic!("a curve")),
+            devices: vec![n],
+        };
+        let problem = Problem {
+            nodes: all,
+            devices: (0..nodes).map(device).collect(),
+            groups: (0..nodes).map(group).collect(),
+            price_of_energy: 0.0,
+            step: Watts(0.001),
+        };
+        allocate(&problem).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn log() -> (tempfile::TempDir, Arc<DecisionLog>) {
+        let directory = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let log = DecisionLog::open(directory.path()).unwrap_or_else(|e| panic!("{e}"));
+        (directory, Arc::new(log))
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_called_infeasible_and_few_nodes_are_named() {
+        let (_directory, log) = log();
+        let mut journal = Journal::new(Arc::clone(&log));
+        journal.allocation(Timestamp(0), true, &outcome(9, 9e3, 150.0), "by the clock");
+        journal.allocation(Timestamp(1), true, &outcome(9, 2.5e3, 7e2), "by the clock");
+        journal.allocation(Timestamp(2), true, &outcome(9, 9e3, 7e2), "by the clock");
+        let all = log.latest(9, |_| true);
+        let find = |text: &str| all.iter().find(|d| d.reason.contains(text));
+        let beyond = find("even the lowest caps exceed").map(|d| d.summary.clone());
+        let beyond = beyond.unwrap_or_else(|| panic!("{all:?}"));
+        assert!(
+            beyond.contains("n8 (by 0.1 kW)") || beyond.contains("n8 (by 0.0 kW)"),
+            "{beyond}"
+        );
+        assert!(
+            beyond.contains("and 6 more") && !beyond.contains("n3"),
+            "{beyond}"
+        );
+        let floors = find("infeasible: the floors").unwrap_or_else(|| panic!("{all:?}"));
+        assert!(
+            floors.summary.contains("limit at feed"),
+            "{}",
+            floors.summary
+        );
+        for decision in &all {
+            let exact = decision.reason.contains("exact");
+            assert!(
+                exact != decision.reason.contains("infeasible"),
+                "{}",
+                decision.reason
+            );
+        }
+    }
+
+    #[test]
+    fn an_unchanged_allocation_is_noted_once_an_hour_and_a_changed_one_at_once() {
+        let (_directory, log) = log();
+        let mut journal = Journal::new(Arc::clone(&log));
+        for minute in 0..=180i64 {
+            let feed = if minute < 90 { 4_000.0 } else { 5_000.0 };
+            let now = Timestamp(minute * 60_000);
+            journal.allocation(now, true, &outcome(9, feed, 700.0), "by the clock");
+        }
+        // At 0 and 60 min, the change at 90, then at 150.
+        assert_eq!(log.latest(99, |_| true).len(), 4);
+    }
 }

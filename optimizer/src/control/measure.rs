@@ -8,12 +8,15 @@ use heliostat_models::site::MeterRole;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{Catalogue, DeviceId, Frame, JobState, MetricId, Site, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 /// Share of a node's rated overhead that is added to a measured one: fans and
 /// processors follow their devices when caps are raised between two readings.
 const OVERHEAD_RESERVE: f64 = 0.1;
+/// The same where only the sum of all nodes counts, at the utility feed: what
+/// one node adds between two readings another leaves.
+const OVERHEAD_RESERVE_AT_FEED: f64 = 0.03;
 /// Without fresh meters the plant is taken to need this many times its design overhead.
 const UNKNOWN_PLANT: f64 = 1.5;
 /// A further watt of IT costs at most this many times the plant's design overhead.
@@ -50,6 +53,11 @@ impl Readings {
 pub struct Measured {
     /// IT power at and below each power node that no cap controls.
     pub it_uncontrolled: Vec<Watts>,
+    /// The same as is expected of all nodes together: for a promise to the
+    /// grid, not for breakers.
+    pub it_at_feed: Vec<Watts>,
+    /// Fresh readings of the devices that no job holds.
+    pub idle: BTreeMap<DeviceId, Watts>,
     /// Power of the whole site, where a meter says it.
     pub site_power: Option<Watts>,
     /// Power of the IT equipment, where meters say it.
@@ -67,14 +75,26 @@ pub fn measure(
     caps: &BTreeMap<DeviceId, Watts>,
 ) -> Measured {
     let changed = changes(site, jobs);
+    let idle = idle(site, readings, jobs, caps);
+    let mut expected = caps.clone();
+    for (device, drawn) in &idle {
+        if let Some(cap) = expected.get_mut(device) {
+            *cap = cap.min(*drawn);
+        }
+    }
     let mut it_uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
+    let mut it_at_feed = it_uncontrolled.clone();
     let mut nodes_measured = 0;
     for (place, node) in site.nodes.iter().enumerate() {
-        let measured = overhead(site, readings, place, changed[place], caps);
+        let of_node =
+            |caps, reserve| overhead(site, readings, place, changed[place], caps, reserve);
+        let measured = of_node(caps, OVERHEAD_RESERVE);
+        let at_feed = of_node(&expected, OVERHEAD_RESERVE_AT_FEED).unwrap_or(node.overhead);
         nodes_measured += usize::from(measured.is_some());
         let overhead = measured.unwrap_or(node.overhead);
         for up in site.power.path_up(node.power_node) {
             it_uncontrolled[up] += overhead;
+            it_at_feed[up] += at_feed;
         }
     }
     let metered = |role: MeterRole| {
@@ -87,10 +107,34 @@ pub fn measure(
     };
     Measured {
         it_uncontrolled,
+        it_at_feed,
+        idle,
         site_power: metered(MeterRole::DataCentre),
         it_power: metered(MeterRole::It),
         nodes_measured,
     }
+}
+
+/// What the devices draw that no job holds, where a fresh reading says it. One
+/// that may have less than its lowest cap is left out: there is nothing to spare.
+fn idle(
+    site: &Site,
+    readings: &Readings,
+    jobs: &[JobEntry],
+    caps: &BTreeMap<DeviceId, Watts>,
+) -> BTreeMap<DeviceId, Watts> {
+    let held: HashSet<&DeviceId> = (jobs.iter())
+        .filter(|e| e.record.state == JobState::Running)
+        .flat_map(|e| &e.record.devices)
+        .collect();
+    (site.devices.iter())
+        .filter(|d| !held.contains(&d.id))
+        .filter(|d| caps.get(&d.id).is_none_or(|cap| *cap >= d.min_cap))
+        .filter_map(|d| {
+            let (drawn, _) = readings.watts(&d.id, Catalogue::gpu_power())?;
+            Some((d.id.clone(), drawn))
+        })
+        .collect()
 }
 
 /// When the jobs of each node last changed: a reading from before says
@@ -115,6 +159,7 @@ fn overhead(
     place: usize,
     changed: Timestamp,
     caps: &BTreeMap<DeviceId, Watts>,
+    reserve: f64,
 ) -> Option<Watts> {
     let node = &site.nodes[place];
     let name = DeviceId::from(node.id.as_str());
@@ -138,7 +183,7 @@ fn overhead(
         1.0
     };
     let grown = measured + (node.overhead - measured) * growth;
-    Some((grown + node.overhead * OVERHEAD_RESERVE).min(node.overhead))
+    Some((grown + node.overhead * reserve).min(node.overhead))
 }
 
 impl Measured {
@@ -149,7 +194,16 @@ impl Measured {
     /// The plant's load is what it is now, and grows with IT power up to what
     /// the limit leaves; when IT power must fall it is not trusted to follow.
     pub fn uncontrolled(&self, site: &Site, limits: &[Watts]) -> Vec<Watts> {
-        let mut uncontrolled = self.it_uncontrolled.clone();
+        self.with_plant(site, limits, &self.it_uncontrolled)
+    }
+
+    /// The same at the feeds under a grid event's limit, see [`Measured::it_at_feed`].
+    pub fn uncontrolled_at_feed(&self, site: &Site, limits: &[Watts]) -> Vec<Watts> {
+        self.with_plant(site, limits, &self.it_at_feed)
+    }
+
+    fn with_plant(&self, site: &Site, limits: &[Watts], it: &[Watts]) -> Vec<Watts> {
+        let mut uncontrolled = it.to_vec();
         let transformers: Watts = (site.power.nodes().iter().zip(limits))
             .filter(|(n, _)| n.kind == PowerNodeKind::Transformer)
             .map(|(_, l)| *l)

@@ -9,6 +9,7 @@
 //! Observing is the default: everything up to the checker runs, nothing is sent.
 
 pub mod assemble;
+mod at_feed;
 pub mod controller;
 mod decide;
 mod device;
@@ -20,6 +21,7 @@ pub mod measure;
 mod planning;
 mod round;
 mod show;
+mod starts;
 
 pub use controller::{ControlError, ControlHandle, Controller, ControllerConfig, ControllerDeps};
 pub use executor::Executor;

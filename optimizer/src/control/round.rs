@@ -1,7 +1,7 @@
 //! One round of control: read, decide, check, send, show.
 
 use super::controller::{Command, ControllerConfig, ControllerDeps};
-use super::decide::InForce;
+use super::decide::{Counted, InForce};
 use super::events::GridEvents;
 use super::executor::Executor;
 use super::journal::Journal;
@@ -9,6 +9,8 @@ use super::link::Link;
 use super::measure::{Measured, Readings, measure};
 use super::planning::{Planning, grid_history};
 use super::show;
+use super::starts::Starts;
+use crate::allocate::LimitNode;
 use crate::check::{Facts, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
@@ -33,8 +35,10 @@ pub(super) struct Control {
     pub events: GridEvents,
     pub in_force: Option<InForce>,
     pub measured: Option<Measured>,
-    pub limits: Vec<Watts>,
-    pub uncontrolled: Vec<Watts>,
+    /// The power nodes as the last round saw them.
+    pub nodes: Vec<LimitNode>,
+    pub counted: Counted,
+    pub starts: Starts,
     pub max_gap: f64,
     pub allocations: u64,
     pub view: ViewSender,
@@ -60,7 +64,6 @@ impl Control {
         view: ViewSender,
     ) -> Self {
         let now = deps.clock.now();
-        let nodes = deps.site.power.nodes().len();
         Self {
             executor: Executor::new(deps.site.clone(), run, config.policy.lease),
             journal: Journal::new(deps.decisions.clone()),
@@ -75,8 +78,9 @@ impl Control {
             events: GridEvents::default(),
             in_force: None,
             measured: None,
-            limits: vec![Watts::ZERO; nodes],
-            uncontrolled: vec![Watts::ZERO; nodes],
+            nodes: Vec::new(),
+            counted: Counted::default(),
+            starts: Starts::default(),
             max_gap: 0.0,
             allocations: 0,
             view,
@@ -225,13 +229,14 @@ impl Control {
             let facts = Facts {
                 site: &self.deps.site,
                 margin: self.config.policy.margin,
-                feed_limit: self.events.limit(now),
-                uncontrolled: &self.uncontrolled,
+                grid: None,
+                uncontrolled: &[],
                 ranges: &ranges,
                 pinned: &pinned,
                 jobs: &[],
                 price_of_energy: self.price,
             };
+            let facts = self.counted.complete(facts, self.events.limit(now));
             let broken = if sent.is_empty() {
                 Vec::new()
             } else {
@@ -245,7 +250,22 @@ impl Control {
                 self.journal.refusal(now, true, &broken, None);
             }
         }
+        if self.armed() {
+            self.give_orders(now);
+        }
         show::publish(self, now);
+    }
+
+    /// Tells schedulers what they may be told now.
+    fn give_orders(&mut self, now: Timestamp) {
+        let event = self.events.limit(now).is_some();
+        let fits = !event || !self.refused && self.in_force.is_some() && self.fits_at_feeds();
+        let runs = |id: &JobId| self.running.iter().any(|(running, _)| running == id);
+        if let Some(orders) = self.starts.due(event, fits, runs)
+            && self.link.orders(&orders)
+        {
+            self.starts.sent(&orders, now);
+        }
     }
 
     async fn ask_for_plan(&mut self, now: Timestamp, entries: &[JobEntry]) {
@@ -290,7 +310,7 @@ impl Control {
         let news = self.planning.keep(output);
         if self.armed() && !orders.orders.is_empty() {
             // All of them each time: a scheduler that was away hears the last word.
-            self.link.orders(&orders);
+            self.starts.submit(orders);
         }
         if let Some(plan) = self.planning.latest.as_ref().filter(|_| !news.is_empty()) {
             let (summary, reason) = show::plan_in_words(plan, &news);

@@ -36,9 +36,14 @@ pub(super) fn publish(control: &Control, now: Timestamp) {
         .filter(|(_, node)| node.kind != PowerNodeKind::Node)
         .map(|(place, node)| PowerNodeView {
             id: node.id.clone(),
-            limit: control.limits[place],
-            uncontrolled: control.uncontrolled[place],
-            capped: capped[place],
+            limit: control.nodes.get(place).map_or(node.limit, |n| n.limit),
+            uncontrolled: control
+                .nodes
+                .get(place)
+                .map_or(Watts::ZERO, |n| n.uncontrolled),
+            // What devices at rest are known not to draw of their caps is no load.
+            capped: (capped[place] - control.nodes.get(place).map_or(Watts::ZERO, |n| n.spare))
+                .max(Watts::ZERO),
             price: prices.get(place).copied().unwrap_or(0.0),
         })
         .collect();

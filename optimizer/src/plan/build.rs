@@ -4,6 +4,7 @@ use super::outlook::Outlook;
 use super::policy::{PlanPolicy, SLOT};
 use super::price::{self, Worker};
 use super::problem::{Job, Level, Problem, QUANTA_A_SLOT, Slot};
+use crate::check::IDLE_RESERVE;
 use crate::grid_event::{Ask, GridEvent};
 use crate::plan_service::PlanInput;
 use heliostat_models::cooling::Plant;
@@ -32,10 +33,12 @@ pub struct Built {
 /// What the site may draw in a slot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SiteLimit {
-    /// At the utility feed.
+    /// At the utility feed, less the margin.
     pub feed: Watts,
     /// For IT equipment.
     pub it: Watts,
+    /// The grid event that limits it, where one does.
+    pub event: Option<String>,
     /// What limits it, in a sentence.
     pub reason: String,
 }
@@ -86,18 +89,27 @@ pub fn build(
     jobs.sort_by(|a, b| a.id.cmp(&b.id));
 
     let limits = site_limits(site, &input.grid_events, outlook, start);
-    // As the allocator counts: every device has its least cap, whether it
-    // works or not, so only what goes beyond that is shared out. For the same
-    // reason pausing frees nothing below that, and a gang at its least cap
-    // takes nothing.
+    // As the allocator counts. At breakers every device has its least cap,
+    // whether it works or not, so only what goes beyond that is shared out;
+    // pausing frees nothing below that, and a gang at its least cap takes
+    // nothing. Under a grid event a device at rest has what it draws and a
+    // reserve, and working takes the rest of the least cap too.
     let overhead: Watts = site.nodes.iter().map(|n| n.overhead).sum();
     let least: Watts = site.devices.iter().map(|d| d.min_cap).sum();
     let slots = limits
         .iter()
         .zip(&outlook.index)
-        .map(|(limit, cost)| Slot {
-            power: (limit.it - overhead * policy.overhead_share - least).max(Watts::ZERO),
-            cost: *cost,
+        .map(|(limit, cost)| {
+            let each = match limit.event {
+                Some(_) => spared_at_rest(range, policy),
+                None => Watts::ZERO,
+            };
+            let at_rest = least - each * f64::from(devices);
+            Slot {
+                power: (limit.it - overhead * policy.overhead_share - at_rest).max(Watts::ZERO),
+                each,
+                cost: *cost,
+            }
         })
         .collect();
     Built {
@@ -133,6 +145,12 @@ fn cap_range(site: &Site) -> (Watts, Watts) {
     caps.fold(first, |(low, high), (min, max)| {
         (low.min(min), high.max(max))
     })
+}
+
+/// By how much a device at rest counts for less than its least cap where a
+/// grid event limits.
+fn spared_at_rest(range: (Watts, Watts), policy: &PlanPolicy) -> Watts {
+    (range.0 * (1.0 - IDLE_RESERVE) - range.1 * policy.idle_share).max(Watts::ZERO)
 }
 
 /// What the mean watt of the running jobs buys; of all jobs, where none runs.
@@ -274,9 +292,10 @@ fn site_limits(
     let feed: Watts = roots.iter().map(|n| n.limit).sum();
     let names: Vec<&str> = roots.iter().map(|n| n.id.as_str()).collect();
     let of_feed = format!(
-        "limit of {} ({:.0} kW)",
+        "limit of {} ({:.0} kW, less a margin of {:.0} %)",
         names.join(" and "),
-        feed.kilowatts()
+        feed.kilowatts(),
+        100.0 * (1.0 - usable)
     );
     (0u32..)
         .zip(&outlook.pue)
@@ -285,8 +304,9 @@ fn site_limits(
             let from = start + SLOT * t;
             let to = from + SLOT;
             let mut limit = SiteLimit {
-                feed,
+                feed: feed * usable,
                 it: feed * usable / *pue,
+                event: None,
                 reason: of_feed.clone(),
             };
             for event in events.iter().filter(|e| e.from < to && e.to > from) {
@@ -294,18 +314,27 @@ fn site_limits(
                     Ask::Limit(watts) => watts,
                     Ask::ReduceBy(share) => feed * (1.0 - share.clamp(0.0, 1.0)),
                 };
-                if asked < limit.feed {
-                    limit.feed = asked;
+                if asked * usable < limit.feed {
+                    limit.feed = asked * usable;
                     limit.it = asked * usable / *pue;
-                    limit.reason = format!("grid event {}: {}", event.id, event.reason);
+                    limit.event = Some(event.id.clone());
+                    limit.reason = format!(
+                        "grid event {} ({:.0} kW, less a margin of {:.0} %): {}",
+                        event.id,
+                        asked.kilowatts(),
+                        100.0 * (1.0 - usable),
+                        event.reason
+                    );
                 }
             }
             if below * usable < limit.it {
                 limit.it = below * usable;
-                limit.feed = limit.feed.min(below * *pue);
+                limit.event = None;
+                limit.feed = limit.feed.min(below * usable * *pue);
                 limit.reason = format!(
-                    "limits below the feed let {:.0} kW through to the racks",
-                    below.kilowatts()
+                    "limits below the feed let {:.0} kW through to the racks, less a margin of {:.0} %",
+                    below.kilowatts(),
+                    100.0 * (1.0 - usable)
                 );
             }
             limit

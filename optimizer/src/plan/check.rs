@@ -358,7 +358,10 @@ fn capacity(problem: &Problem, schedules: &[Schedule], faults: &mut Vec<PlanFaul
             if said == 0 {
                 continue;
             }
-            let power = job.levels.get(said - 1).map_or(0.0, |l| l.power.0);
+            let power = job
+                .levels
+                .get(said - 1)
+                .map_or(0.0, |l| l.power.0 + slot.each.0);
             devices += job.gang;
             watts += power * f64::from(job.gang);
             if job.running && !job.interruptible {
@@ -400,7 +403,8 @@ fn others_draw(problem: &Problem, schedules: &[Schedule], slot: usize) -> f64 {
         .filter(|(job, _)| !job.running || job.interruptible)
         .filter_map(|(job, schedule)| {
             let level = usize::from(*schedule.0.get(slot)?).checked_sub(1)?;
-            Some(job.levels.get(level)?.power.0 * f64::from(job.gang))
+            let each = problem.slots[slot].each.0;
+            Some((job.levels.get(level)?.power.0 + each) * f64::from(job.gang))
         })
         .sum()
 }
@@ -439,7 +443,7 @@ fn cheapest(problem: &Problem, job: &Job, prices: &[(f64, f64)]) -> f64 {
                 continue;
             }
             for level in &job.levels {
-                let power = gang * level.power.0;
+                let power = gang * (level.power.0 + slot.each.0);
                 let must = job.running && !job.interruptible;
                 let too_much = job.gang > problem.devices || power > slot.power.0 + WATT_TOLERANCE;
                 if too_much && !must {

@@ -51,21 +51,21 @@ impl Usage {
     }
 
     /// Adds a job's schedule.
-    pub fn add(&mut self, job: &Job, schedule: &Schedule) {
-        for (t, taken) in self.taken.iter_mut().enumerate() {
+    pub fn add(&mut self, problem: &Problem, job: &Job, schedule: &Schedule) {
+        for (t, (taken, slot)) in self.taken.iter_mut().zip(&problem.slots).enumerate() {
             if let Some(l) = schedule.level(t) {
                 taken.0 += job.gang;
-                taken.1 += f64::from(job.gang) * job.levels[l].power.0;
+                taken.1 += job.takes(l, slot);
             }
         }
     }
 
     /// Takes a job's schedule out again.
-    pub fn remove(&mut self, job: &Job, schedule: &Schedule) {
-        for (t, taken) in self.taken.iter_mut().enumerate() {
+    pub fn remove(&mut self, problem: &Problem, job: &Job, schedule: &Schedule) {
+        for (t, (taken, slot)) in self.taken.iter_mut().zip(&problem.slots).enumerate() {
             if let Some(l) = schedule.level(t) {
                 taken.0 -= job.gang;
-                taken.1 -= f64::from(job.gang) * job.levels[l].power.0;
+                taken.1 -= job.takes(l, slot);
             }
         }
     }
@@ -93,7 +93,7 @@ pub fn of_plan(problem: &Problem, schedules: &[Schedule]) -> f64 {
     let mut usage = Usage::new(problem.slots.len());
     let mut cost = 0.0;
     for (job, schedule) in problem.jobs.iter().zip(schedules) {
-        usage.add(job, schedule);
+        usage.add(problem, job, schedule);
         cost += of_schedule(problem, job, schedule);
     }
     cost + (0..problem.slots.len())

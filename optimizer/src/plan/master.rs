@@ -96,11 +96,11 @@ impl<'a> Master<'a> {
         let the_job = &self.problem.jobs[job];
         let gang = f64::from(the_job.gang);
         let mut usage = vec![(0.0, 0.0); self.limits.len()];
-        for t in 0..self.problem.slots.len() {
+        for (t, slot) in self.problem.slots.iter().enumerate() {
             if let Some(l) = schedule.level(t) {
                 let block = &mut usage[t / self.block];
                 block.0 += gang;
-                block.1 += gang * the_job.levels[l].power.0 / 1e3;
+                block.1 += the_job.takes(l, slot) / 1e3;
             }
         }
         self.columns.push(Column {

@@ -98,21 +98,22 @@ impl<'a> Placer<'a> {
     }
 
     fn put(&mut self, job: usize, schedule: Schedule) {
-        self.usage.add(&self.problem.jobs[job], &schedule);
+        self.usage
+            .add(self.problem, &self.problem.jobs[job], &schedule);
         self.schedules[job] = Some(schedule);
     }
 
     fn take(&mut self, job: usize) -> Option<Schedule> {
         let schedule = self.schedules[job].take()?;
-        self.usage.remove(&self.problem.jobs[job], &schedule);
+        self.usage
+            .remove(self.problem, &self.problem.jobs[job], &schedule);
         Some(schedule)
     }
 
     /// Overload that a job adds in a slot at a level.
     fn added(&self, job: &Job, slot: usize, level: usize) -> f64 {
         let (devices, watts) = self.usage.taken[slot];
-        let gang = f64::from(job.gang);
-        let more = watts + gang * job.levels[level].power.0;
+        let more = watts + job.takes(level, &self.problem.slots[slot]);
         excess(self.problem, slot, devices + job.gang, more)
             - excess(self.problem, slot, devices, watts)
     }
@@ -125,8 +126,8 @@ impl<'a> Placer<'a> {
         for (t, slot) in self.problem.slots.iter().enumerate() {
             let (devices, watts) = self.usage.taken[t];
             let room = devices + the_job.gang <= self.problem.devices;
-            for (l, level) in the_job.levels.iter().enumerate() {
-                let power = gang * level.power.0;
+            for l in 0..the_job.levels.len() {
+                let power = the_job.takes(l, slot);
                 let fits = room && watts + power <= slot.power.0 + POWER_SLACK;
                 let mut cost = if fits {
                     cost::running_cost(the_job, l, slot.cost)

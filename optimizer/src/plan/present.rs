@@ -1,7 +1,8 @@
 //! The plan as people and the allocator read it: stretches with a reason,
 //! budgets and the price of energy by slot.
 
-use super::build::{Built, expected_power};
+use super::build::{Built, SiteLimit, expected_power};
+use super::cost::POWER_SLACK;
 use super::outlook::{Expected, Outlook, mean};
 use super::policy::{PlanPolicy, SLOT};
 use super::price::price_of_energy;
@@ -89,6 +90,7 @@ pub fn jobs(
         problem,
         outlook,
         plan,
+        limits: &built.limits,
     };
     let mut jobs: Vec<PlannedJob> = problem
         .jobs
@@ -143,6 +145,7 @@ struct Teller<'a> {
     problem: &'a Problem,
     outlook: &'a Outlook,
     plan: &'a Solution,
+    limits: &'a [SiteLimit],
 }
 
 impl Teller<'_> {
@@ -163,14 +166,13 @@ impl Teller<'_> {
 
     /// A job that does not run within the horizon.
     fn never(&self, job: &Job) -> String {
-        if job.release >= self.problem.slots.len() {
+        let all = self.problem.slots.len();
+        if job.release >= all {
             return "is released only after the horizon".to_owned();
         }
-        if self.crowded(job, job.release) {
-            return format!(
-                "waits: no {} devices come free for it within the horizon, jobs with nearer deadlines hold them",
-                job.gang
-            );
+        let obstacles = self.obstacles(job, job.release..all);
+        if !obstacles.is_empty() {
+            return format!("does not run within the horizon: {}", obstacles.join("; "));
         }
         "waits: every hour of the horizon costs more than the mean that work put off is valued at"
             .to_owned()
@@ -185,14 +187,11 @@ impl Teller<'_> {
             return format!("runs and {what}");
         }
         if first <= job.release {
-            format!("{what}; starts at its release")
-        } else {
-            format!(
-                "{what}; waits for {} free devices until {}",
-                job.gang,
-                instant(self.problem, first)
-            )
+            return format!("{what}; starts at its release");
         }
+        let until = instant(self.problem, first);
+        let why = self.why_not(job, &(job.release..first).collect::<Vec<_>>());
+        format!("{what}; waits until {until}{why}")
     }
 
     fn shifted(&self, job: &Job, schedule: &Schedule, first: usize) -> String {
@@ -200,7 +199,6 @@ impl Teller<'_> {
         let soonest: Vec<usize> = (job.release..self.problem.slots.len())
             .take(chosen.len())
             .collect();
-        let compare = self.compare(&chosen, &soonest);
         if chosen == soonest {
             let spare = job.deadline.map(|d| d - job.release as i64 - needs(job));
             return match spare {
@@ -214,11 +212,7 @@ impl Teller<'_> {
             };
         }
         let waits = if first > job.release {
-            if self.crowded(job, job.release) {
-                format!("waits for devices until {}", instant(self.problem, first))
-            } else {
-                format!("waits until {}", instant(self.problem, first))
-            }
+            format!("waits until {}", instant(self.problem, first))
         } else {
             let pauses = chosen.windows(2).filter(|w| w[1] != w[0] + 1).count();
             match pauses {
@@ -227,29 +221,91 @@ impl Teller<'_> {
                 n => format!("runs now, pauses {n} times"),
             }
         };
-        format!("{waits}{compare}")
+        let last = chosen.last().map_or(first, |t| *t);
+        let still: Vec<usize> = (job.release..last)
+            .filter(|t| schedule.level(*t).is_none())
+            .collect();
+        let mut reasons = self.obstacles(job, still.iter().copied());
+        reasons.extend(self.gain(&chosen, &soonest));
+        if reasons.is_empty() {
+            return format!("{waits}{}", self.why_not(job, &still));
+        }
+        format!("{waits}: {}", reasons.join("; "))
     }
 
-    /// What the chosen slots are on the mean against the soonest ones.
-    fn compare(&self, chosen: &[usize], soonest: &[usize]) -> String {
+    /// Why it stands still in these slots, where no gain of its own says it.
+    fn why_not(&self, job: &Job, still: &[usize]) -> String {
+        let obstacles = self.obstacles(job, still.iter().copied());
+        if !obstacles.is_empty() {
+            return format!(": {}", obstacles.join("; "));
+        }
+        let scarce = |price: &dyn Fn(&(f64, f64)) -> f64| {
+            (still.iter()).any(|t| self.plan.prices.get(*t).is_some_and(|p| price(p) > 1e-6))
+        };
+        if scarce(&|p| p.1 * 1e3) {
+            ": power is short meanwhile, and other jobs make more of it".to_owned()
+        } else if scarce(&|p| p.0) {
+            ": devices are short meanwhile, and other jobs make more of them".to_owned()
+        } else {
+            ": all jobs together cost less so".to_owned()
+        }
+    }
+
+    /// What keeps a job from running in these slots, whatever it would gain:
+    /// what a grid event allows, other limits, devices that others hold.
+    fn obstacles(&self, job: &Job, slots: impl Iterator<Item = usize>) -> Vec<String> {
+        let mut said: Vec<String> = Vec::new();
+        for t in slots {
+            let (busy, watts) = self.others(job, t);
+            let slot = &self.problem.slots[t];
+            let least = (0..job.levels.len())
+                .map(|l| job.takes(l, slot))
+                .fold(f64::INFINITY, f64::min);
+            let mut reasons = Vec::new();
+            if watts + least > slot.power.0 + POWER_SLACK {
+                reasons.push(match &self.limits[t].event {
+                    Some(event) => format!("grid event {event} leaves too little power for it"),
+                    None => "the limits leave too little power for it".to_owned(),
+                });
+            }
+            if busy + job.gang > self.problem.devices {
+                reasons.push(format!("other jobs hold the {} devices it needs", job.gang));
+            }
+            for reason in reasons {
+                if !said.contains(&reason) {
+                    said.push(reason);
+                }
+            }
+        }
+        said
+    }
+
+    /// What the chosen slots have on the mean over the soonest ones, where it is a gain.
+    fn gain(&self, chosen: &[usize], soonest: &[usize]) -> Option<String> {
         let over = |slots: &[usize], series: &[Expected]| {
             mean(slots.iter().filter_map(|t| series.get(*t)).map(|e| e.value))
         };
         if let Some(carbon) = &self.outlook.carbon {
-            return format!(
-                ": {:.0} gCO2e/kWh on the mean while it runs, {:.0} had it run at once",
-                over(chosen, carbon),
-                over(soonest, carbon)
-            );
+            let (then, now) = (over(chosen, carbon), over(soonest, carbon));
+            if then + 1.0 <= now {
+                return Some(format!(
+                    "{then:.0} gCO2e/kWh on the mean while it runs, {now:.0} had it run at once"
+                ));
+            }
         }
         if let Some(price) = &self.outlook.price {
-            return format!(
-                ": {:.1} EUR/MWh on the mean while it runs, {:.1} had it run at once",
-                over(chosen, price),
-                over(soonest, price)
-            );
+            let (then, now) = (over(chosen, price), over(soonest, price));
+            if then + 0.1 <= now {
+                return Some(format!(
+                    "{then:.1} EUR/MWh on the mean while it runs, {now:.1} had it run at once"
+                ));
+            }
         }
-        String::new()
+        let index = |slots: &[usize]| mean(slots.iter().map(|t| self.outlook.index[*t]));
+        let (then, now) = (index(chosen), index(soonest));
+        (then + 0.005 <= now).then(|| {
+            format!("its energy, cooling included, costs {then:.2} of the mean, {now:.2} had it run at once")
+        })
     }
 
     fn late(&self, job: &Job, schedule: &Schedule, deadline: Option<Timestamp>) -> Option<String> {
@@ -270,17 +326,18 @@ impl Teller<'_> {
             .then(|| format!("its deadline {deadline} is missed by about {hours:.1} h"))
     }
 
-    /// Whether others leave too few devices in a slot.
-    fn crowded(&self, job: &Job, slot: usize) -> bool {
-        let busy: u32 = self
-            .problem
-            .jobs
-            .iter()
-            .zip(&self.plan.schedules)
-            .filter(|(other, s)| other.id != job.id && s.level(slot).is_some())
-            .map(|(other, _)| other.gang)
-            .sum();
-        busy + job.gang > self.problem.devices
+    /// Devices and watts that other jobs take of a slot.
+    fn others(&self, job: &Job, slot: usize) -> (u32, f64) {
+        let (mut busy, mut watts) = (0, 0.0);
+        for (other, schedule) in self.problem.jobs.iter().zip(&self.plan.schedules) {
+            if other.id != job.id
+                && let Some(level) = schedule.level(slot)
+            {
+                busy += other.gang;
+                watts += other.takes(level, &self.problem.slots[slot]);
+            }
+        }
+        (busy, watts)
     }
 }
 

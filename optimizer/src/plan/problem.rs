@@ -19,7 +19,7 @@
 //! ```
 //!
 //! Limits of every slot t: the gangs that run need no more than `devices`;
-//! `gang · power` of those that run is no more than `power_t`.
+//! `gang · (power + each_t)` of those that run is no more than `power_t`.
 
 use heliostat_models::{JobClass, JobId, Timestamp, Watts};
 use serde::Serialize;
@@ -50,6 +50,10 @@ pub struct Slot {
     /// Power that all running gangs together may be given, above what every
     /// device has anyway.
     pub power: Watts,
+    /// What each device that works takes of it besides its level's power: under
+    /// a grid event devices at rest count with what they draw, not with their
+    /// least cap, and one that starts to work takes the difference.
+    pub each: Watts,
     /// Cost of a kilowatt hour that a job's device draws, cooling included; 1 in the mean of the horizon.
     pub cost: f64,
 }
@@ -109,6 +113,11 @@ pub struct Level {
 pub const OVERLOAD: f64 = 200.0;
 
 impl Job {
+    /// Watts that it takes of a slot's power at a level.
+    pub fn takes(&self, level: usize, slot: &Slot) -> f64 {
+        f64::from(self.gang) * (self.levels[level].power + slot.each).0
+    }
+
     /// Runs now and may not be paused: it goes on whatever the limits say.
     pub fn pinned(&self) -> bool {
         self.running && !self.interruptible

@@ -232,10 +232,10 @@ fn priced(problem: &Problem, job: usize, prices: &[(f64, f64)], costs: &mut [Slo
     let job = &problem.jobs[job];
     let gang = f64::from(job.gang);
     for ((slot, (device, watt)), costs) in problem.slots.iter().zip(prices).zip(costs) {
-        for (l, level) in job.levels.iter().enumerate() {
-            let power = gang * level.power.0;
+        for (l, cost) in costs.iter_mut().enumerate().take(job.levels.len()) {
+            let power = job.takes(l, slot);
             let alone = job.gang <= problem.devices && power <= slot.power.0 + POWER_SLACK;
-            costs[l] = if alone || job.pinned() {
+            *cost = if alone || job.pinned() {
                 cost::running_cost(job, l, slot.cost) + gang * device + power * watt
             } else {
                 f64::INFINITY

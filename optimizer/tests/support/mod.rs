@@ -74,6 +74,7 @@ pub fn problem(rng: &mut fastrand::Rng, shape: Shape, tight: f64, shuffle: bool)
         parents,
         limit,
         uncontrolled: Watts::ZERO,
+        spare: Watts::ZERO,
     };
     let mut nodes = vec![node("feed".into(), vec![], feed)];
     let dual = shuffle && second.0 > feed.0;

@@ -25,6 +25,9 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Creates a file that is either whole or not there, even after power loss.
     fn create(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if let Some(parent) = path.parent().filter(|p| !p.exists()) {
+            make_directories(parent)?;
+        }
         let temporary = path.with_extension("tmp");
         let written = File::create(&temporary).and_then(|mut file| {
             file.write_all(bytes)?;
@@ -37,6 +40,22 @@ pub trait Disk: Debug + Send + Sync + 'static {
             return Err(error);
         }
         path.parent().map_or(Ok(()), sync_directory)
+    }
+}
+
+/// Makes a directory and those above it, each durably.
+fn make_directories(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.exists() {
+        return Ok(());
+    }
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    make_directories(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ if parent.as_os_str().is_empty() => Ok(()),
+        _ => sync_directory(parent),
     }
 }
 

@@ -3,17 +3,26 @@
 //!
 //! ```text
 //! LOCK              held while the store is open
+//! SITE              whose readings these are: the site's id
+//! manifest.json     which files belong to the store
+//! catalogue.json    what the columns mean: unit, kind, description
 //! wal-NNNNNN.log    frames not yet sealed
-//! seg-NNNNNN.hseg   the frames of the logs up to this number, sealed
+//! segments/day=YYYY-MM-DD/kind=KIND/NNNNNN.parquet            frames
+//! rollups/step=STEP/day=YYYY-MM-DD/kind=KIND/NNNNNN.parquet   frames condensed
 //! ```
 
-use super::segment::{BlockMeta, Segment};
+use super::disk::{Disk, FileSystem};
+use super::manifest::{Entry, Manifest, Tier};
+use super::segment::{BlockMeta, Cache, Segment};
 use super::state::State;
 use super::wal::read_record;
 use crate::framed_log::{FramedLog, Recovered};
 use crate::query::StoreError;
-use heliostat_models::{Catalogue, DeviceId};
+use heliostat_models::{Catalogue, DeviceId, SiteId};
+use serde_json::json;
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,9 +34,14 @@ pub fn wal_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("wal-{number:06}.log"))
 }
 
-/// The segment with this number.
-pub fn segment_path(directory: &Path, number: u64) -> PathBuf {
-    directory.join(format!("seg-{number:06}.hseg"))
+/// Name of the manifest.
+pub use super::manifest::NAME as MANIFEST;
+
+/// Numbers of the logs that hold frames of no segment, rising.
+pub fn live_logs(directory: &Path, manifest: &Manifest) -> Result<Vec<u64>, StoreError> {
+    let mut found = numbers(directory, "wal-", ".log")?;
+    found.retain(|number| *number > manifest.sealed);
+    Ok(found)
 }
 
 /// Takes the lock of a directory: alone to write, shared to read.
@@ -57,6 +71,44 @@ pub fn lock(directory: &Path, alone: bool) -> Result<File, StoreError> {
     }
 }
 
+/// The directory belongs to another site. Devices of two sites may bear the
+/// same names, so that readings of one would pass for those of the other.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it holds the readings of site `{theirs}`, not of site `{ours}`; give the site file of `{theirs}`, or another data directory"
+)]
+pub struct OtherSite {
+    /// The id that the directory bears.
+    pub theirs: String,
+    /// The id of the site that it was opened for.
+    pub ours: String,
+}
+
+/// Holds a directory against the site that opens it. A directory without a
+/// name gets this site's when `claim`; reading only takes it as it is.
+pub fn check_site(directory: &Path, site: &SiteId, claim: bool) -> Result<(), StoreError> {
+    let path = directory.join("SITE");
+    match std::fs::read(&path) {
+        Ok(bytes) if bytes.trim_ascii() == site.as_str().as_bytes() => Ok(()),
+        Ok(bytes) => {
+            let other = OtherSite {
+                theirs: String::from_utf8_lossy(bytes.trim_ascii()).into_owned(),
+                ours: site.to_string(),
+            };
+            let error = io::Error::new(io::ErrorKind::InvalidInput, other);
+            Err(StoreError::io("opening", directory, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if claim {
+                (FileSystem.create(&path, format!("{site}\n").as_bytes()))
+                    .map_err(|e| StoreError::io("writing", &path, e))?;
+            }
+            Ok(())
+        }
+        Err(error) => Err(StoreError::io("reading", &path, error)),
+    }
+}
+
 /// Numbers of the files `PREFIX-NUMBER.SUFFIX` in a directory, rising.
 fn numbers(directory: &Path, prefix: &str, suffix: &str) -> Result<Vec<u64>, StoreError> {
     let failed = |e| StoreError::io("listing", directory, e);
@@ -73,12 +125,73 @@ fn numbers(directory: &Path, prefix: &str, suffix: &str) -> Result<Vec<u64>, Sto
     Ok(found)
 }
 
-/// Removes segments that a crash left half written.
-pub fn remove_unfinished(directory: &Path) -> Result<(), StoreError> {
-    for number in numbers(directory, "seg-", ".tmp")? {
-        let _ = std::fs::remove_file(segment_path(directory, number).with_extension("tmp"));
+/// Removes files that no manifest names: what a crash left half done.
+pub fn remove_unfinished(directory: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    let known: HashSet<PathBuf> = (manifest.files.iter())
+        .map(|entry| directory.join(entry.path()))
+        .collect();
+    let _ = std::fs::remove_file(directory.join("manifest.tmp"));
+    let _ = std::fs::remove_file(directory.join("catalogue.tmp"));
+    for top in ["segments", "rollups"] {
+        let top = directory.join(top);
+        if top.exists() {
+            remove_unknown(&top, &known)?;
+        }
     }
     Ok(())
+}
+
+fn remove_unknown(directory: &Path, known: &HashSet<PathBuf>) -> Result<(), StoreError> {
+    let failed = |e| StoreError::io("listing", directory, e);
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            remove_unknown(&path, known)?;
+            // Only an empty one goes.
+            let _ = std::fs::remove_dir(&path);
+        } else if !known.contains(&path)
+            && path
+                .extension()
+                .is_some_and(|e| e == "parquet" || e == "tmp")
+        {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Writes what the columns mean beside the files, where that is not there yet.
+pub fn write_catalogue(directory: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
+    let path = directory.join("catalogue.json");
+    let metrics: Vec<_> = Catalogue::builtin().iter().map(|(_, m)| m).collect();
+    let text = json!({
+        "layout": "segments/day=DAY/kind=KIND/N.parquet: one row a device and instant, UTC; a column a metric, in its unit; NAME_quality says measured, estimated or missing where not all is measured (null: not in the frame). rollups/step=STEP/...: one row a device and step.",
+        "metrics": metrics,
+    });
+    let text =
+        serde_json::to_vec_pretty(&text).map_err(|e| StoreError::io("writing", &path, e.into()))?;
+    if std::fs::read(&path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    (disk.create(&path, &text)).map_err(|e| StoreError::io("writing", &path, e))
+}
+
+/// Opens a file that the manifest names.
+pub fn open_segment(
+    directory: &Path,
+    entry: &Entry,
+    state: &mut State,
+) -> io::Result<Segment> {
+    let path = directory.join(entry.path());
+    let catalogue = Catalogue::builtin();
+    Segment::open(
+        &path,
+        entry.id,
+        entry.bytes,
+        entry.footer,
+        catalogue,
+        |name| state.intern(&DeviceId::from(name)),
+    )
 }
 
 /// What logs there are after opening.
@@ -96,43 +209,42 @@ pub struct Opened {
 
 /// Opens all segments and brings the rows of the logs into memory. Changes
 /// nothing on disk, but for cutting torn tails when `repair`.
-pub fn load(directory: &Path, state: &mut State, repair: bool) -> Result<Opened, StoreError> {
-    let catalogue = Catalogue::builtin();
-    let mut sealed = 0;
-    let mut highest = 0;
-    for number in numbers(directory, "seg-", ".hseg")? {
-        highest = number;
-        let path = segment_path(directory, number);
-        let opened = Segment::open(&path, number, catalogue, |name| {
-            state.intern(&DeviceId::from(name))
-        });
-        match opened {
+pub fn load(
+    directory: &Path,
+    manifest: &Manifest,
+    state: &mut State,
+    repair: bool,
+) -> Result<Opened, StoreError> {
+    for entry in &manifest.files {
+        match open_segment(directory, entry, state) {
             Ok(segment) => {
-                sealed = number;
-                state.stats.frames += segment.frames;
-                state.stats.samples += segment.samples;
-                state.stats.disk_bytes += segment.bytes;
-                state.segments.push(Arc::new(segment));
+                state.stats.disk_bytes += entry.bytes;
+                if entry.tier == Tier::Raw {
+                    state.stats.frames += entry.frames;
+                    state.stats.samples += entry.samples;
+                }
+                state.add(entry, segment);
             }
             Err(error) => {
                 state.stats.damaged += 1;
                 tracing::error!(
-                    file = %path.display(), %error,
+                    file = %entry.path().display(), %error,
                     "a segment is damaged and left out, all else is served; restore the file from a copy"
                 );
             }
         }
     }
+    state.note_left();
     read_latest(state);
     let mut opened = Opened {
         live: Vec::new(),
         obsolete: Vec::new(),
-        highest,
+        highest: manifest.sealed,
         wal_bytes: 0,
     };
     for number in numbers(directory, "wal-", ".log")? {
         opened.highest = opened.highest.max(number);
-        if number <= sealed {
+        if number <= manifest.sealed {
             opened.obsolete.push(number);
             continue;
         }
@@ -144,7 +256,7 @@ pub fn load(directory: &Path, state: &mut State, repair: bool) -> Result<Opened,
         };
         match recovered {
             Ok(recovered) => replay(&path, recovered, state),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 state.stats.damaged += 1;
                 tracing::error!(file = %path.display(), %error, "a log cannot be read and is left aside");
                 continue;
@@ -192,21 +304,47 @@ fn read_latest(state: &mut State) {
             blocks[meta.device as usize].push((place, *meta));
         }
     }
+    let mut cache = Cache::default();
     for (device, mut of_device) in blocks.into_iter().enumerate() {
         of_device.sort_by_key(|(_, meta)| std::cmp::Reverse(meta.last));
         for (place, meta) in of_device {
             let segment = Arc::clone(&state.segments[place]);
-            let row = File::open(&segment.path)
-                .and_then(|file| segment.read(&file, &meta))
-                .ok()
-                .and_then(|bytes| segment.parse(&meta, &bytes)?.last_row());
-            if let Some(readings) = row {
-                state.devices[device].latest = Some((meta.last, readings));
-                break;
-            }
-            if segment.report_damage(&"its last rows cannot be read") {
-                state.stats.damaged += 1;
+            match segment.last_row(&mut cache, &meta) {
+                Ok(readings) => {
+                    state.devices[device].latest = Some((meta.last, readings));
+                    break;
+                }
+                Err(error) => {
+                    if segment.report_damage(meta.group, &error) {
+                        state.stats.damaged += 1;
+                    }
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_remembers_its_site_and_is_closed_to_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, other) = (SiteId::from("demo"), SiteId::from("lumi"));
+        // Reading alone claims nothing.
+        check_site(directory.path(), &other, false).unwrap();
+        check_site(directory.path(), &ours, true).unwrap();
+        check_site(directory.path(), &ours, true).unwrap();
+        check_site(directory.path(), &ours, false).unwrap();
+        for claim in [true, false] {
+            let error = check_site(directory.path(), &other, claim).unwrap_err();
+            let text = error.to_string();
+            for expected in ["`demo`", "`lumi`", "another data directory"] {
+                assert!(text.contains(expected), "{text}");
+            }
+        }
+        let kept = std::fs::read_to_string(directory.path().join("SITE")).unwrap();
+        assert_eq!(kept, "demo\n");
     }
 }

@@ -1,9 +1,9 @@
 //! The embedded engine: a write-ahead log with group commit, columns in memory,
-//! and immutable segment files of columns.
+//! and immutable Parquet files that any other tool reads as well.
 //!
 //! ```text
 //! append -> writer thread: log (one write, one fsync a group) -> memory -> answer
-//!                          memory full or old -> segment file -> new log, old one deleted
+//!                          memory full or old -> Parquet files -> manifest -> old log deleted
 //! query  -> memory and segments, on a blocking thread; the latest frames from memory alone
 //! ```
 //!
@@ -14,10 +14,19 @@
 
 mod aggregate;
 mod codec;
+mod compact;
+mod decimal;
 pub mod disk;
 mod files;
 mod head;
+mod keeper;
+pub mod maintain;
+mod manifest;
 mod read;
+mod reader;
+mod retention;
+mod rollup;
+mod seal;
 mod segment;
 mod state;
 mod steps;
@@ -25,15 +34,20 @@ mod wal;
 mod writer;
 
 use crate::clock::Clock;
-use crate::query::{Answer, AppendReceipt, Query, StoreError, StoreStats, TimeSeriesStore};
+use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats, TimeSeriesStore};
 use async_trait::async_trait;
 use disk::{Disk, FileSystem};
 use heliostat_models::{Frame, Site};
+use keeper::{Keeper, Work};
+use manifest::Manifest;
+pub use manifest::Tier;
+pub use retention::Retention;
+pub use segment::Precision;
 use state::State;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +63,15 @@ pub struct Options {
     pub seal_samples: u64,
     /// Age of what is in memory, by the site's clock, at which it is sealed.
     pub seal_age: Duration,
+    /// Which metrics are stored bit by bit and which to their declared precision.
+    pub precision: Precision,
+    /// Files of a day and kind, and of like size, at which they are brought together.
+    pub compact_files: usize,
+    /// A rollup is written where it has at most one row for so many raw ones: it
+    /// has several columns a metric. 0: always.
+    pub rollup_rows: usize,
+    /// How long files are kept.
+    pub retention: Retention,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -58,6 +81,10 @@ impl Default for Options {
         Self {
             seal_samples: 2_000_000,
             seal_age: Duration::from_secs(6 * 3_600),
+            precision: Precision::Lossless,
+            compact_files: 8,
+            rollup_rows: 8,
+            retention: Retention::default(),
             disk: Arc::new(FileSystem),
         }
     }
@@ -67,7 +94,11 @@ impl Default for Options {
 #[derive(Debug)]
 struct Shared {
     state: RwLock<State>,
+    /// What is on disk. Who takes both locks takes this one first.
+    manifest: Mutex<Manifest>,
     wal_bytes: AtomicU64,
+    /// The store is being closed: what can wait for the next opening waits.
+    stopping: AtomicBool,
     /// Segments found damaged by a query.
     damaged: AtomicU64,
 }
@@ -78,10 +109,16 @@ impl Shared {
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
+    fn manifest(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What ends before the directory is free: writer and keeper, then the lock.
+type Threads = (Vec<JoinHandle<()>>, File);
 
 /// The embedded store. Dropping it, or [`EmbeddedStore::close`], ends the writer
 /// and frees the directory; what is acknowledged is on disk before that already.
@@ -89,7 +126,8 @@ impl Shared {
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     commands: Mutex<Option<mpsc::Sender<Command>>>,
-    writer: Mutex<Option<(JoinHandle<()>, File)>>,
+    work: Mutex<Option<std::sync::mpsc::Sender<Work>>>,
+    writer: Mutex<Option<Threads>>,
     read_only: bool,
 }
 
@@ -97,7 +135,8 @@ impl EmbeddedStore {
     /// Opens the store in a directory, making it if need be.
     ///
     /// Fails with [`StoreError::InUse`] when another process, or another store of
-    /// this one, has it open. Damage is isolated and counted in the statistics.
+    /// this one, has it open, and with [`StoreError::Io`] when the directory holds
+    /// the readings of another site. Damage is isolated and counted in the statistics.
     pub fn open(
         directory: &Path,
         site: Arc<Site>,
@@ -115,24 +154,45 @@ impl EmbeddedStore {
     ) -> Result<Arc<Self>, StoreError> {
         std::fs::create_dir_all(directory).map_err(|e| StoreError::io("making", directory, e))?;
         let lock = files::lock(directory, true)?;
-        files::remove_unfinished(directory)?;
+        files::check_site(directory, &site.id, true)?;
+        let manifest = Manifest::read(directory)?;
+        files::remove_unfinished(directory, &manifest)?;
+        files::write_catalogue(directory, &*options.disk)?;
         let mut state = State::new(site);
-        let opened = files::load(directory, &mut state, true)?;
+        let opened = files::load(directory, &manifest, &mut state, true)?;
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
+            manifest: Mutex::new(manifest),
             wal_bytes: AtomicU64::new(opened.wal_bytes),
+            stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
         });
-        let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened)?;
+        let (work, work_queue) = std::sync::mpsc::channel();
+        let keeper = Keeper {
+            directory: directory.to_owned(),
+            shared: Arc::clone(&shared),
+            clock: Arc::clone(&clock),
+            options: options.clone(),
+            failed: Vec::new(),
+        };
+        let look = work.clone();
+        let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened, look)?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|e| StoreError::io("starting the writer of", directory, e))?;
+        let keeper = std::thread::Builder::new()
+            .name("store-keeper".to_owned())
+            .spawn(move || keeper.run(work_queue))
+            .map_err(|e| StoreError::io("starting the keeper of", directory, e))?;
+        // Days may have ended since the store was last open.
+        let _ = work.send(Work::Look);
         Ok(Arc::new(Self {
             shared,
             commands: Mutex::new(Some(commands)),
-            writer: Mutex::new(Some((thread, lock))),
+            work: Mutex::new(Some(work)),
+            writer: Mutex::new(Some((vec![thread, keeper], lock))),
             read_only: false,
         }))
     }
@@ -142,19 +202,23 @@ impl EmbeddedStore {
     /// a writer has the directory ([`StoreError::InUse`]).
     pub fn open_read_only(directory: &Path, site: Arc<Site>) -> Result<Arc<Self>, StoreError> {
         let lock = files::lock(directory, false)?;
+        files::check_site(directory, &site.id, false)?;
+        let manifest = Manifest::read(directory)?;
         let mut state = State::new(site);
-        let opened = files::load(directory, &mut state, false)?;
+        let opened = files::load(directory, &manifest, &mut state, false)?;
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
+            manifest: Mutex::new(manifest),
             wal_bytes: AtomicU64::new(opened.wal_bytes),
+            stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
         });
-        // The thread that ends at once stands for the writer that there is not; the lock lives with it.
-        let thread = std::thread::spawn(|| {});
         Ok(Arc::new(Self {
             shared,
             commands: Mutex::new(None),
-            writer: Mutex::new(Some((thread, lock))),
+            work: Mutex::new(None),
+            // No thread; the lock stands for the store.
+            writer: Mutex::new(Some((Vec::new(), lock))),
             read_only: true,
         }))
     }
@@ -163,6 +227,20 @@ impl EmbeddedStore {
     pub async fn seal(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Seal { reply }).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// Seals what is in memory and brings all files of each day and kind of device
+    /// together now. Damaged files are left as they are.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        self.seal().await?;
+        let (reply, answer) = oneshot::channel();
+        let work = (self.work.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or_else(|| self.stopped())?;
+        work.send(Work::Compact { reply })
+            .map_err(|_| self.stopped())?;
         answer.await.map_err(|_| self.stopped())?
     }
 
@@ -176,6 +254,13 @@ impl EmbeddedStore {
     }
 
     fn take_sender(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        drop(
+            self.work
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         drop(
             self.commands
                 .lock()
@@ -184,7 +269,7 @@ impl EmbeddedStore {
         );
     }
 
-    fn take_writer(&self) -> Option<(JoinHandle<()>, File)> {
+    fn take_writer(&self) -> Option<Threads> {
         self.writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -210,11 +295,15 @@ impl EmbeddedStore {
     }
 }
 
-/// Waits for the writer, then frees the directory.
-fn end(writer: Option<(JoinHandle<()>, File)>) {
-    if let Some((thread, lock)) = writer {
-        if thread.join().is_err() {
-            tracing::error!("the store's writer ended in a panic; what it acknowledged is on disk");
+/// Waits for the threads, then frees the directory.
+fn end(threads: Option<Threads>) {
+    if let Some((threads, lock)) = threads {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(
+                    "a thread of the store ended in a panic; what was acknowledged is on disk"
+                );
+            }
         }
         drop(lock);
     }
@@ -236,9 +325,16 @@ impl TimeSeriesStore for EmbeddedStore {
     }
 
     async fn query(&self, query: &Query) -> Result<Answer, StoreError> {
+        self.query_with_source(query)
+            .await
+            .map(|(answer, _)| answer)
+    }
+
+    async fn query_with_source(&self, query: &Query) -> Result<(Answer, Source), StoreError> {
         if let Query::Latest { select, since } = query {
             // From memory alone and short: no thread of its own.
-            return Ok(read::latest(&self.shared, select, *since));
+            let answer = read::latest(&self.shared, select, *since);
+            return Ok((answer, Source::default()));
         }
         let shared = Arc::clone(&self.shared);
         let query = query.clone();

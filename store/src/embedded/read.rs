@@ -7,19 +7,16 @@ use super::Shared;
 use super::aggregate::{Group, point};
 use super::codec::{ESTIMATED, MEASURED};
 use super::head::Sample;
-use super::segment::{BlockMeta, Segment};
+use super::manifest::Tier;
+use super::reader::{Asked, Reader};
+use super::rollup;
 use super::steps::{Spacings, Stepper};
 use crate::query::{
-    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, StoreError,
+    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, Source,
+    StoreError,
 };
 use heliostat_models::{Catalogue, Frame, MetricId, Quality, Timestamp};
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-/// Segments that one query keeps open at a time.
-const OPEN_FILES: usize = 64;
+use std::collections::BTreeMap;
 
 /// The latest frame of each device, by name.
 pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
@@ -39,9 +36,11 @@ pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
 }
 
 /// Answers any query; reads files.
-pub fn answer(shared: &Shared, query: &Query) -> Result<Answer, StoreError> {
-    match query {
-        Query::Latest { select, since } => Ok(latest(shared, select, *since)),
+pub fn answer(shared: &Shared, query: &Query) -> Result<(Answer, Source), StoreError> {
+    let (series, source) = match query {
+        Query::Latest { select, since } => {
+            return Ok((latest(shared, select, *since), Source::default()));
+        }
         Query::Range {
             metric,
             select,
@@ -50,7 +49,7 @@ pub fn answer(shared: &Shared, query: &Query) -> Result<Answer, StoreError> {
         } => {
             let metric = known(metric)?;
             check_interval(*from, *to)?;
-            range(shared, metric, select, from.0, to.0).map(Answer::Series)
+            range(shared, metric, select, from.0, to.0)
         }
         Query::Aggregate {
             metric,
@@ -69,7 +68,7 @@ pub fn answer(shared: &Shared, query: &Query) -> Result<Answer, StoreError> {
                     "the step must be at least 1 ms".to_owned(),
                 ));
             }
-            let steps = Steps {
+            let steps = Asked {
                 metric,
                 from: from.0,
                 to: to.0,
@@ -80,10 +79,12 @@ pub fn answer(shared: &Shared, query: &Query) -> Result<Answer, StoreError> {
                 None => apart(shared, select, &steps),
                 Some(across) => grouped(shared, select, &steps, *across, group_by),
             }
-            .map(Answer::Series)
         }
-    }
+    }?;
+    Ok((Answer::Series(series), source))
 }
+
+type Found = (Vec<Series>, Source);
 
 fn known(metric: &str) -> Result<MetricId, StoreError> {
     Catalogue::builtin()
@@ -133,12 +134,12 @@ fn range(
     select: &Selector,
     from: i64,
     to: i64,
-) -> Result<Vec<Series>, StoreError> {
-    let mut reader = Reader::new(shared);
+) -> Result<Found, StoreError> {
     let mut all = Vec::new();
     let mut count = 0;
     // In a statement of its own, so that the lock is not held during the loop.
     let devices = shared.read().select(select);
+    let mut reader = Reader::new(shared, devices.len());
     for device in devices {
         let mut points = Vec::new();
         reader.visit(device, metric, from, to, &mut |samples| {
@@ -154,7 +155,7 @@ fn range(
             });
         }
     }
-    Ok(all)
+    Ok((all, reader.source))
 }
 
 fn point_of(sample: &Sample) -> Point {
@@ -170,16 +171,16 @@ fn point_of(sample: &Sample) -> Point {
     }
 }
 
-/// What is asked of each device.
-struct Steps {
-    metric: MetricId,
-    from: i64,
-    to: i64,
-    step: u64,
-    over_time: OverTime,
-}
+impl Asked {
+    /// The coarsest rollup whose steps make up the steps that are asked for.
+    fn tier(&self) -> Option<Tier> {
+        let fits = |tier: &Tier| {
+            let width = tier.step_ms();
+            self.step.is_multiple_of(width as u64) && self.from.rem_euclid(width) == 0
+        };
+        Tier::ROLLUPS.into_iter().find(fits)
+    }
 
-impl Steps {
     fn of(
         &self,
         reader: &mut Reader<'_>,
@@ -195,20 +196,35 @@ impl Steps {
             gap_limit = spacings.gap_limit();
         }
         let mut stepper = Stepper::new(self.from, self.step, self.over_time, gap_limit);
-        reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
-            stepper.push(samples);
-            check_points(if stepper.overflow() { usize::MAX } else { 0 })
-        })?;
+        let within =
+            |stepper: &Stepper| check_points(if stepper.overflow() { usize::MAX } else { 0 });
+        if rollup::answers(self.over_time) {
+            reader.visit_partials(device, self, self.tier(), &mut |partials| {
+                stepper.push_partials(partials);
+                within(&stepper)
+            })?;
+        } else if self.over_time == OverTime::Integral {
+            stepper.push_energies(&reader.energies(device, self));
+            reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
+                stepper.push(samples);
+                within(&stepper)
+            })?;
+        } else {
+            reader.visit_counter(device, self, &mut |samples| {
+                stepper.push(samples);
+                within(&stepper)
+            })?;
+        }
         Ok(stepper.finish())
     }
 }
 
-fn apart(shared: &Shared, select: &Selector, steps: &Steps) -> Result<Vec<Series>, StoreError> {
-    let mut reader = Reader::new(shared);
+fn apart(shared: &Shared, select: &Selector, steps: &Asked) -> Result<Found, StoreError> {
     let mut all = Vec::new();
     let mut count = 0;
     // In a statement of its own, so that the lock is not held during the loop.
     let devices = shared.read().select(select);
+    let mut reader = Reader::new(shared, devices.len());
     for device in devices {
         let found = steps.of(&mut reader, device)?;
         count += found.len();
@@ -223,21 +239,21 @@ fn apart(shared: &Shared, select: &Selector, steps: &Steps) -> Result<Vec<Series
             });
         }
     }
-    Ok(all)
+    Ok((all, reader.source))
 }
 
 fn grouped(
     shared: &Shared,
     select: &Selector,
-    steps: &Steps,
+    steps: &Asked,
     across: AcrossDevices,
     group_by: &[Label],
-) -> Result<Vec<Series>, StoreError> {
-    let mut reader = Reader::new(shared);
+) -> Result<Found, StoreError> {
     let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
     let mut count = 0;
     // In a statement of its own, so that the lock is not held during the loop.
     let devices = shared.read().select(select);
+    let mut reader = Reader::new(shared, devices.len());
     for device in devices {
         let found = steps.of(&mut reader, device)?;
         if found.is_empty() {
@@ -256,118 +272,11 @@ fn grouped(
         count += group.len();
         check_points(count)?;
     }
-    Ok((groups.into_iter())
+    let all = (groups.into_iter())
         .map(|(key, group)| Series {
             labels: group_by.iter().copied().zip(key).collect(),
             points: group.points(across, steps.from, steps.step),
         })
-        .collect())
-}
-
-/// Reads one query's rows.
-struct Reader<'a> {
-    shared: &'a Shared,
-    files: HashMap<u64, File>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self {
-            shared,
-            files: HashMap::new(),
-        }
-    }
-
-    /// Shows the samples of a device and metric in `[from, to)` by rising time,
-    /// run by run.
-    fn visit(
-        &mut self,
-        device: u32,
-        metric: MetricId,
-        from: i64,
-        to: i64,
-        show: &mut dyn FnMut(&[Sample]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let (in_memory, mut blocks): (Vec<Sample>, Vec<(Arc<Segment>, BlockMeta)>) = {
-            let state = self.shared.read();
-            let head = &state.devices[device as usize].head;
-            let blocks = state
-                .blocks(device, from, to.saturating_sub(1))
-                .map(|(segment, meta)| (Arc::clone(segment), meta))
-                .collect();
-            (head.samples(metric, from, to), blocks)
-        };
-        blocks.sort_by_key(|(_, meta)| meta.first);
-        let mut in_memory = Some(in_memory).filter(|samples| !samples.is_empty());
-        let mut blocks = blocks.into_iter().peekable();
-        // Runs that overlap in time are merged before they are shown.
-        let mut pending: Vec<Sample> = Vec::new();
-        let mut pending_last = i64::MIN;
-        loop {
-            let head_first = in_memory.as_ref().and_then(|s| s.first()).map(|s| s.at);
-            let block_first = blocks.peek().map(|(_, meta)| meta.first);
-            let (first, last, mut run) = match (head_first, block_first) {
-                (None, None) => break,
-                (Some(head), block) if block.is_none_or(|block| head < block) => {
-                    let run = in_memory.take().unwrap_or_default();
-                    (head, run.last().map_or(head, |s| s.at), run)
-                }
-                _ => {
-                    let Some((segment, meta)) = blocks.next() else {
-                        break;
-                    };
-                    let run = self.load(&segment, &meta, metric, from, to);
-                    (meta.first, meta.last, run)
-                }
-            };
-            if pending.is_empty() {
-                pending = run;
-            } else if first > pending_last {
-                show(&pending)?;
-                pending = run;
-            } else {
-                pending.append(&mut run);
-                pending.sort_by_key(|s| s.at);
-                pending.dedup_by_key(|s| s.at);
-            }
-            pending_last = pending_last.max(last);
-        }
-        show(&pending)
-    }
-
-    /// The samples of a block; none, and a note of it, when it is damaged.
-    fn load(
-        &mut self,
-        segment: &Segment,
-        meta: &BlockMeta,
-        metric: MetricId,
-        from: i64,
-        to: i64,
-    ) -> Vec<Sample> {
-        let read = self.bytes(segment, meta).map_err(|e| e.to_string());
-        let samples = read.and_then(|bytes| {
-            (segment.parse(meta, &bytes))
-                .and_then(|block| block.samples(metric, from, to))
-                .ok_or_else(|| "a block cannot be understood".to_owned())
-        });
-        samples.unwrap_or_else(|error| {
-            if segment.report_damage(&error) {
-                self.shared.damaged.fetch_add(1, Ordering::Relaxed);
-            }
-            Vec::new()
-        })
-    }
-
-    fn bytes(&mut self, segment: &Segment, meta: &BlockMeta) -> std::io::Result<Vec<u8>> {
-        if !self.files.contains_key(&segment.id) {
-            if self.files.len() >= OPEN_FILES {
-                self.files.clear();
-            }
-            self.files.insert(segment.id, File::open(&segment.path)?);
-        }
-        match self.files.get(&segment.id) {
-            Some(file) => segment.read(file, meta),
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        }
-    }
+        .collect();
+    Ok((all, reader.source))
 }

@@ -2,11 +2,12 @@
 //! yet sealed and their latest frame, and the list of segments.
 
 use super::head::DeviceHead;
+use super::manifest::{Entry, Tier};
 use super::segment::{BlockMeta, Segment};
 use crate::query::{Selector, StoreStats};
 use heliostat_models::site::Labels;
 use heliostat_models::{DeviceId, Frame, MetricId, Reading, Site};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A device that has been heard of.
@@ -29,8 +30,12 @@ pub struct State {
     /// Devices by index.
     pub devices: Vec<DeviceEntry>,
     by_name: HashMap<DeviceId, u32>,
-    /// Segments by rising number.
+    /// Segments of frames.
     pub segments: Vec<Arc<Segment>>,
+    /// Rollups by the segment that they condense.
+    pub rollups: HashMap<(u64, Tier), Arc<Segment>>,
+    /// Segments that are gone and whose rollups are left.
+    left: BTreeSet<u64>,
     /// Readings not yet sealed.
     pub head_samples: u64,
     /// Counters, without the log's bytes.
@@ -45,9 +50,82 @@ impl State {
             devices: Vec::new(),
             by_name: HashMap::new(),
             segments: Vec::new(),
+            rollups: HashMap::new(),
+            left: BTreeSet::new(),
             head_samples: 0,
             stats: StoreStats::default(),
         }
+    }
+
+    /// Takes a file in.
+    pub fn add(&mut self, entry: &Entry, segment: Segment) {
+        match (entry.tier, entry.of) {
+            (Tier::Raw, _) => self.segments.push(Arc::new(segment)),
+            (tier, Some(raw)) => {
+                self.rollups.insert((raw, tier), Arc::new(segment));
+            }
+            // One that belongs to nothing is never written.
+            (_, None) => {}
+        }
+    }
+
+    /// Where there is something of a device in rollups whose segment is gone: of
+    /// each segment the rollup of this tier, else the finest that is left.
+    pub fn left(
+        &self,
+        device: u32,
+        tier: Option<Tier>,
+    ) -> impl Iterator<Item = (Tier, &Arc<Segment>, BlockMeta)> {
+        self.left.iter().filter_map(move |of| {
+            let tiers = Tier::ROLLUPS.into_iter().rev();
+            let (tier, rollup) = (tier.into_iter().chain(tiers))
+                .find_map(|tier| Some((tier, self.rollups.get(&(*of, tier))?)))?;
+            Some((tier, rollup, *rollup.block_of(device)?))
+        })
+    }
+
+    /// Finds the rollups whose segment is gone.
+    pub fn note_left(&mut self) {
+        let there: HashSet<u64> = self.segments.iter().map(|s| s.id).collect();
+        let of = self.rollups.keys().map(|(of, _)| *of);
+        self.left = of.filter(|of| !there.contains(of)).collect();
+    }
+
+    /// Lets go of single files: segments without their rollups, rollups without their segment.
+    pub fn retire_files(&mut self, files: &HashSet<u64>) {
+        self.segments.retain(|segment| {
+            let gone = files.contains(&segment.id);
+            if gone {
+                segment.retire();
+            }
+            !gone
+        });
+        self.rollups.retain(|_, rollup| {
+            let gone = files.contains(&rollup.id);
+            if gone {
+                rollup.retire();
+            }
+            !gone
+        });
+        self.note_left();
+    }
+
+    /// Lets segments go, and their rollups; the files go when no query reads them any more.
+    pub fn retire(&mut self, segments: &[u64]) {
+        self.segments.retain(|segment| {
+            let gone = segments.contains(&segment.id);
+            if gone {
+                segment.retire();
+            }
+            !gone
+        });
+        self.rollups.retain(|(of, _), rollup| {
+            let gone = segments.contains(of);
+            if gone {
+                rollup.retire();
+            }
+            !gone
+        });
     }
 
     /// The index of a device, if it has been heard of.

@@ -6,6 +6,8 @@
 
 use super::codec::{ESTIMATED, has_value};
 use super::head::Sample;
+use super::reader::Energy;
+use super::rollup::Partial;
 use crate::query::{MAX_POINTS, OverTime};
 use std::collections::BTreeMap;
 
@@ -80,6 +82,36 @@ impl Stepper {
                 OverTime::Integral => self.integrate(sample),
                 _ => self.collect(sample),
             }
+        }
+    }
+
+    /// Takes parts of steps by rising time; for values, not for counters and integrals.
+    pub fn push_partials(&mut self, partials: &[Partial]) {
+        for partial in partials {
+            let step = self.at(since(self.from, partial.at) / self.step);
+            step.incomplete |= partial.missing;
+            if partial.count > 0 {
+                step.count += partial.count;
+                step.sum += partial.sum;
+                step.min = step.min.min(partial.min);
+                step.max = step.max.max(partial.max);
+                step.last = partial.last;
+                step.estimated |= partial.estimated;
+            }
+        }
+    }
+
+    /// Takes the energy of whole steps of a rollup by rising time, before any
+    /// sample; each counts for the step that it begins in.
+    pub fn push_energies(&mut self, energies: &[Energy]) {
+        for energy in energies {
+            let whole = energy.at.saturating_add(energy.width_ms as i64 - 1);
+            let cut = self.index(whole) != self.index(energy.at);
+            let step = self.at(since(self.from, energy.at) / self.step);
+            step.sum += energy.measured + energy.estimated;
+            step.covered += (energy.known_seconds * 1e3).round() as u64;
+            step.estimated |= energy.estimated != 0.0;
+            step.incomplete |= cut || energy.known_seconds * 1e3 < energy.width_ms as f64 - 0.5;
         }
     }
 

@@ -2,9 +2,10 @@
 //! them to the log with one fsync, brings them into memory and answers; and
 //! seals memory into a segment when it is full or old.
 
-use super::files::{Opened, WAL_KIND, segment_path, wal_path};
-use super::head::DeviceHead;
-use super::segment::{self, Segment};
+use super::files::{Opened, WAL_KIND, wal_path};
+use super::keeper::Work;
+use super::seal;
+use super::segment::Cache;
 use super::wal::RecordWriter;
 use super::{Options, Shared};
 use crate::clock::Clock;
@@ -12,7 +13,6 @@ use crate::framed_log::FramedLog;
 use crate::query::{AppendReceipt, StoreError};
 use heliostat_models::{Catalogue, Frame, Timestamp};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,6 +59,8 @@ pub struct Writer {
     retry_at: u64,
     times: HashMap<(u64, u32), Arc<[i64]>>,
     kept_times: usize,
+    /// Where the keeper is told that something was sealed.
+    look: std::sync::mpsc::Sender<Work>,
 }
 
 /// An append on its way.
@@ -77,6 +79,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
         options: Options,
         opened: Opened,
+        look: std::sync::mpsc::Sender<Work>,
     ) -> Result<Self, StoreError> {
         let mut live = opened.live;
         // A log that is still live and not sealed goes on; else a new one begins.
@@ -108,6 +111,7 @@ impl Writer {
             retry_at: 0,
             times: HashMap::new(),
             kept_times: 0,
+            look,
         };
         writer.count_log();
         Ok(writer)
@@ -260,24 +264,18 @@ impl Writer {
             let times = match self.times.get(&key) {
                 Some(times) => Arc::clone(times),
                 None => {
-                    let read = File::open(&segment.path)
-                        .and_then(|file| segment.read(&file, &meta))
-                        .map_err(|e| e.to_string())
-                        .and_then(|bytes| {
-                            segment
-                                .parse(&meta, &bytes)
-                                .and_then(|block| block.times())
-                                .ok_or_else(|| "its times cannot be read".to_owned())
-                        });
                     // What a damaged block held is lost; a frame sent again heals it.
-                    let times: Arc<[i64]> = read
-                        .unwrap_or_else(|error| {
-                            if segment.report_damage(&error) {
+                    let times = if segment.is_damaged(meta.group) {
+                        Vec::new()
+                    } else {
+                        (segment.times(&mut Cache::default(), &meta)).unwrap_or_else(|error| {
+                            if segment.report_damage(meta.group, &error) {
                                 self.shared.damaged.fetch_add(1, Ordering::Relaxed);
                             }
                             Vec::new()
                         })
-                        .into();
+                    };
+                    let times: Arc<[i64]> = times.into();
                     if self.kept_times > KEPT_TIMES {
                         self.times.clear();
                         self.kept_times = 0;
@@ -315,45 +313,18 @@ impl Writer {
     ///
     /// The order keeps every acknowledged frame in exactly one place that the
     /// next opening believes: first a new log begins, so that the logs up to the
-    /// segment's number hold nothing else than the segment; then the segment
-    /// becomes durable; only then the logs go. A crash between leaves logs that
-    /// opening knows to be sealed by their number.
+    /// sealed number hold nothing else than the segments; then the segments
+    /// become durable, then the manifest that names them and that number; only
+    /// then the logs go. A crash between leaves logs that opening knows to be
+    /// sealed by their number, or files that no manifest names.
     fn seal(&mut self) -> Result<(), StoreError> {
         if self.shared.read().head_samples == 0 && self.log.is_empty() {
             return Ok(());
         }
         self.begin_log()?;
         let sealed = self.number - 1;
-        // A segment that an earlier attempt left behind holds the same rows.
-        let known: HashSet<u64> = self.shared.read().segments.iter().map(|s| s.id).collect();
-        for number in self.live.iter().filter(|n| !known.contains(n)) {
-            remove(&segment_path(&self.directory, *number))?;
-        }
-        let path = segment_path(&self.directory, sealed);
-        let bytes = {
-            let state = self.shared.read();
-            let mut devices: Vec<_> = (state.devices.iter())
-                .filter(|d| !d.head.times().is_empty())
-                .collect();
-            devices.sort_by(|a, b| a.id.cmp(&b.id));
-            let devices = devices.into_iter().map(|d| (d.id.as_str(), &d.head));
-            segment::encode(devices, Catalogue::builtin())
-        };
-        (self.options.disk.create(&path, &bytes))
-            .map_err(|e| StoreError::io("writing", &path, e))?;
-        {
-            let mut state = self.shared.write();
-            let segment = Segment::open(&path, sealed, Catalogue::builtin(), |name| {
-                state.intern(&name.into())
-            })
-            .map_err(|e| StoreError::io("reading back", &path, e))?;
-            for device in &mut state.devices {
-                device.head = DeviceHead::default();
-            }
-            state.head_samples = 0;
-            state.stats.disk_bytes += segment.bytes;
-            state.segments.push(Arc::new(segment));
-        }
+        seal::seal(&self.directory, &self.shared, &self.options, sealed)?;
+        let _ = self.look.send(Work::Look);
         self.head_since = None;
         for number in std::mem::replace(&mut self.live, vec![self.number]) {
             if number != self.number {
@@ -386,16 +357,6 @@ impl Writer {
             .map(|m| m.len())
             .sum();
         (self.shared.wal_bytes).store(earlier + self.log.length(), Ordering::Relaxed);
-    }
-}
-
-/// Removes a file that may be there.
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("removing", path, error))
-        }
-        _ => Ok(()),
     }
 }
 

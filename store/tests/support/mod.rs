@@ -25,11 +25,14 @@ pub fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// Options that seal at so many readings and never by age.
+/// Options that seal at so many readings and never by age,
+/// and compact early.
 pub fn sealing_at(seal_samples: u64) -> Options {
     Options {
         seal_samples,
         seal_age: Duration::from_secs(1_000_000_000),
+        compact_files: 3,
+        rollup_rows: 0,
         ..Options::default()
     }
 }
@@ -71,4 +74,19 @@ pub async fn stored(store: &EmbeddedStore, device: &str) -> Vec<(i64, f64)> {
     (series.iter().flat_map(|s| &s.points))
         .map(|p| (p.at.0, p.value.unwrap()))
         .collect()
+}
+
+/// All files below a directory, by name.
+pub fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
 }

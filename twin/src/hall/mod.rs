@@ -271,7 +271,7 @@ impl Hall {
     pub fn begin_grid_limit(&mut self, limit: Watts, at: Timestamp) {
         self.grid_limit = Some(GridLimit::new(limit, at));
     }
-    /// Ends the limit; the time to compliance is forgotten.
+    /// Ends the limit; what was measured of it is forgotten.
     pub fn end_grid_limit(&mut self) {
         self.grid_limit = None;
     }
@@ -279,6 +279,12 @@ impl Hall {
     /// it for 2 s; `None` while that has not happened.
     pub fn seconds_to_compliance(&self) -> Option<f64> {
         self.grid_limit.and_then(|g| g.complied)
+    }
+
+    /// Times that the site, having complied, drew more than the grid limit
+    /// again for longer than the breakers' grace.
+    pub fn grid_limit_broken(&self) -> u64 {
+        self.grid_limit.map_or(0, |g| g.broken)
     }
 
     /// Something changed: look closely for a while.
@@ -345,14 +351,14 @@ impl Hall {
         if self.resolution == Resolution::Coarse {
             return span;
         }
-        if let Some(grid) = self.grid_limit
-            && grid.complied.is_none()
-        {
-            if grid.at > self.now {
-                span = span.min(grid.at.0 - self.now.0);
+        if let Some(grid) = self.grid_limit {
+            span = span.min(if grid.at > self.now {
+                grid.at.0 - self.now.0
+            } else if grid.complied.is_none() {
+                FINEST_MS
             } else {
-                span = span.min(FINEST_MS);
-            }
+                FINE_MS
+            });
         }
         if since < 2_000 {
             return span.min(FINEST_MS);
@@ -477,7 +483,10 @@ impl Hall {
         for job in self.jobs.iter().filter(|j| j.is_placed()) {
             tally.held_hours += hours * job.gang.len() as f64;
             if job.stage == Stage::Computing {
-                tally.work_hours += hours * job.speed * job.gang.len() as f64;
+                let work = hours * job.speed * job.gang.len() as f64;
+                let class = self.site.classes.get(&job.record.class);
+                tally.work_hours += work;
+                tally.weighted_work_hours += work * class.map_or(1.0, |c| c.weight);
             }
         }
         if let Some(grid) = &self.grid {

@@ -31,6 +31,9 @@ pub struct Tally {
     /// Work: accelerator-hours at full speed. An hour of a gang of 8 at
     /// relative speed 0.9 is 7.2. All classes count alike.
     pub work_hours: f64,
+    /// The same, weighted by the site's policy for each class: what the
+    /// optimizer was told to maximise.
+    pub weighted_work_hours: f64,
     /// Accelerator-hours in which a job held a device.
     pub held_hours: f64,
     /// Accelerator-hours in all.

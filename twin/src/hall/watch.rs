@@ -142,6 +142,10 @@ pub(crate) struct GridLimit {
     pub at: Timestamp,
     below_since: Option<Timestamp>,
     pub complied: Option<f64>,
+    above_since: Option<Timestamp>,
+    counted: bool,
+    /// Times that power rose above the limit again for longer than the breakers' grace.
+    pub broken: u64,
 }
 
 impl GridLimit {
@@ -151,22 +155,44 @@ impl GridLimit {
             at,
             below_since: None,
             complied: None,
+            above_since: None,
+            counted: false,
+            broken: 0,
         }
     }
 
     /// Sees the site's power over a span. Complied: below the limit (with the
     /// breakers' tolerance) for 2 s; counted is the time to the first of them.
     pub(crate) fn see(&mut self, power: Watts, from: Timestamp, to: Timestamp) {
-        if to <= self.at || self.complied.is_some() {
+        if to <= self.at {
             return;
         }
-        if power > self.limit * (1.0 + TOLERANCE) {
+        let above = power > self.limit * (1.0 + TOLERANCE);
+        if self.complied.is_some() {
+            self.keep(above, from, to);
+            return;
+        }
+        if above {
             self.below_since = None;
             return;
         }
         let since = *self.below_since.get_or_insert(from.max(self.at));
         if to.0 - since.0 >= GRACE_MS {
             self.complied = Some(since.seconds_since(self.at));
+        }
+    }
+
+    /// Once complied with, the limit must be kept, as a breaker's.
+    fn keep(&mut self, above: bool, from: Timestamp, to: Timestamp) {
+        if !above {
+            self.above_since = None;
+            self.counted = false;
+            return;
+        }
+        let since = *self.above_since.get_or_insert(from);
+        if to.0 - since.0 > GRACE_MS && !self.counted {
+            self.counted = true;
+            self.broken += 1;
         }
     }
 }
@@ -252,5 +278,10 @@ mod tests {
             at += 1_000;
         }
         assert_eq!(g.complied, Some(3.0));
+        for p in [120.0, 99.0, 120.0, 120.0, 120.0, 120.0, 99.0] {
+            g.see(Watts(p), Timestamp(at), Timestamp(at + 1_000));
+            at += 1_000;
+        }
+        assert_eq!(g.broken, 1, "one second is within the grace, four are not");
     }
 }

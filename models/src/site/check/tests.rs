@@ -85,7 +85,7 @@ fn faults_of_form() {
         "cannot be a name",
     );
     error(
-        "armed = true",
+        "armed = false",
         "armed = \"yes\"",
         "armed = \"yes\"",
         "not true or false",
@@ -473,20 +473,20 @@ fn faults_of_meters_cooling_contracts_classes_and_control() {
         "never be slowed",
     );
     error(
-        "lease_seconds = 900",
-        "lease_seconds = 239",
+        "lease_seconds = 30",
+        "lease_seconds = 9",
         "lease_seconds",
         "two periods",
     );
     warning(
         "plan_every_seconds = 900",
-        "plan_every_seconds = 60",
+        "plan_every_seconds = 3",
         "plan_every",
-        "every 60 s",
+        "every 3 s",
     );
     warning(
-        "sample_every_seconds = 60",
-        "sample_every_seconds = 300",
+        "sample_every_seconds = 1\n",
+        "sample_every_seconds = 300\n",
         "sample_every",
         "are read",
     );
@@ -499,7 +499,7 @@ fn faults_of_form_and_of_meaning_come_out_in_one_run_in_order() {
         .replace("zone = \"DE\"", "zone = \"XX\"")
         .replace("limit_watts = 92_000", "limit_watts = \"much\"")
         .replace("design_pue = 1.12", "design_pue = 0.5")
-        .replace("lease_seconds = 900", "lease_seconds = 1");
+        .replace("lease_seconds = 30", "lease_seconds = 1");
     let loaded = load("f", &text, LoadOptions::default());
     assert!(loaded.site.is_none());
     let messages: Vec<&str> = loaded.faults.iter().map(|f| f.message.as_str()).collect();

@@ -250,7 +250,7 @@ impl<'a> Slot<'a> {
                 self.path,
                 written(value.get_ref())
             ),
-            format!("use a value from {} to {}", range.start(), range.end()),
+            allowed(range),
         );
         None
     }
@@ -268,5 +268,17 @@ fn written(value: &DeValue<'_>) -> String {
         DeValue::Float(float) => float.as_str().to_owned(),
         DeValue::Boolean(flag) => flag.to_string(),
         other => other.type_str().to_owned(),
+    }
+}
+
+/// What a range allows, in words. An end of the number line is no bound, and
+/// is told by its three hundred digits.
+fn allowed<N: std::fmt::Display>(range: &RangeInclusive<N>) -> String {
+    let bound = |end: &N| Some(end.to_string()).filter(|text| text.len() < 30);
+    match (bound(range.start()), bound(range.end())) {
+        (None, None) => "use a finite number".to_owned(),
+        (Some(low), None) => format!("use a finite number from {low} up"),
+        (None, Some(high)) => format!("use a finite number up to {high}"),
+        (Some(low), Some(high)) => format!("use a value from {low} to {high}"),
     }
 }

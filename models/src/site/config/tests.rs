@@ -29,7 +29,7 @@ fn the_demo_loads_with_its_256_devices() {
     assert_eq!(site.racks.len(), 8);
     assert_eq!(site.power.nodes().len(), 8 + 8 + 32);
     assert_eq!(site.devices[255].id.as_str(), "r08-n4-gpu7");
-    assert!(site.control.armed);
+    assert!(!site.control.armed);
     assert_eq!(site.classes.len(), 4);
     assert_eq!(site.racks[4].row, "row-2");
     let (index, node) = site.node("r03-n2").unwrap();
@@ -88,7 +88,7 @@ fn the_demo_is_oversubscribed_at_every_level_above_the_node_and_safe_at_safe_cap
 }
 
 #[test]
-fn all_ten_files_load_and_only_the_demo_is_armed() {
+fn all_ten_files_load_and_none_is_armed() {
     for name in [
         "lumi",
         "hammerhai",
@@ -106,7 +106,10 @@ fn all_ten_files_load_and_only_the_demo_is_armed() {
         assert_eq!(loaded.faults, [], "{name}");
         let site = loaded.site.unwrap();
         assert_eq!(site.id.as_str(), name);
-        assert_eq!(site.control.armed, name == "demo");
+        assert!(
+            !site.control.armed,
+            "{name} must observe until somebody arms it"
+        );
         assert_eq!(loaded.uncertain.is_empty(), name == "demo", "{name}");
         assert!(!loaded.about.languages.is_empty() && !loaded.about.place.is_empty());
         assert!(site.meters.iter().any(|m| m.role == MeterRole::DataCentre));

@@ -1,0 +1,358 @@
+//! Reads what a plan needs from a store, device by device, keeping only the
+//! samples that some instant looks at.
+
+use super::Limits;
+use super::data::{ABSENT, Fetched, Row, Samples};
+use super::error::PromqlError;
+use super::labels::{Labels, METRIC_NAME};
+use super::plan::Selector;
+use crate::query::{Label, Query, Selector as Devices, Series, StoreError, TimeSeriesStore};
+use heliostat_models::{Catalogue, DeviceId, Site, Timestamp};
+use promql_parser::label::{MatchOp, Matcher};
+use std::collections::HashMap;
+
+/// Points that one question to the store should bring, about.
+const POINTS_AT_ONCE: usize = 500_000;
+/// Devices of the first question.
+const FIRST_DEVICES: usize = 16;
+
+/// A series that may exist: a metric of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The device.
+    pub device: DeviceId,
+    /// The labels, the name of the metric included.
+    pub labels: Labels,
+}
+
+/// The labels of a device at a site, without a metric.
+fn device_labels(site: &Site, device: &DeviceId) -> Labels {
+    let known = site.labels(device).unwrap_or_default();
+    Labels::of([
+        ("device", device.as_str()),
+        ("hall", &known.hall),
+        ("kind", known.kind),
+        ("node", &known.node),
+        ("rack", &known.rack),
+        ("row", &known.row),
+        ("site", site.id.as_str()),
+    ])
+}
+
+/// What matchers say that a store can filter by itself.
+fn devices(matchers: &[Matcher]) -> Devices {
+    let mut select = Devices::default();
+    for matcher in matchers.iter().filter(|m| !m.value.is_empty()) {
+        let label = match matcher.name.as_str() {
+            "device" => {
+                if let Some(names) = literals(matcher)
+                    && select.devices.is_empty()
+                {
+                    select.devices = names.into_iter().map(DeviceId::from).collect();
+                }
+                continue;
+            }
+            "kind" => Label::Kind,
+            "hall" => Label::Hall,
+            "row" => Label::Row,
+            "rack" => Label::Rack,
+            "node" => Label::Node,
+            _ => continue,
+        };
+        if matches!(matcher.op, MatchOp::Equal) {
+            select.labels.push((label, matcher.value.clone()));
+        }
+    }
+    select
+}
+
+/// The texts that a matcher accepts, where it names them one by one.
+fn literals(matcher: &Matcher) -> Option<Vec<&str>> {
+    let is_plain = |text: &str| {
+        !text.is_empty()
+            && (text.bytes()).all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    match matcher.op {
+        MatchOp::Equal => Some(vec![matcher.value.as_str()]),
+        MatchOp::Re(_) => {
+            let names: Vec<&str> = matcher.value.split('|').collect();
+            names.iter().all(|n| is_plain(n)).then_some(names)
+        }
+        _ => None,
+    }
+}
+
+fn matches(matchers: &[Matcher], labels: &Labels, name_too: bool) -> bool {
+    (matchers.iter())
+        .filter(|m| name_too || m.name != METRIC_NAME)
+        .all(|m| m.is_match(labels.get(&m.name)))
+}
+
+/// The series whose latest frame is not older than `since`, that matchers
+/// accept: what `series`, `labels` and `label values` speak of.
+pub(super) async fn candidates(
+    store: &dyn TimeSeriesStore,
+    site: &Site,
+    matchers: &[Matcher],
+    since: Timestamp,
+    limit: usize,
+) -> Result<Vec<Candidate>, PromqlError> {
+    let select = devices(matchers);
+    let mut found = Vec::new();
+    for frame in store
+        .query(&Query::Latest { select, since })
+        .await?
+        .frames()
+    {
+        let labels = device_labels(site, &frame.device);
+        if !matches(matchers, &labels, false) {
+            continue;
+        }
+        for (metric, _) in &frame.readings {
+            let mut labels = labels.clone();
+            labels.set(METRIC_NAME, &Catalogue::builtin().metric(*metric).name);
+            if matches(matchers, &labels, true) {
+                found.push(Candidate {
+                    device: frame.device.clone(),
+                    labels,
+                });
+            }
+        }
+        if found.len() > limit {
+            return Err(PromqlError::TooMuch {
+                what: "series",
+                limit,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Reads what a selector looks at.
+pub(super) async fn fetch(
+    store: &dyn TimeSeriesStore,
+    site: &Site,
+    selector: &Selector,
+    limits: &Limits,
+) -> Result<Fetched, PromqlError> {
+    let mut reader = Reader {
+        store,
+        site,
+        selector,
+        limits,
+        kept: 0,
+        samples: Vec::new(),
+        rows: Vec::new(),
+        places: HashMap::new(),
+    };
+    let (first, last) = selector.span();
+    if selector.references.count > 0 && first <= last {
+        let names = selector.matchers.iter().filter(|m| m.name == METRIC_NAME);
+        let accepts = |name: &str| names.clone().all(|m| m.is_match(name));
+        let matching = reader.devices().await?;
+        for (_, metric) in Catalogue::builtin()
+            .iter()
+            .filter(|(_, m)| accepts(&m.name))
+        {
+            reader.metric(&metric.name, &matching, first, last).await?;
+        }
+    }
+    Ok(match selector.fold {
+        Some(_) => Fetched::Folded(reader.rows),
+        None => {
+            reader.samples.sort_by(|a, b| a.labels.cmp(&b.labels));
+            Fetched::Samples(reader.samples)
+        }
+    })
+}
+
+struct Reader<'a> {
+    store: &'a dyn TimeSeriesStore,
+    site: &'a Site,
+    selector: &'a Selector,
+    limits: &'a Limits,
+    /// Samples kept so far.
+    kept: usize,
+    samples: Vec<Samples>,
+    rows: Vec<Row>,
+    places: HashMap<Labels, usize>,
+}
+
+impl Reader<'_> {
+    /// The devices that may have a matching series.
+    async fn devices(&self) -> Result<Vec<DeviceId>, PromqlError> {
+        let matchers = &self.selector.matchers;
+        let query = Query::Latest {
+            select: devices(matchers),
+            since: Timestamp(self.selector.span().0),
+        };
+        let frames = self.store.query(&query).await?.frames();
+        Ok((frames.into_iter().map(|frame| frame.device))
+            .filter(|device| matches(matchers, &device_labels(self.site, device), false))
+            .collect())
+    }
+
+    /// Reads one metric, a few devices at a time: as many as bring about
+    /// [`POINTS_AT_ONCE`], fewer or a shorter time where the store refuses.
+    async fn metric(
+        &mut self,
+        name: &str,
+        devices: &[DeviceId],
+        first: i64,
+        last: i64,
+    ) -> Result<(), PromqlError> {
+        let mut at_once = FIRST_DEVICES;
+        let mut rest = devices;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(at_once.min(rest.len()));
+            match self.ask(name, now, first, last).await {
+                Ok(points) => {
+                    let more = POINTS_AT_ONCE / (points / now.len()).max(1);
+                    at_once = more.clamp(1, at_once.saturating_mul(8));
+                    rest = later;
+                }
+                Err(PromqlError::Store(StoreError::BadQuery(_))) if now.len() > 1 => {
+                    at_once = now.len() / 2;
+                }
+                Err(PromqlError::Store(StoreError::BadQuery(_)))
+                    if self.selector.fold.is_none() && last - first > 1_000 =>
+                {
+                    self.by_halves(name, now, first, last).await?;
+                    rest = later;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// A device whose samples are too many for one question: in parts of the time.
+    async fn by_halves(
+        &mut self,
+        name: &str,
+        device: &[DeviceId],
+        first: i64,
+        last: i64,
+    ) -> Result<(), PromqlError> {
+        let mut from = first;
+        let mut length = (last - first) / 2;
+        while from <= last {
+            let to = from.saturating_add(length).min(last);
+            match self.ask(name, device, from, to).await {
+                Ok(_) => from = to.saturating_add(1),
+                Err(PromqlError::Store(StoreError::BadQuery(_))) if length > 1_000 => length /= 2,
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// One question; how many points it brought.
+    async fn ask(
+        &mut self,
+        name: &str,
+        devices: &[DeviceId],
+        first: i64,
+        last: i64,
+    ) -> Result<usize, PromqlError> {
+        let select = Devices {
+            devices: devices.to_vec(),
+            labels: Vec::new(),
+        };
+        let (from, to) = (Timestamp(first), Timestamp(last.saturating_add(1)));
+        let metric = name.to_owned();
+        let query = match self.selector.fold {
+            None => Query::Range {
+                metric,
+                select,
+                from,
+                to,
+            },
+            Some(over_time) => Query::Aggregate {
+                metric,
+                select,
+                from,
+                to,
+                step_ms: self.fold_step(),
+                over_time,
+                across: None,
+                group_by: Vec::new(),
+            },
+        };
+        let series = self.store.query(&query).await?.series();
+        let points = series.iter().map(|s| s.points.len()).sum();
+        for one in series {
+            self.take(name, one)?;
+        }
+        Ok(points)
+    }
+
+    /// Width of a folded window, milliseconds.
+    fn fold_step(&self) -> u64 {
+        (self.selector.reach as u64).saturating_add(u64::from(self.selector.closed))
+    }
+
+    fn take(&mut self, name: &str, series: Series) -> Result<(), PromqlError> {
+        let device = (series.labels.iter()).find(|(label, _)| *label == Label::Device);
+        let Some((_, device)) = device else {
+            return Ok(());
+        };
+        let mut labels = device_labels(self.site, &DeviceId::from(device.as_str()));
+        labels.set(METRIC_NAME, name);
+        let kept = match self.selector.fold {
+            Some(_) => self.fold(labels, &series),
+            None => self.keep(labels, &series),
+        };
+        self.kept += kept;
+        let series = self.samples.len().max(self.rows.len());
+        for (what, limit, used) in [
+            ("series", self.limits.series, series),
+            ("samples", self.limits.samples, self.kept),
+        ] {
+            if used > limit {
+                return Err(PromqlError::TooMuch { what, limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the samples that some instant looks at.
+    fn keep(&mut self, labels: Labels, series: &Series) -> usize {
+        let place = *self.places.entry(labels).or_insert_with_key(|labels| {
+            self.samples.push(Samples {
+                labels: labels.clone(),
+                ..Samples::default()
+            });
+            self.samples.len() - 1
+        });
+        let samples = &mut self.samples[place];
+        let before = samples.times.len();
+        let selector = self.selector;
+        for point in &series.points {
+            // Whether the one before is needed shows only now.
+            if let Some(previous) = samples.times.last()
+                && !selector.wants(*previous, Some(point.at.0))
+            {
+                samples.times.pop();
+                samples.values.pop();
+            }
+            samples.times.push(point.at.0);
+            samples.values.push(point.value.unwrap_or(ABSENT));
+        }
+        samples.times.len().saturating_sub(before)
+    }
+
+    /// The windows folded by the store, each at its instant.
+    fn fold(&mut self, labels: Labels, series: &Series) -> usize {
+        let (first, _) = self.selector.span();
+        let mut values = vec![ABSENT; self.selector.references.count];
+        for point in &series.points {
+            let index = point.at.0.saturating_sub(first) as u64 / self.fold_step().max(1);
+            if let (Some(cell), Some(value)) = (values.get_mut(index as usize), point.value) {
+                *cell = value;
+            }
+        }
+        self.rows.push(Row { labels, values });
+        self.selector.references.count
+    }
+}
