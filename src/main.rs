@@ -5,6 +5,8 @@ mod agent;
 mod budget;
 mod check;
 mod demo;
+mod doctor;
+mod engine;
 mod files;
 mod http_get;
 mod offline;
@@ -44,6 +46,8 @@ enum Command {
     Agent(agent::Args),
     /// Verify site files: schema, then meaning; changes nothing
     Check(check::Args),
+    /// Try a time-series server before a site relies on it: PASS, WARN and FAIL lines
+    Doctor(doctor::Args),
     /// Run the twin hall as a process of its own, for agents to read and cap
     Simulate(simulate::Args),
     /// Show the plan in force: which job runs when, and the proof
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Check(args) => check::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Budget(args) => budget::run(args),

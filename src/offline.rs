@@ -3,6 +3,7 @@
 
 use crate::files::load_site;
 use anyhow::{Context, bail};
+use heliostat_models::site::store::StoreChoice;
 use heliostat_models::{Site, Timestamp};
 use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::query::Selector;
@@ -24,6 +25,10 @@ pub struct Offline {
 /// then the one to ask.
 pub fn open(site: &Path, data: &Path) -> anyhow::Result<Option<Offline>> {
     let site = Arc::new(load_site(site)?);
+    if site.store != StoreChoice::Embedded {
+        // The spool belongs to the server, and only it knows what the engine lacks.
+        return Ok(None);
+    }
     let directory = data.join("store");
     if !directory.join("LOCK").exists() {
         bail!(

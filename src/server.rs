@@ -2,6 +2,7 @@
 //! in reverse: store, broker, ingest, control, dashboard. `run` and `demo` use
 //! the same.
 
+use crate::engine::Engine;
 use anyhow::Context;
 use heliostat_collector::broker::Broker;
 use heliostat_collector::ingest::{Ingest, IngestHandle, IngestStats};
@@ -13,7 +14,6 @@ use heliostat_models::site::ControlPolicy;
 use heliostat_optimizer::control::{ControlHandle, Controller, ControllerConfig, ControllerDeps};
 use heliostat_optimizer::grid_event::GridEvent;
 use heliostat_store::decisions::DecisionLog;
-use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::jobs::JobTable;
 use heliostat_store::{Clock, TimeSeriesStore};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -50,7 +50,7 @@ pub enum BrokerChoice {
 
 /// Everything running.
 pub struct Server {
-    pub store: Arc<EmbeddedStore>,
+    pub store: Engine,
     pub mqtt: MqttConfig,
     pub ingest: IngestHandle,
     pub control: ControlHandle,
@@ -77,7 +77,7 @@ impl Server {
                 store_dir.display()
             )
         })?;
-        let store = EmbeddedStore::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
+        let store = Engine::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
         let jobs = Arc::new(JobTable::open(&store_dir)?);
         let decisions = Arc::new(DecisionLog::open(&store_dir)?);
         // Outside the store, so that a copy of the store names nobody.
@@ -90,7 +90,7 @@ impl Server {
             }
             BrokerChoice::External(mqtt) => mqtt,
         };
-        let dyn_store: Arc<dyn TimeSeriesStore> = store.clone();
+        let dyn_store: Arc<dyn TimeSeriesStore> = store.store();
         let ingest = Ingest::start(
             mqtt.clone(),
             Arc::clone(&site),
@@ -167,17 +167,17 @@ impl ControlCommands for Commands {
 /// Counters of ingest and store for `/metrics` and the foot of the pages.
 fn health(
     ingest: impl Fn() -> IngestStats + Send + Sync + 'static,
-    store: Arc<EmbeddedStore>,
+    store: Engine,
 ) -> Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync> {
     Arc::new(move || {
         let i = ingest();
-        let s = store.stats();
+        let s = store.store().stats();
         let counter = |name: &str, help: &str, value: u64| HealthCounter {
             name: name.to_owned(),
             help: help.to_owned(),
             value: value as f64,
         };
-        vec![
+        let mut counters = vec![
             counter(
                 "heliostat_ingest_samples_stored_total",
                 "Samples that ingest wrote to the store",
@@ -208,6 +208,26 @@ fn health(
                 "Bytes of the store on disk",
                 s.disk_bytes,
             ),
-        ]
+        ];
+        if let Some(external) = store.health() {
+            counters.extend([
+                counter(
+                    "heliostat_store_external_up",
+                    "Whether the external store answered when last asked",
+                    u64::from(external.up),
+                ),
+                counter(
+                    "heliostat_store_spooled_samples",
+                    "Samples kept here until the external store surely has them",
+                    external.spooled_samples,
+                ),
+                counter(
+                    "heliostat_store_rechecked_frames_total",
+                    "Frames looked for again because the external store was restarted",
+                    external.rechecked_frames,
+                ),
+            ]);
+        }
+        counters
     })
 }

@@ -5,12 +5,12 @@ use crate::files;
 use anyhow::{Context, bail};
 use heliostat_collector::{Agent, AgentConfig, AgentHandle, MqttConfig, Source};
 use heliostat_models::{AgentId, Site};
+use heliostat_store::directory_lock::{Access, DirectoryLock};
 use heliostat_store::{Clock, SteppedClock, WallClock};
 use heliostat_twin::{
     CapSource, FacilitySource, Fault, Hall, HallConfig, NodeSensorSource, SchedulerBridge, boards,
     workload,
 };
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,8 +64,8 @@ struct FaultArg {
     after: Duration,
 }
 
-/// Two halls must not write the same boards; held for as long as the file is open.
-fn lock(boards: &Path) -> anyhow::Result<File> {
+/// Two halls must not write the same boards.
+fn lock(boards: &Path) -> anyhow::Result<DirectoryLock> {
     std::fs::create_dir_all(boards).with_context(|| {
         format!(
             "cannot make the directory of the boards {}",
@@ -73,17 +73,14 @@ fn lock(boards: &Path) -> anyhow::Result<File> {
         )
     })?;
     let path = boards.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another `heliostat simulate` runs on the boards in {}; stop it, or name another directory with --boards",
-            boards.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
+    DirectoryLock::take(&path, Access::Alone)
+        .with_context(|| format!("cannot lock {}", path.display()))?
+        .with_context(|| {
+            format!(
+                "another `heliostat simulate` runs on the boards in {}; stop it, or name another directory with --boards",
+                boards.display()
+            )
+        })
 }
 
 /// Runs the hall until it is told to stop.

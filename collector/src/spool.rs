@@ -18,6 +18,7 @@ mod files;
 pub(crate) use files::write_durably;
 
 use files::{begin_segment, lock, numbered, open_segment, read_number, segment_files};
+use heliostat_store::directory_lock::DirectoryLock;
 use heliostat_store::framed_log::FramedLog;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -40,7 +41,7 @@ const SEGMENT: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Spool {
     directory: PathBuf,
-    _lock: File,
+    _lock: DirectoryLock,
     segments: VecDeque<Segment>,
     active: FramedLog,
     next: u64,

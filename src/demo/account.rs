@@ -7,7 +7,6 @@ use super::pace::Pace;
 use super::stage::Stage;
 use super::summary::{Summary, peak_memory_mib, ratio};
 use heliostat_models::Watts;
-use heliostat_store::TimeSeriesStore;
 use heliostat_twin::Hall;
 use tokio::time::Instant;
 
@@ -43,7 +42,7 @@ pub fn summarise(args: &Args, pace: &Pace, stage: &Stage, event: Event, begun: I
             (s.samples_taken + s.samples_found).saturating_sub(s.samples_acknowledged + s.dropped())
         })
         .sum();
-    let stored = stage.server.store.stats().samples;
+    let stored = stage.server.store.store().stats().samples;
     let unstored = taken.saturating_sub(stored);
     let unmet = event.limit.is_some() && event.seconds.is_none();
     let per_joule = |t: &heliostat_twin::Tally| ratio(t.work_hours, t.site.get());

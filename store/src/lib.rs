@@ -3,13 +3,19 @@
 //! store, spool and journals share.
 
 pub mod clock;
+pub mod conformance;
 pub mod decisions;
+pub mod directory_lock;
 pub mod embedded;
 pub mod framed_log;
+pub mod influxdb2;
 pub mod jobs;
 pub mod promql;
 pub mod query;
+pub mod remote;
 pub mod transfer;
+pub mod victoriametrics;
 
 pub use clock::{Clock, SteppedClock, WallClock};
-pub use query::{Answer, AppendReceipt, Query, Source, StoreError, TimeSeriesStore};
+pub use query::{Answer, AppendReceipt, Query, Source, StoreError, TimeSeriesStore, Told};
+pub use remote::RemoteStore;

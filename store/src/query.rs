@@ -22,6 +22,24 @@ pub trait TimeSeriesStore: Send + Sync + 'static {
     }
     /// Counters of this engine since it was opened.
     fn stats(&self) -> StoreStats;
+    /// Answers a query and says whether the answer is whole. An engine that is
+    /// always at hand answers wholly.
+    async fn ask(&self, query: &Query) -> Result<Told, StoreError> {
+        let answer = self.query(query).await?;
+        Ok(Told {
+            answer,
+            partial: None,
+        })
+    }
+}
+
+/// An answer, and what is missing from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The answer.
+    pub answer: Answer,
+    /// Why the answer holds only what is at hand; `None`: it is whole.
+    pub partial: Option<String>,
 }
 
 /// What became of appended frames.
@@ -250,6 +268,15 @@ pub enum StoreError {
     DiskFull {
         /// The directory.
         path: String,
+    },
+    /// The external engine is away or slow, and what may wait for it here is
+    /// reached. Nothing acknowledged is lost; agents keep what is not acknowledged.
+    #[error(
+        "{samples} readings wait here for the external store, more are not taken; see that it answers, writing goes on by itself"
+    )]
+    SpoolFull {
+        /// Readings that wait.
+        samples: usize,
     },
     /// Reading or writing failed otherwise.
     #[error("{action} {path}: {source}")]

@@ -1,30 +1,23 @@
 //! The files of a spool: its lock, its segments, its numbers.
 
 use super::{Found, HEADER, PREFIX, Place, Segment, SpoolError};
+use heliostat_store::directory_lock::{Access, DirectoryLock};
 use heliostat_store::framed_log::{FramedLog, sync_directory};
 use std::collections::VecDeque;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const KIND: &[u8; 3] = b"spl";
 
 /// Takes the directory for this process.
-pub(super) fn lock(directory: &Path) -> Result<File, SpoolError> {
+pub(super) fn lock(directory: &Path) -> Result<DirectoryLock, SpoolError> {
     let path = directory.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(SpoolError::io("opening", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse {
+    DirectoryLock::take(&path, Access::Alone)
+        .map_err(SpoolError::io("locking", &path))?
+        .ok_or_else(|| SpoolError::InUse {
             path: directory.display().to_string(),
-        }),
-        Err(TryLockError::Error(error)) => Err(SpoolError::io("locking", &path)(error)),
-    }
+        })
 }
 
 /// The segments in a directory, oldest first.

@@ -22,6 +22,9 @@ const MAX_STEPS: i64 = 20_000;
 struct LatestView {
     at: Timestamp,
     devices: Vec<DeviceLatest>,
+    /// Why this is not all, while an external store is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +58,9 @@ struct RangeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     across: Option<AcrossDevices>,
     series: Vec<SeriesView>,
+    /// Why this is not all, while an external store is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -134,8 +140,9 @@ pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
         select,
         since: now - LATEST_SINCE,
     };
-    let answer = shared.app.store.query(&query).await;
-    let mut frames = answer.map_err(|e| ApiError::store(&e))?.frames();
+    let told = shared.app.store.ask(&query).await;
+    let told = told.map_err(|e| ApiError::store(&e))?;
+    let (mut frames, partial) = (told.answer.frames(), told.partial);
     frames.sort_by(|a, b| a.device.cmp(&b.device));
     let stale_after = shared.now().stale_after;
     let catalogue = Catalogue::builtin();
@@ -167,7 +174,11 @@ pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
             }
         })
         .collect();
-    json(&LatestView { at: now, devices })
+    json(&LatestView {
+        partial,
+        at: now,
+        devices,
+    })
 }
 
 pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
@@ -214,8 +225,9 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
             (query, unit_of(stored_unit, over_time, across))
         }
     };
-    let answer = call.shared.app.store.query(&query).await;
-    let series = answer.map_err(|e| ApiError::store(&e))?.series();
+    let told = call.shared.app.store.ask(&query).await;
+    let told = told.map_err(|e| ApiError::store(&e))?;
+    let (series, partial) = (told.answer.series(), told.partial);
     bounded(&series)?;
     json(&RangeView {
         metric: metric.to_owned(),
@@ -223,6 +235,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         from,
         to,
         step_seconds: step.map(|s| s.as_secs_f64()),
+        partial,
         across,
         series: series
             .into_iter()

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod config;
 pub mod power;
+pub mod store;
 
 use crate::ids::{DeviceId, NodeId, SiteId};
 use crate::job::JobClass;
@@ -49,6 +50,8 @@ pub struct Site {
     pub classes: BTreeMap<JobClass, ClassPolicy>,
     /// How control behaves.
     pub control: ControlPolicy,
+    /// Which engine keeps the time series.
+    pub store: store::StoreChoice,
     /// Devices, nodes, meters and the plant by name; see [`Site::entity`].
     pub(crate) names: HashMap<DeviceId, Entity>,
 }

@@ -16,12 +16,12 @@ use super::manifest::{Entry, Manifest, Tier};
 use super::segment::{BlockMeta, Cache, Segment};
 use super::state::State;
 use super::wal::read_record;
+use crate::directory_lock::{Access, DirectoryLock};
 use crate::framed_log::{FramedLog, Recovered};
 use crate::query::StoreError;
 use heliostat_models::{Catalogue, DeviceId, SiteId};
 use serde_json::json;
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,30 +45,13 @@ pub fn live_logs(directory: &Path, manifest: &Manifest) -> Result<Vec<u64>, Stor
 }
 
 /// Takes the lock of a directory: alone to write, shared to read.
-pub fn lock(directory: &Path, alone: bool) -> Result<File, StoreError> {
+pub fn lock(directory: &Path, access: Access) -> Result<DirectoryLock, StoreError> {
     let path = directory.join("LOCK");
-    let file = if alone {
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-    } else {
-        File::open(&path)
-    }
-    .map_err(|e| StoreError::io("opening", &path, e))?;
-    let locked = if alone {
-        file.try_lock()
-    } else {
-        file.try_lock_shared()
-    };
-    match locked {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+    DirectoryLock::take(&path, access)
+        .map_err(|e| StoreError::io("locking", &path, e))?
+        .ok_or_else(|| StoreError::InUse {
             path: directory.display().to_string(),
-        }),
-        Err(TryLockError::Error(e)) => Err(StoreError::io("locking", &path, e)),
-    }
+        })
 }
 
 /// The directory belongs to another site. Devices of two sites may bear the

@@ -5,6 +5,7 @@ use super::files::{self, WAL_KIND, wal_path};
 use super::manifest::Manifest;
 use super::segment::Segment;
 use super::wal::read_record;
+use crate::directory_lock::Access;
 use crate::framed_log::{FramedLog, sync_directory};
 use crate::query::StoreError;
 use heliostat_models::Catalogue;
@@ -30,7 +31,7 @@ pub struct Verified {
 /// Reads everything in a store's directory and names what is damaged. Changes
 /// nothing; fails with [`StoreError::InUse`] while a server has the directory.
 pub fn verify(directory: &Path, progress: Progress<'_>) -> Result<Verified, StoreError> {
-    let _lock = files::lock(directory, false)?;
+    let _lock = files::lock(directory, Access::Shared)?;
     let manifest = Manifest::read(directory)?;
     let logs = files::live_logs(directory, &manifest)?;
     let log_bytes: u64 = logs.iter().map(|n| length(&wal_path(directory, *n))).sum();
@@ -92,7 +93,7 @@ pub fn verify(directory: &Path, progress: Progress<'_>) -> Result<Verified, Stor
 /// yet or is empty: its files, then its logs, then the manifest, so that a copy
 /// that was cut short has none. Returns the bytes copied.
 pub fn snapshot(directory: &Path, to: &Path, progress: Progress<'_>) -> Result<u64, StoreError> {
-    let _lock = files::lock(directory, false)?;
+    let _lock = files::lock(directory, Access::Shared)?;
     let manifest = Manifest::read(directory)?;
     let making = |e| StoreError::io("making", to, e);
     std::fs::create_dir_all(to).map_err(making)?;

@@ -34,6 +34,7 @@ mod wal;
 mod writer;
 
 use crate::clock::Clock;
+use crate::directory_lock::{Access, DirectoryLock};
 use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats, TimeSeriesStore};
 use async_trait::async_trait;
 use disk::{Disk, FileSystem};
@@ -44,7 +45,6 @@ pub use manifest::Tier;
 pub use retention::Retention;
 pub use segment::Precision;
 use state::State;
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -118,7 +118,7 @@ impl Shared {
 }
 
 /// What ends before the directory is free: writer and keeper, then the lock.
-type Threads = (Vec<JoinHandle<()>>, File);
+type Threads = (Vec<JoinHandle<()>>, DirectoryLock);
 
 /// The embedded store. Dropping it, or [`EmbeddedStore::close`], ends the writer
 /// and frees the directory; what is acknowledged is on disk before that already.
@@ -153,7 +153,7 @@ impl EmbeddedStore {
         options: Options,
     ) -> Result<Arc<Self>, StoreError> {
         std::fs::create_dir_all(directory).map_err(|e| StoreError::io("making", directory, e))?;
-        let lock = files::lock(directory, true)?;
+        let lock = files::lock(directory, Access::Alone)?;
         files::check_site(directory, &site.id, true)?;
         let manifest = Manifest::read(directory)?;
         files::remove_unfinished(directory, &manifest)?;
@@ -201,7 +201,7 @@ impl EmbeddedStore {
     /// changed, `append` is refused. Several may read at a time, but none while
     /// a writer has the directory ([`StoreError::InUse`]).
     pub fn open_read_only(directory: &Path, site: Arc<Site>) -> Result<Arc<Self>, StoreError> {
-        let lock = files::lock(directory, false)?;
+        let lock = files::lock(directory, Access::Shared)?;
         files::check_site(directory, &site.id, false)?;
         let manifest = Manifest::read(directory)?;
         let mut state = State::new(site);

@@ -9,6 +9,7 @@ use crate::accelerators::AcceleratorCatalogue;
 use crate::ids::{DeviceId, NodeId, SiteId};
 use crate::quantity::{Celsius, Watts};
 use crate::site::power::{PowerNode, PowerNodeKind, PowerTree};
+use crate::site::store::StoreChoice;
 use crate::site::{
     ClassPolicy, Contract, ControlPolicy, Cooling, Device, Hall, Meter, Node, Rack, Site,
 };
@@ -77,6 +78,7 @@ pub(crate) fn expand(
         contracts: contracts(file)?,
         classes: classes(file)?,
         control: control(file)?,
+        store: store(file)?,
         names: HashMap::new(),
     };
     for hall in &file.halls {
@@ -235,6 +237,13 @@ fn classes(file: &SiteFile) -> Result<BTreeMap<crate::JobClass, ClassPolicy>, La
             Ok((class.class, policy))
         })
         .collect()
+}
+
+fn store(file: &SiteFile) -> Result<StoreChoice, Lacking> {
+    match &file.store {
+        None => Ok(StoreChoice::default()),
+        Some(section) => section.choice.clone().ok_or("store.engine"),
+    }
 }
 
 fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {

@@ -16,6 +16,7 @@ pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod similar;
 pub(crate) mod slot;
+pub(crate) mod store;
 pub mod zones;
 
 pub use fault::{Fault, Mark, Severity, Uncertain};

@@ -47,6 +47,11 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Where faults go.
+    pub(crate) fn sink(&self) -> &'a Sink {
+        self.sink
+    }
+
     /// Where the table begins.
     pub(crate) fn at(&self) -> usize {
         self.at

@@ -4,6 +4,7 @@
 use super::partition::PartitionSection;
 use super::reader::{At, Field, Table};
 use super::slot::Slot;
+use super::store::StoreSection;
 use crate::job::JobClass;
 use crate::site::MeterRole;
 use crate::site::power::PowerNodeKind;
@@ -22,6 +23,7 @@ pub(crate) struct SiteFile {
     pub contracts: Vec<ContractSection>,
     pub classes: Vec<ClassSection>,
     pub control: Option<ControlSection>,
+    pub store: Option<StoreSection>,
 }
 
 /// `[site]`
@@ -166,6 +168,7 @@ impl SiteFile {
             contracts: each(root.tables("contract"), ContractSection::read),
             classes: (root.require("class").table()).map_or_else(Vec::new, read_classes),
             control: root.require("control").table().map(ControlSection::read),
+            store: (root.optional("store").table()).map(|t| StoreSection::read(t, root.sink())),
         };
         root.finish();
         file
