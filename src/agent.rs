@@ -163,14 +163,16 @@ fn known_nodes(site: &heliostat_models::Site) -> String {
     }
 }
 
-fn credentials() -> Option<Credentials> {
+/// User and password for the broker, from the environment.
+pub fn credentials() -> Option<Credentials> {
     Some(Credentials {
         user: std::env::var("HELIOSTAT_MQTT_USER").ok()?,
         password: std::env::var("HELIOSTAT_MQTT_PASSWORD").unwrap_or_default(),
     })
 }
 
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
+/// `HOST:PORT` of a broker.
+pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
     let fault = || format!("`{text}` is no broker; write HOST:PORT, like 127.0.0.1:1883");
     let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
     if host.is_empty() || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']'))) {
