@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line speaks on its standard streams
 
 mod agent;
+mod broker_argument;
 mod budget;
 mod check;
 mod demo;

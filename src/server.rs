@@ -101,7 +101,7 @@ impl Server {
         )?;
         let control = Controller::start(
             ControllerConfig {
-                mqtt: (mqtt.host.clone(), mqtt.port),
+                mqtt: mqtt.clone(),
                 armed: policy.armed,
                 policy,
                 planner_enabled: true,

@@ -50,9 +50,9 @@ pub async fn round_trip(
     name: &str,
     wait: Duration,
 ) -> Result<Duration, ProbeError> {
-    let address = format!("{}:{}", config.host, config.port);
+    let address = config.to_string();
     let topic = format!("heliostat/v1/probe/{name}");
-    let mut options = MqttOptions::new(name, config.host.trim_matches(['[', ']']), config.port);
+    let mut options = MqttOptions::new(name, &config.host, config.port);
     if let Some(credentials) = &config.credentials {
         options.set_credentials(&credentials.user, &credentials.password);
     }

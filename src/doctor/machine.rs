@@ -33,10 +33,8 @@ pub fn examine(args: &Args, runtime: &tokio::runtime::Runtime) -> Vec<Finding> {
     found.push(host());
     found.push(processor_energy());
     gpus(args.nvml_lib.as_deref(), site.as_ref(), &mut found);
-    if let Some((host, port)) = &args.mqtt {
-        let mut config = MqttConfig::new(host.clone(), *port);
-        config.credentials = crate::agent::credentials();
-        found.push(runtime.block_on(broker(&config)));
+    if let Some(config) = &args.mqtt {
+        found.push(runtime.block_on(broker(config)));
     }
     found
 }
@@ -204,7 +202,7 @@ fn gpus(library: Option<&Path>, site: Option<&Site>, found: &mut Vec<Finding>) {
 }
 
 async fn broker(config: &MqttConfig) -> Finding {
-    let check = format!("broker {}:{}", config.host, config.port);
+    let check = format!("broker {config}");
     let name = format!("doctor-{}", std::process::id());
     match broker_probe::round_trip(config, &name, BROKER_WAIT).await {
         Ok(took) => {

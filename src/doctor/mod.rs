@@ -5,6 +5,7 @@ mod machine;
 mod store;
 
 use anyhow::Context;
+use heliostat_models::mqtt::MqttConfig;
 use heliostat_store::conformance::{Finding, Verdict};
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,8 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "store")]
     data: Option<PathBuf>,
     /// Broker to send a message through
-    #[arg(long, value_name = "HOST:PORT", value_parser = crate::agent::host_and_port, conflicts_with = "store")]
-    mqtt: Option<(String, u16)>,
+    #[arg(long, value_name = "HOST:PORT", value_parser = crate::broker_argument::parse, conflicts_with = "store")]
+    mqtt: Option<MqttConfig>,
     /// NVML library, if not the system's
     #[arg(long, value_name = "PATH", conflicts_with = "store")]
     nvml_lib: Option<PathBuf>,
