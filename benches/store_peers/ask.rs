@@ -78,24 +78,34 @@ fn point(value: &Value) -> (i64, f64) {
     (at.round() as i64, text.parse().expect("a number"))
 }
 
-/// How many values two sets of answers have in common; panics where they differ.
-pub fn same(what: &str, ours: &[Table], theirs: &[Table]) -> usize {
+/// How many values two sets of answers have in common, or where they differ.
+pub fn same(ours: &[Table], theirs: &[Table]) -> Result<usize, String> {
     let mut compared = 0;
     for (a, b) in ours.iter().zip(theirs) {
-        assert!(a.keys().eq(b.keys()), "{what}: {:?} and {:?}", a.keys(), b.keys());
+        if a.keys().ne(b.keys()) {
+            return Err(format!("series: {:?} and {:?}", a.keys(), b.keys()));
+        }
         for (key, points) in a {
             let others = &b[key];
-            let times = |points: &[(i64, f64)]| points.iter().map(|p| p.0).collect::<Vec<_>>();
-            assert_eq!(times(points), times(others), "{what}: instants of {key}");
+            if points.iter().map(|p| p.0).ne(others.iter().map(|p| p.0)) {
+                return Err(format!(
+                    "{key}: {} and {} instants",
+                    points.len(),
+                    others.len()
+                ));
+            }
             for (x, y) in points.iter().zip(others) {
-                let close = (x.1 - y.1).abs() <= TOLERANCE * x.1.abs().max(y.1.abs());
-                assert!(close, "{what}: {key} at {}: ours {}, theirs {}", x.0, x.1, y.1);
+                if (x.1 - y.1).abs() > TOLERANCE * x.1.abs().max(y.1.abs()) {
+                    return Err(format!("{key} at {}: ours {}, theirs {}", x.0, x.1, y.1));
+                }
                 compared += 1;
             }
         }
     }
-    assert!(compared > 0, "{what}: nothing was answered");
-    compared
+    if compared == 0 {
+        return Err("nothing was answered".to_owned());
+    }
+    Ok(compared)
 }
 
 /// The value at this share of a sorted list.

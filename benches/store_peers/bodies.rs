@@ -93,10 +93,17 @@ fn template(site: &Site, gpus: &[usize]) -> Template {
         let device = &site.devices[*gpu];
         let node = site.nodes[device.node].id.as_str();
         let index = device.index.to_string();
-        let uuid = format!("GPU-{:08x}-5a1c-4e7b-9d3f-{gpu:012x}", (gpu * 2_654_435_761) & 0xffff_ffff);
+        let uuid = format!(
+            "GPU-{:08x}-5a1c-4e7b-9d3f-{gpu:012x}",
+            (gpu * 2_654_435_761) & 0xffff_ffff
+        );
         let name = format!("nvidia{index}");
         let instance = format!("{node}:9400");
-        let rack = site.labels(&device.id).expect("a GPU of the site").rack.to_string();
+        let rack = site
+            .labels(&device.id)
+            .expect("a GPU of the site")
+            .rack
+            .to_string();
         for (metric, _) in DCGM {
             let labels = [
                 ("DCGM_FI_DRIVER_VERSION", "550.54.15"),

@@ -5,6 +5,7 @@ use crate::ask::percentile;
 use crate::bodies::Bodies;
 use crate::hall::Hall;
 use crate::process::{Kind, Server};
+use crate::small::{idle, peak};
 use crate::{feed, last_minute, line, site};
 use std::path::Path;
 use std::time::Duration;
@@ -23,8 +24,12 @@ pub fn run(root: &Path, with_peer: bool) {
     if with_peer {
         servers.push(Server::start(Kind::VictoriaMetrics, &root.join("theirs")));
     }
+    idle(&servers, "100000_series");
     let mut bodies = Bodies::new(&site, GPUS);
-    let mut hall = Hall::new(site.devices[..GPUS].iter().map(|d| d.id.clone()).collect(), 1);
+    let mut hall = Hall::new(
+        site.devices[..GPUS].iter().map(|d| d.id.clone()).collect(),
+        1,
+    );
     let begin = last_minute() - ROUND * ROUNDS - PACED;
     let mut next = {
         let mut second = 0;
@@ -66,6 +71,5 @@ pub fn run(root: &Path, with_peer: bool) {
         let name = format!("store_remote_write_answer_{name}_at_100000_per_second");
         line(&name, "ms", waits[0], waits.get(1).copied());
     }
-    let peak: Vec<f64> = servers.iter().map(Server::peak_megabytes).collect();
-    line("store_peak_memory_100000_series", "MB", peak[0], peak.get(1).copied());
+    peak(&servers, "store_peak_memory_100000_series");
 }

@@ -28,9 +28,13 @@ use heliostat_models::site::config;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The peer as the lines name it.
 const PEER: &str = "VictoriaMetrics";
+
+/// Whether an answer was not the peer's.
+static DIFFER: AtomicBool = AtomicBool::new(false);
 
 /// A site file of the project and what it says.
 fn site(name: &str) -> (PathBuf, Arc<Site>) {
@@ -75,4 +79,5 @@ fn main() {
     let their_size = small::run(&root.path().join("small"), hours, with_peer);
     size::run(&root.path().join("size"), hours.min(2), their_size);
     large::run(&root.path().join("large"), with_peer);
+    assert!(!DIFFER.load(Ordering::Relaxed), "answers differ, see above");
 }

@@ -80,7 +80,10 @@ impl Server {
                     .arg(format!("-storageDataPath={}", directory.display()))
                     .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
                     // Its limit on a query's samples, so that a year can be asked for.
-                    .args(["-retentionPeriod=100y", "-search.maxSamplesPerQuery=2000000000"]);
+                    .args([
+                        "-retentionPeriod=100y",
+                        "-search.maxSamplesPerQuery=2000000000",
+                    ]);
                 command
             }
         };

@@ -40,6 +40,11 @@ pub fn run(root: &Path, hours: i64, theirs: Option<f64>) {
             samples
         });
         let bytes = bytes_below(&directory) as f64 / samples;
-        line(&format!("store_bytes_per_sample_{name}"), "B", bytes, theirs);
+        line(
+            &format!("store_bytes_per_sample_{name}"),
+            "B",
+            bytes,
+            theirs,
+        );
     }
 }

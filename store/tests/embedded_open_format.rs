@@ -141,6 +141,25 @@ fn expected(frames: &[Frame]) -> Value {
     json!(rows)
 }
 
+/// Whether a frame came back. pyarrow's dataset makes doubles of a column's
+/// decimals where another file needs doubles, and may err by the last bit.
+fn same(found: &Value, expected: &Value, reader: &str) -> bool {
+    let parsed = |value: &Value| {
+        let text = value.as_str()?;
+        u64::from_str_radix(text, 16).ok()
+    };
+    let close = |a: &Value, b: &Value| match (parsed(a), parsed(b)) {
+        (Some(a), Some(b)) => a.abs_diff(b) <= u64::from(reader == "dataset"),
+        _ => a == b,
+    };
+    let (Some(a), Some(b)) = (found[2].as_object(), expected[2].as_object()) else {
+        return false;
+    };
+    [0, 1, 3, 4].iter().all(|i| found[*i] == expected[*i])
+        && a.keys().eq(b.keys())
+        && (a.iter()).all(|(name, a)| a[1] == b[name][1] && close(&a[0], &b[name][0]))
+}
+
 /// Device, begin of a step, metric.
 type Place = (String, i64, String);
 
@@ -222,11 +241,22 @@ fn found(rollups: &Value, step: &str, metrics: &[&str]) -> BTreeMap<Place, Conde
 
 /// Holds what all readers found against the frames; how many rows of rollups there were.
 fn judge(answer: &Value, frames: &[Frame], last_is_known: bool) -> usize {
-    let metrics = ["gpu_power_watts", "gpu_energy_joules_total", "gpu_temperature_celsius"];
+    let metrics = [
+        "gpu_power_watts",
+        "gpu_energy_joules_total",
+        "gpu_temperature_celsius",
+    ];
     let expected = expected(frames);
     let mut rows = 0;
     for reader in READERS {
-        assert_eq!(answer[reader]["frames"], expected, "{reader}");
+        let all = answer[reader]["frames"].as_array().unwrap();
+        assert_eq!(all.len(), frames.len(), "{reader}");
+        for (found, expected) in all.iter().zip(expected.as_array().unwrap()) {
+            assert!(
+                same(found, expected, reader),
+                "{reader}: {found} for {expected}"
+            );
+        }
         let rollups = &answer[reader]["rollups"];
         rows = rollups.as_array().unwrap().len();
         for (step, step_ms) in [("1m", 60_000), ("15m", 900_000), ("1h", 3_600_000)] {
@@ -237,8 +267,23 @@ fn judge(answer: &Value, frames: &[Frame], last_is_known: bool) -> usize {
             for (place, it) in &mut theirs {
                 let other = &ours[place];
                 // A sum may be taken in any order.
-                assert!((it.sum - other.sum).abs() <= 1e-12 * other.sum.abs(), "{place:?}");
+                assert!(
+                    (it.sum - other.sum).abs() <= 1e-12 * other.sum.abs(),
+                    "{place:?}"
+                );
                 it.sum = other.sum;
+                if reader == "dataset" {
+                    // The last bit, as in the frames.
+                    for (a, b) in [
+                        (&mut it.min, other.min),
+                        (&mut it.max, other.max),
+                        (&mut it.last, other.last),
+                    ] {
+                        if a.to_bits().abs_diff(b.to_bits()) <= 1 {
+                            *a = b;
+                        }
+                    }
+                }
                 if !last_is_known {
                     it.last = other.last;
                 }

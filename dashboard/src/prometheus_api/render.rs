@@ -16,7 +16,7 @@ fn json(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn success(data: &str) -> Response {
+pub(super) fn success(data: &str) -> Response {
     json(
         StatusCode::OK,
         format!("{{\"status\":\"success\",\"data\":{data}}}"),

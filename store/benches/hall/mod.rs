@@ -200,7 +200,8 @@ impl Gpu {
             self.pages = (self.pages + (random.normal() * 20.0).round()).max(0.0);
         }
         let traffic = (job.traffic.0 + job.traffic.1 * random.normal()).clamp(0.0, 100.0);
-        let sensor = |true_value: f64, random: &mut Random| (true_value + 0.1 * random.normal()).round();
+        let sensor =
+            |true_value: f64, random: &mut Random| (true_value + 0.1 * random.normal()).round();
         [
             (self.power * 1e3).round() / 1e3,
             job.limit,

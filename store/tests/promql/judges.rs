@@ -1,10 +1,17 @@
 //! The same questions to us, to Prometheus and to VictoriaMetrics, on the same samples.
 //!
 //! Prometheus judges everything, at the edges of its version 2 (the one that
-//! Debian has). VictoriaMetrics judges what it computes by the same rules: it
-//! extrapolates no rate, keeps the names of metrics through functions, and looks
-//! for the latest value by rules of its own, so rates, names and bare selectors
-//! are left to Prometheus.
+//! Debian has). VictoriaMetrics judges what MetricsQL computes by the same rules;
+//! it differs on purpose, and is no judge, in:
+//!
+//! * `rate`, `increase`, `delta`, `irate`, `idelta`, `changes`, `resets`: it extrapolates nothing and
+//!   counts the sample before the window;
+//! * bare selectors: how long a value counts follows from the series' own interval;
+//! * names of metrics, which it keeps through functions, so that two metrics' series do not collide;
+//! * `deriv` of a single sample (0, ours: nothing), `sgn` of nothing (0, ours: nothing), `bottomk` where
+//!   series lack an instant (nothing counts as the smallest), `scalar` of nothing (absent, ours: NaN);
+//! * subqueries, whose steps it begins elsewhere; `quantile` beyond 0 and 1; what is refused: it
+//!   answers more.
 
 use crate::data::{T0, engine, hall, stored};
 use crate::peers::{Peer, Table};
@@ -138,7 +145,6 @@ pub const VICTORIA_METRICS: &[&str] = &[
     "max by (device) (stdvar_over_time(gpu_power_watts[10m]))",
     "max by (device) (last_over_time(gpu_power_watts[2m]))",
     "max by (device) (present_over_time(gpu_power_watts[2m]))",
-    "max by (device) (deriv(gpu_temperature_celsius[10m]))",
     "sum by (rack) (avg_over_time(gpu_power_watts[5m] offset 4m))",
     "sum by (rack) (avg_over_time(gpu_power_watts[5m] offset -4m))",
     "sum by (rack) (avg_over_time(gpu_power_watts[5m] @ 1551400000))",
@@ -147,7 +153,6 @@ pub const VICTORIA_METRICS: &[&str] = &[
     // Selection.
     "sum(avg_over_time(gpu_power_watts{rack=\"r01\"}[1m]))",
     "sum(avg_over_time(gpu_power_watts{device!~\".*gpu0\"}[1m]))",
-    "sum by (device) (avg_over_time({__name__=~\"gpu_(power_watts|temperature_celsius)\", device=~\"r0[12]-n1-gpu0\"}[1m]))",
     "sum(avg_over_time(no_such_metric[1m]))",
     // Aggregations.
     "avg by (rack) (avg_over_time(gpu_power_watts[1m]))",
@@ -159,7 +164,6 @@ pub const VICTORIA_METRICS: &[&str] = &[
     "quantile by (rack) (0.25, avg_over_time(gpu_power_watts[5m]))",
     "max(avg_over_time(gpu_energy_joules_total[5m])) - min(avg_over_time(gpu_energy_joules_total[5m]))",
     "sum(topk(2, sum by (device) (avg_over_time(gpu_energy_joules_total[5m]))))",
-    "sum(bottomk(1, sum by (device) (avg_over_time(gpu_energy_joules_total[5m]))))",
     // Functions of a value.
     "sum(abs(avg_over_time(gpu_temperature_celsius[5m]) - 45))",
     "sum(ceil(avg_over_time(gpu_power_watts[5m]) / 7))",
@@ -174,8 +178,6 @@ pub const VICTORIA_METRICS: &[&str] = &[
     "sum(log2(avg_over_time(gpu_power_watts[5m])))",
     "sum(log10(avg_over_time(gpu_power_watts[5m])))",
     "sum(exp(avg_over_time(gpu_utilization_ratio[5m])))",
-    "sum(sgn(avg_over_time(gpu_temperature_celsius[5m]) - 45))",
-    "scalar(sum(avg_over_time(gpu_power_watts[5m]))) / 2",
     "vector(time())",
     "absent(sum(avg_over_time(no_such_metric[5m])))",
     "label_replace(sum by (device) (avg_over_time(gpu_power_watts[5m])), \"slot\", \"$2-$1\", \"device\", \"(.*)-gpu(.*)\")",
