@@ -3,6 +3,7 @@
 //! store, spool and journals share.
 
 pub mod clock;
+pub mod condensed;
 pub mod conformance;
 pub mod decisions;
 pub mod directory_lock;
