@@ -1,6 +1,7 @@
 //! How fast the embedded store is, as JSON lines
 //! `{"name","unit","ours","theirs","ratio","peer"}`; `theirs` is measured in the
-//! same run on the same disk.
+//! same run on the same disk. With the argument `statistics` it says instead what
+//! the generated hall is like (`docs/store-bench.md`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a benchmark fails by panic and prints its result
 #![allow(clippy::disallowed_methods)] // it measures real time
 
@@ -248,6 +249,18 @@ fn bytes_below(directory: &Path) -> u64 {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
+    if std::env::args().any(|argument| argument == "statistics") {
+        for it in hall::statistics::of(3_600) {
+            println!(
+                "{}",
+                json!({
+                    "metric": it.metric, "unchanged": it.unchanged, "steps": it.steps,
+                    "relative": it.relative, "distinct": it.distinct,
+                })
+            );
+        }
+        return;
+    }
     let text = include_str!("../../site-configs/demo.toml");
     let site = Arc::new(
         config::load("demo.toml", text, Default::default())

@@ -22,6 +22,8 @@
 //! The same seed gives the same hall.
 #![allow(dead_code)] // each bench uses a part
 
+pub mod statistics;
+
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Reading, Timestamp};
 
 /// GPUs in the hall.
