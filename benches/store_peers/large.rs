@@ -8,7 +8,7 @@ use crate::process::{Kind, Server};
 use crate::small::{idle, peak};
 use crate::{feed, last_minute, line, site};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GPUS: usize = 10_000;
 /// Seconds of data that go to one server, then to the other; and how often.
@@ -24,7 +24,7 @@ pub fn run(root: &Path, with_peer: bool) {
     if with_peer {
         servers.push(Server::start(Kind::VictoriaMetrics, &root.join("theirs")));
     }
-    idle(&servers, "100000_series");
+    let idle = idle(&servers, "100000_series");
     let mut bodies = Bodies::new(&site, GPUS);
     let mut hall = Hall::new(
         site.devices[..GPUS].iter().map(|d| d.id.clone()).collect(),
@@ -40,6 +40,7 @@ pub fn run(root: &Path, with_peer: bool) {
     };
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
     let first: Vec<f64> = servers.iter().map(Server::cpu_seconds).collect();
+    let begun = Instant::now();
     for round in 0..ROUNDS {
         let all: Vec<Vec<u8>> = (0..ROUND).flat_map(|_| next()).collect();
         let mut order: Vec<usize> = (0..servers.len()).collect();
@@ -60,6 +61,13 @@ pub fn run(root: &Path, with_peer: bool) {
         .collect();
     let name = "store_remote_write_per_cpu_second_100000_series";
     line(name, "samples/s", whole[0], whole.get(1).copied());
+    // Without what the control loop of a site of this size takes meanwhile.
+    let wall = begun.elapsed().as_secs_f64();
+    let net: Vec<f64> = (whole.iter().zip(&idle))
+        .map(|(rate, idle)| samples / (samples / rate - idle * wall).max(0.01))
+        .collect();
+    let name = "store_remote_write_per_cpu_second_100000_series_net_of_idle";
+    line(name, "samples/s", net[0], net.get(1).copied());
     // The first round registers the series.
     let middle: Vec<f64> = rates.iter().map(|r| percentile(&r[1..], 0.5)).collect();
     let name = "store_remote_write_per_cpu_second_100000_series_median_round";

@@ -64,8 +64,9 @@ pub fn run(root: &Path, hours: i64, with_peer: bool) -> Option<f64> {
     their_size
 }
 
-/// What the servers use while nothing comes: ours runs a site's control loop beside its store.
-pub fn idle(servers: &[Server], what: &str) {
+/// What the servers use while nothing comes, seconds a second: ours runs a site's
+/// control loop beside its store.
+pub fn idle(servers: &[Server], what: &str) -> Vec<f64> {
     let before: Vec<f64> = servers.iter().map(Server::cpu_seconds).collect();
     std::thread::sleep(Duration::from_secs(5));
     let used: Vec<f64> = (servers.iter().zip(before))
@@ -77,6 +78,7 @@ pub fn idle(servers: &[Server], what: &str) {
         used[0],
         used.get(1).copied(),
     );
+    used
 }
 
 /// Prints the highest resident memory so far.

@@ -27,6 +27,9 @@ const COLUMNS: [OverTime; 6] = [
     OverTime::Integral,
 ];
 
+/// The columns of a device and step, and the worst quality that went in.
+type Line = ([Option<f64>; COLUMNS.len()], Quality);
+
 /// Writes what became of the readings of all devices in each step of `[from, to)`,
 /// day by day; both must be multiples of the step, which divides a day.
 /// `progress` is told how many milliseconds of how many are done.
@@ -51,8 +54,7 @@ pub async fn export(
     while begin < to.0 {
         let end = begin.saturating_add(SPAN_MS).min(to.0);
         for (_, metric) in Catalogue::builtin().iter() {
-            let mut lines: BTreeMap<(String, i64), ([Option<f64>; COLUMNS.len()], Quality)> =
-                BTreeMap::new();
+            let mut lines: BTreeMap<(String, i64), Line> = BTreeMap::new();
             for (place, over_time) in COLUMNS.into_iter().enumerate() {
                 let asked_in_vain = place > 0 && lines.is_empty();
                 if asked_in_vain || (over_time == OverTime::Integral && metric.unit != "W") {
