@@ -4,8 +4,8 @@
 //! that no manifest names.
 
 use super::codec::ABSENT;
+use super::condense::condense;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier};
-use super::rollup;
 use super::seal::{Place, commit, create, encode_rollup, open_all};
 use super::segment::{
     BlockMeta, Cache, Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment,
@@ -252,12 +252,10 @@ impl Output {
         let rows: Vec<_> = (devices.iter())
             .map(|(device, rows)| rows.borrow(device.as_str()))
             .collect();
-        for (tier, all) in &mut self.condensed {
-            for ((device, _), rows) in devices.iter().zip(&rows) {
-                all.push((
-                    device.to_string(),
-                    rollup::condense(rows, *tier, Catalogue::builtin()),
-                ));
+        for ((device, _), rows) in devices.iter().zip(&rows) {
+            let condensed = condense(rows, Catalogue::builtin());
+            for ((_, all), (_, condensed)) in self.condensed.iter_mut().zip(condensed) {
+                all.push((device.to_string(), condensed));
             }
         }
         self.rows += rows.iter().map(|r| r.times.len()).sum::<usize>();

@@ -13,8 +13,10 @@
 //! segment) and one device's rows of a query at a time.
 
 mod aggregate;
+mod bucket;
 mod codec;
 mod compact;
+mod condense;
 mod decimal;
 pub mod disk;
 mod files;

@@ -1,9 +1,9 @@
 //! Sealing: what is in memory becomes Parquet files, one a day and kind of device.
 
+use super::condense::condense;
 use super::files::open_segment;
 use super::head::DeviceHead;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier, day_of};
-use super::rollup;
 use super::segment::schema::Key;
 use super::segment::{
     Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, Precision, Rows, Segment, footer_crc,
@@ -189,14 +189,15 @@ fn encode_partition(
 ) -> Result<Vec<(Tier, Encoded)>, ParquetError> {
     let raw = encode_rows(devices, &options.precision, catalogue)?;
     let mut files = vec![(Tier::Raw, raw)];
-    for tier in Tier::ROLLUPS {
-        let condensed = devices.iter().map(|rows| {
-            let condensed = rollup::condense(rows, tier, catalogue);
-            (rows.device.to_owned(), condensed)
-        });
-        let condensed: Vec<_> = condensed.collect();
-        let rows = devices.iter().map(|rows| rows.times.len()).sum();
-        let worth = (rows, options.rollup_rows);
+    let mut rollups: Vec<_> = Tier::ROLLUPS.map(|tier| (tier, Vec::new())).into();
+    for rows in devices {
+        for ((_, all), (_, condensed)) in rollups.iter_mut().zip(condense(rows, catalogue)) {
+            all.push((rows.device.to_owned(), condensed));
+        }
+    }
+    let rows = devices.iter().map(|rows| rows.times.len()).sum();
+    let worth = (rows, options.rollup_rows);
+    for (tier, condensed) in rollups {
         files.extend(encode_rollup(tier, &condensed, worth, catalogue)?);
     }
     Ok(files)

@@ -33,6 +33,10 @@ const LEVEL: i32 = 3;
 pub const DEVICES_KEY: &str = "heliostat.devices";
 /// Key of the checksums.
 pub const CHECKSUMS_KEY: &str = "heliostat.checksums";
+/// Key of a rollup's form: 2 where readings at the begin of a step are told apart.
+pub const ROLLUP_KEY: &str = "heliostat.rollup";
+/// The form that is written.
+pub const ROLLUP_FORM: u32 = 2;
 /// Key of what the columns mean.
 pub const COLUMNS_KEY: &str = "heliostat.columns";
 
@@ -302,6 +306,7 @@ impl FileWriter {
                 Value::Array(std::mem::take(&mut self.checksums)),
             ),
             (COLUMNS_KEY, Value::Object(meaning)),
+            (ROLLUP_KEY, json!(ROLLUP_FORM)),
         ] {
             let entry = KeyValue::new(key.to_owned(), value.to_string());
             self.file.append_key_value_metadata(entry);
