@@ -38,7 +38,12 @@ fn cpu() -> f64 {
 fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1024.0
 }
 
 fn line(name: &str, unit: &str, ours: f64) {
@@ -96,8 +101,16 @@ async fn main() {
     let samples: usize = batches.iter().flatten().map(|f| f.readings.len()).sum();
     let samples = samples as f64;
     let per_second = |name: &str, spent: f64| {
-        line(&format!("write_{name}_nanoseconds_per_sample"), "ns", spent * 1e9 / samples);
-        line(&format!("write_{name}_samples_per_cpu_second"), "1/s", samples / spent);
+        line(
+            &format!("write_{name}_nanoseconds_per_sample"),
+            "ns",
+            spent * 1e9 / samples,
+        );
+        line(
+            &format!("write_{name}_samples_per_cpu_second"),
+            "1/s",
+            samples / spent,
+        );
     };
 
     let wire: Vec<Vec<u8>> = (batches.iter().enumerate())
@@ -152,10 +165,22 @@ async fn main() {
     per_second("seal", sealing);
     per_second("append_and_seal", appending + sealing);
     waits.sort_by(f64::total_cmp);
-    line("write_acknowledge_flood_p99", "ms", waits[(waits.len() - 1) * 99 / 100]);
-    line("write_bytes_per_sample", "B", store.stats().disk_bytes as f64 / samples);
+    line(
+        "write_acknowledge_flood_p99",
+        "ms",
+        waits[(waits.len() - 1) * 99 / 100],
+    );
+    line(
+        "write_bytes_per_sample",
+        "B",
+        store.stats().disk_bytes as f64 / samples,
+    );
     let begin = cpu();
     store.compact().await.unwrap();
     per_second("compact", cpu() - begin);
-    line("write_peak_memory_above_input", "MB", peak_megabytes() - before);
+    line(
+        "write_peak_memory_above_input",
+        "MB",
+        peak_megabytes() - before,
+    );
 }
