@@ -10,6 +10,7 @@ pub mod directory_lock;
 pub mod embedded;
 pub mod framed_log;
 pub mod influxdb2;
+pub mod instants;
 pub mod jobs;
 pub mod promql;
 pub mod query;

@@ -68,6 +68,12 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Records cut off a torn tail or found damaged at opening.
     pub damaged: u64,
+    /// Frames stored although their device had a later one already.
+    pub late: u64,
+    /// Frames stored that came together with a later one of their device, and after it.
+    pub out_of_order: u64,
+    /// Frames refused because of their instant, those of the same append included.
+    pub refused: u64,
 }
 
 /// Which devices a query speaks of; empty fields match all.
@@ -292,6 +298,20 @@ pub enum StoreError {
     /// The metric is not in the catalogue.
     #[error("unknown metric `{0}`; `heliostat query --metrics` lists them")]
     UnknownMetric(String),
+    /// A frame's instant cannot be; nothing of the append is stored.
+    #[error(
+        "a frame of `{device}` bears the time {at}, which cannot be; from {first} to {last} is allowed: set the clock of who sent it"
+    )]
+    BadInstant {
+        /// Whose.
+        device: String,
+        /// Its instant.
+        at: Timestamp,
+        /// The first that is allowed.
+        first: Timestamp,
+        /// The last that is allowed now.
+        last: Timestamp,
+    },
     /// The query asks for what cannot be answered.
     #[error("{0}")]
     BadQuery(String),

@@ -24,11 +24,12 @@ pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
     let frames = (state.select(select).into_iter())
         .filter_map(|index| {
             let entry = &state.devices[index as usize];
-            let (at, readings) = entry.latest.as_ref()?;
-            (*at >= since.0).then(|| Frame {
+            entry.newest().filter(|at| *at >= since.0)?;
+            let (at, readings) = entry.latest()?;
+            Some(Frame {
                 device: entry.id.clone(),
-                at: Timestamp(*at),
-                readings: readings.clone(),
+                at: Timestamp(at),
+                readings,
             })
         })
         .collect();

@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
         condensed: bool,
     ) -> (Vec<Sample>, Vec<Piece>) {
         let state = self.shared.read();
-        let head = &state.devices[device as usize].head;
+        let head = &state.devices[device as usize];
         let rollup_of = |segment: &Segment, meta: &BlockMeta| {
             let tier = tier?;
             // A step that is cut off at the end of the interval is no step of the rollup.

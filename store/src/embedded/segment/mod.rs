@@ -53,6 +53,9 @@ pub struct Segment {
     pub path: PathBuf,
     /// Its metrics.
     pub columns: Vec<Planned>,
+    /// Of a rollup: whether readings at the begin of a step are told apart from
+    /// those inside, as since the second form of rollups.
+    pub edges: bool,
     schema: SchemaDescPtr,
     /// Rows and chunks by column, by row group.
     groups: Vec<(u32, Vec<Chunk>)>,
@@ -124,6 +127,8 @@ impl Segment {
             .ok_or_else(|| bad("its columns are not those of a segment"))?;
         let checksums: Vec<Vec<u32>> = entry(&meta, write::CHECKSUMS_KEY)?;
         let devices: Vec<Vec<(String, u32, i64, i64)>> = entry(&meta, write::DEVICES_KEY)?;
+        // The first form had no such entry.
+        let edges = entry(&meta, write::ROLLUP_KEY).is_ok_and(|form: u32| form >= 2);
         let contradicts = || bad("its footer contradicts itself");
         if checksums.len() != meta.num_row_groups() || devices.len() != meta.num_row_groups() {
             return Err(contradicts());
@@ -170,6 +175,7 @@ impl Segment {
             id,
             path: path.to_owned(),
             columns,
+            edges,
             schema,
             groups,
             blocks,
