@@ -18,8 +18,10 @@ mod codec;
 mod compact;
 mod condense;
 mod decimal;
+mod decoded;
 pub mod disk;
 mod files;
+mod gather;
 mod head;
 mod keeper;
 pub mod maintain;
@@ -37,13 +39,18 @@ mod writer;
 
 use crate::clock::Clock;
 use crate::directory_lock::{Access, DirectoryLock};
-use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats, TimeSeriesStore};
+use crate::query::{
+    Answer, AppendReceipt, Condensed, Limits, Query, Source, StoreError, StoreStats,
+    TimeSeriesStore,
+};
 use async_trait::async_trait;
+use decoded::DecodedColumns;
 use disk::{Disk, FileSystem};
-use heliostat_models::{Frame, Site};
+use heliostat_models::{DeviceId, Frame, Site, Timestamp};
 use keeper::{Keeper, Work};
 use manifest::Manifest;
 pub use manifest::Tier;
+use reader::Waiting;
 pub use retention::Retention;
 pub use segment::Precision;
 use state::State;
@@ -74,6 +81,8 @@ pub struct Options {
     pub rollup_rows: usize,
     /// How long files are kept.
     pub retention: Retention,
+    /// What one query may use.
+    pub limits: Limits,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -87,6 +96,7 @@ impl Default for Options {
             compact_files: 8,
             rollup_rows: 8,
             retention: Retention::default(),
+            limits: Limits::default(),
             disk: Arc::new(FileSystem),
         }
     }
@@ -103,6 +113,10 @@ struct Shared {
     stopping: AtomicBool,
     /// Segments found damaged by a query.
     damaged: AtomicU64,
+    /// Columns of rollups for the queries to come.
+    decoded: DecodedColumns,
+    /// What one query may use.
+    limits: Limits,
 }
 
 impl Shared {
@@ -168,6 +182,8 @@ impl EmbeddedStore {
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
+            decoded: DecodedColumns::default(),
+            limits: options.limits,
         });
         let (work, work_queue) = std::sync::mpsc::channel();
         let keeper = Keeper {
@@ -214,6 +230,8 @@ impl EmbeddedStore {
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
+            decoded: DecodedColumns::default(),
+            limits: Limits::default(),
         });
         Ok(Arc::new(Self {
             shared,
@@ -318,6 +336,15 @@ impl Drop for EmbeddedStore {
     }
 }
 
+/// Ends a query on its thread when the one who asked has gone.
+struct EndOnDrop(Waiting);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 #[async_trait]
 impl TimeSeriesStore for EmbeddedStore {
     async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError> {
@@ -340,7 +367,23 @@ impl TimeSeriesStore for EmbeddedStore {
         }
         let shared = Arc::clone(&self.shared);
         let query = query.clone();
-        tokio::task::spawn_blocking(move || read::answer(&shared, &query))
+        let guard = EndOnDrop(Waiting::default());
+        let waiting = guard.0.clone();
+        tokio::task::spawn_blocking(move || read::answer(&shared, &query, &waiting))
+            .await
+            .map_err(|e| StoreError::Stopped(format!("a query ended early: {e}")))?
+    }
+
+    async fn condensed(
+        &self,
+        metric: &str,
+        device: &DeviceId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Condensed, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let (metric, device) = (metric.to_owned(), device.clone());
+        tokio::task::spawn_blocking(move || read::condensed(&shared, &metric, &device, (from, to)))
             .await
             .map_err(|e| StoreError::Stopped(format!("a query ended early: {e}")))?
     }

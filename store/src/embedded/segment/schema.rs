@@ -136,11 +136,9 @@ impl Key {
         let register =
             metric.kind != MetricKind::Gauge || matches!(metric.unit.as_str(), "W" | "J" | "B");
         match self.part {
-            Part::Count
-            | Part::Estimated
-            | Part::Missing
-            | Part::FirstAfter
-            | Part::LastAfter => Shape::Decimal { scale: 0 },
+            Part::Count | Part::Estimated | Part::Missing | Part::FirstAfter | Part::LastAfter => {
+                Shape::Decimal { scale: 0 }
+            }
             Part::MeasuredJoules | Part::EstimatedJoules | Part::KnownSeconds => {
                 Shape::Decimal { scale: 3 }
             }
