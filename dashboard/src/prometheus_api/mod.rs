@@ -153,10 +153,10 @@ async fn evaluate(shared: &Shared, gate: &Gate, form: &Form, instants: Instants)
         let Ok(_turn) = gate.acquire().await else {
             return Err(PromqlError::Cancelled);
         };
-        engine.query(text, instants).await
+        engine.query_told(text, instants).await
     };
     match tokio::time::timeout(limit.min(TIME_LIMIT), turn).await {
-        Ok(Ok(value)) => Ok(render::value(&value)),
+        Ok(Ok(told)) => Ok(render::told(&told, form.get("stats").is_some())),
         Ok(Err(error)) => Err(Refusal::of("query", &error)),
         Err(_) => Err(Refusal::timeout()),
     }

@@ -211,6 +211,14 @@ impl What {
             None => bucket.sum,
         }
     }
+
+    fn inside_sum(self, bucket: &Bucket) -> f64 {
+        let edge = self.scale.and_then(|scale| fit(bucket.edge.value, scale));
+        match (self.scale, edge) {
+            (Some(scale), Some(edge)) => bucket.exact.saturating_sub(edge) as f64 / power(scale),
+            _ => bucket.inside[0],
+        }
+    }
 }
 
 /// Whether the whole without the edge says what is inside; to the rounding of a
@@ -255,9 +263,9 @@ fn put(
     let parted = |b: &Bucket| has_value(b.edge.state) && b.first.is_some();
     let differ = |a: f64, b: f64| a.to_bits() != b.to_bits();
     column(Part::InsideSum, &|_, b| {
-        let [sum, ..] = b.inside;
-        let told = what.scale.is_some() || tells_inside(b.sum, b.edge.value, sum);
-        some(parted(b) && !told, sum)
+        let inside = what.inside_sum(b);
+        let told = tells_inside(what.sum(b), b.edge.value, inside);
+        some(parted(b) && !told, inside)
     });
     column(Part::InsideMin, &|_, b| {
         let [_, min, _] = b.inside;

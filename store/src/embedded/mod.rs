@@ -20,9 +20,11 @@ mod codec;
 mod compact;
 mod condense;
 mod decimal;
+mod decoded;
 pub mod disk;
 mod encode;
 mod files;
+mod gather;
 mod group;
 mod head;
 mod keeper;
@@ -43,13 +45,18 @@ mod writer;
 use crate::clock::Clock;
 use crate::directory_lock::{Access, DirectoryLock};
 use crate::instants::Instants;
-use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats, TimeSeriesStore};
+use crate::query::{
+    Answer, AppendReceipt, Condensed, Limits, Query, Source, StoreError, StoreStats,
+    TimeSeriesStore,
+};
 use async_trait::async_trait;
+use decoded::DecodedColumns;
 use disk::{Disk, FileSystem};
-use heliostat_models::{Frame, Site};
+use heliostat_models::{DeviceId, Frame, Site, Timestamp};
 use keeper::{Keeper, Work};
 use manifest::Manifest;
 pub use manifest::Tier;
+use reader::Waiting;
 pub use retention::Retention;
 use sealer::Sealer;
 pub use segment::Precision;
@@ -84,6 +91,8 @@ pub struct Options {
     pub retention: Retention,
     /// Which instants are taken.
     pub instants: Instants,
+    /// What one query may use.
+    pub limits: Limits,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -98,6 +107,7 @@ impl Default for Options {
             rollup_rows: 8,
             retention: Retention::default(),
             instants: Instants::default(),
+            limits: Limits::default(),
             disk: Arc::new(FileSystem),
         }
     }
@@ -114,6 +124,10 @@ struct Shared {
     stopping: AtomicBool,
     /// Segments found damaged by a query.
     damaged: AtomicU64,
+    /// Columns of rollups for the queries to come.
+    decoded: DecodedColumns,
+    /// What one query may use.
+    limits: Limits,
 }
 
 impl Shared {
@@ -179,6 +193,8 @@ impl EmbeddedStore {
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
+            decoded: DecodedColumns::default(),
+            limits: options.limits,
         });
         let (work, work_queue) = std::sync::mpsc::channel();
         let keeper = Keeper {
@@ -232,6 +248,8 @@ impl EmbeddedStore {
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
+            decoded: DecodedColumns::default(),
+            limits: Limits::default(),
         });
         Ok(Arc::new(Self {
             shared,
@@ -346,6 +364,15 @@ impl Drop for EmbeddedStore {
     }
 }
 
+/// Ends a query on its thread when the one who asked has gone.
+struct EndOnDrop(Waiting);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 #[async_trait]
 impl TimeSeriesStore for EmbeddedStore {
     async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError> {
@@ -368,7 +395,23 @@ impl TimeSeriesStore for EmbeddedStore {
         }
         let shared = Arc::clone(&self.shared);
         let query = query.clone();
-        tokio::task::spawn_blocking(move || read::answer(&shared, &query))
+        let guard = EndOnDrop(Waiting::default());
+        let waiting = guard.0.clone();
+        tokio::task::spawn_blocking(move || read::answer(&shared, &query, &waiting))
+            .await
+            .map_err(|e| StoreError::Stopped(format!("a query ended early: {e}")))?
+    }
+
+    async fn condensed(
+        &self,
+        metric: &str,
+        device: &DeviceId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Condensed, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let (metric, device) = (metric.to_owned(), device.clone());
+        tokio::task::spawn_blocking(move || read::condensed(&shared, &metric, &device, (from, to)))
             .await
             .map_err(|e| StoreError::Stopped(format!("a query ended early: {e}")))?
     }

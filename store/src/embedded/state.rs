@@ -175,19 +175,9 @@ impl State {
         }
     }
 
-    /// Where there is something of a device in rollups whose segment is gone: of
-    /// each segment the rollup of this tier, else the finest that is left.
-    pub fn left(
-        &self,
-        device: u32,
-        tier: Option<Tier>,
-    ) -> impl Iterator<Item = (Tier, &Arc<Segment>, BlockMeta)> {
-        self.left.iter().filter_map(move |of| {
-            let tiers = Tier::ROLLUPS.into_iter().rev();
-            let (tier, rollup) = (tier.into_iter().chain(tiers))
-                .find_map(|tier| Some((tier, self.rollups.get(&(*of, tier))?)))?;
-            Some((tier, rollup, *rollup.block_of(device)?))
-        })
+    /// Segments that are gone and whose rollups are left.
+    pub fn left(&self) -> impl Iterator<Item = u64> + '_ {
+        self.left.iter().copied()
     }
 
     /// Finds the rollups whose segment is gone.
@@ -296,7 +286,8 @@ impl State {
         from: i64,
         to: i64,
     ) -> impl Iterator<Item = (&Arc<Segment>, BlockMeta)> {
-        self.segments.iter().filter_map(move |segment| {
+        let there = move |s: &&Arc<Segment>| s.span.0 <= to && s.span.1 >= from;
+        (self.segments.iter().filter(there)).filter_map(move |segment| {
             let meta = segment.block_of(device)?;
             (meta.first <= to && meta.last >= from).then_some((segment, *meta))
         })

@@ -9,7 +9,7 @@ mod read;
 pub mod schema;
 mod write;
 
-pub use read::{Cache, Chunk, OwnedRows, ReadError};
+pub use read::{Cache, Chunk, Decoded, OwnedRows, ReadError};
 pub use write::{Encoded, FileWriter, GROUP_ROWS, Plan, Precision, Rows};
 
 use heliostat_models::Catalogue;
@@ -61,6 +61,8 @@ pub struct Segment {
     groups: Vec<(u32, Vec<Chunk>)>,
     /// By device.
     blocks: Vec<BlockMeta>,
+    /// Instants of the first and the last of all rows.
+    pub span: (i64, i64),
     /// Row groups found damaged.
     damaged: Mutex<BTreeSet<u32>>,
     /// Replaced: the file goes when nobody reads it any more.
@@ -171,6 +173,8 @@ impl Segment {
             groups.push((start, chunks));
         }
         blocks.sort_by_key(|b| b.device);
+        let first = blocks.iter().map(|b| b.first).min().unwrap_or(i64::MAX);
+        let last = blocks.iter().map(|b| b.last).max().unwrap_or(i64::MIN);
         Ok(Self {
             id,
             path: path.to_owned(),
@@ -179,6 +183,7 @@ impl Segment {
             schema,
             groups,
             blocks,
+            span: (first, last),
             damaged: Mutex::default(),
             retired: AtomicBool::new(false),
         })
@@ -198,7 +203,8 @@ impl Segment {
         &self.blocks
     }
 
-    fn group_rows(&self, group: u32) -> u32 {
+    /// Rows of a row group.
+    pub fn group_rows(&self, group: u32) -> u32 {
         self.groups.get(group as usize).map_or(0, |g| g.0)
     }
 

@@ -78,8 +78,8 @@ pub struct Cache {
     kept_decoded: usize,
 }
 
-/// State and value of each row.
-type Decoded = (Vec<u8>, Vec<f64>);
+/// State and value of each row; the value of a row without one is 0.
+pub type Decoded = (Vec<u8>, Vec<f64>);
 
 impl Cache {
     /// For a query of so many devices.
@@ -253,6 +253,26 @@ impl Segment {
             }
         };
         Ok(times.get(start..start + rows).unwrap_or_default().to_vec())
+    }
+
+    /// The instants of a block's rows, and of no others.
+    pub fn block_times(&self, cache: &mut Cache, meta: &BlockMeta) -> Result<Vec<i64>, ReadError> {
+        let (start, rows) = (meta.start as usize, meta.rows as usize);
+        self.times_of(cache, meta.group, start, rows)
+    }
+
+    /// A column of a block's rows, and of no others; none when the file has no such column.
+    pub fn block_column(
+        &self,
+        cache: &mut Cache,
+        meta: &BlockMeta,
+        key: Key,
+    ) -> Result<Option<Decoded>, ReadError> {
+        let Some(column) = self.columns.iter().find(|c| c.key == Some(key)) else {
+            return Ok(None);
+        };
+        let (start, rows) = (meta.start as usize, meta.rows as usize);
+        (self.decode(cache, meta.group, column, start, rows)).map(Some)
     }
 
     fn doubles(
