@@ -4,6 +4,7 @@
 use super::Limits;
 use super::data::{ABSENT, Fetched, Row, Samples};
 use super::error::PromqlError;
+use super::foreign;
 use super::labels::{Labels, METRIC_NAME};
 use super::plan::Selector;
 use crate::query::{Label, Query, Selector as Devices, Series, StoreError, TimeSeriesStore};
@@ -125,6 +126,15 @@ pub(super) async fn candidates(
             });
         }
     }
+    for (device, labels) in foreign::candidates(store, matchers, since).await? {
+        found.push(Candidate { device, labels });
+    }
+    if found.len() > limit {
+        return Err(PromqlError::TooMuch {
+            what: "series",
+            limit,
+        });
+    }
     Ok(found)
 }
 
@@ -152,10 +162,14 @@ pub(super) async fn fetch(
         let matching = reader.devices().await?;
         for (_, metric) in Catalogue::builtin()
             .iter()
-            .filter(|(_, m)| accepts(&m.name))
+            .filter(|(id, m)| *id != Catalogue::unknown_value() && accepts(&m.name))
         {
             reader.metric(&metric.name, &matching, first, last).await?;
         }
+        let unknown = foreign::candidates(store, &selector.matchers, Timestamp(first)).await?;
+        let unknown: Vec<DeviceId> = unknown.into_iter().map(|(device, _)| device).collect();
+        let about = Catalogue::builtin().metric(Catalogue::unknown_value());
+        reader.metric(&about.name, &unknown, first, last).await?;
     }
     Ok(match selector.fold {
         Some(_) => Fetched::Folded(reader.rows),
@@ -297,8 +311,12 @@ impl Reader<'_> {
         let Some((_, device)) = device else {
             return Ok(());
         };
-        let mut labels = device_labels(self.site, &DeviceId::from(device.as_str()));
-        labels.set(METRIC_NAME, name);
+        let device = DeviceId::from(device.as_str());
+        let labels = foreign::labels(&device).unwrap_or_else(|| {
+            let mut labels = device_labels(self.site, &device);
+            labels.set(METRIC_NAME, name);
+            labels
+        });
         let kept = match self.selector.fold {
             Some(_) => self.fold(labels, &series),
             None => self.keep(labels, &series),
