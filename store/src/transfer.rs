@@ -15,8 +15,6 @@ use std::path::Path;
 const HEADER: &str = "device,time,metric,value,quality";
 /// Readings that are asked for at a time, as a span of time.
 const SPAN_MS: i64 = 86_400_000;
-/// The one metric of series of unknown metrics.
-const UNKNOWN: &str = "unknown_value";
 /// Frames that are appended at a time.
 const BATCH: usize = 4_096;
 
@@ -47,7 +45,7 @@ pub async fn export(
         for (_, metric) in Catalogue::builtin().iter() {
             let query = Query::Range {
                 metric: metric.name.clone(),
-                select: if metric.name == UNKNOWN {
+                select: if metric.name == crate::foreign::metric() {
                     Selector::unknown()
                 } else {
                     Selector::default()

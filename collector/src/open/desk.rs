@@ -287,11 +287,13 @@ impl Desk {
         for part in parts {
             for (metric, _) in &part.readings {
                 let stretch = part.at.div_euclid(STRETCH);
-                (questions.entry((stretch, *metric, part.number / DEVICES)).or_default())
-                    .entry(part.number)
-                    .or_insert_with(|| (&part.device, BTreeSet::new()))
-                    .1
-                    .insert(part.at);
+                (questions
+                    .entry((stretch, *metric, part.number / DEVICES))
+                    .or_default())
+                .entry(part.number)
+                .or_insert_with(|| (&part.device, BTreeSet::new()))
+                .1
+                .insert(part.at);
             }
         }
         for ((_, metric, _), devices) in questions {

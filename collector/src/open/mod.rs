@@ -14,6 +14,8 @@ mod book;
 mod desk;
 #[cfg(test)]
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod line;
 mod names;
 mod parcel;
@@ -151,12 +153,7 @@ impl OpenIngest {
             if body.len() > MAX_DECODED {
                 return Err(OpenError::TooLong);
             }
-            Ok(Parcel::of_lines(
-                &body,
-                precision,
-                &mut lock(resolver),
-                now,
-            ))
+            Ok(Parcel::of_lines(&body, precision, &mut lock(resolver), now))
         };
         self.take(read).await
     }
@@ -252,6 +249,10 @@ fn gunzip(body: &[u8]) -> Result<Vec<u8>, OpenError> {
         Err(error) => Err(OpenError::Body(format!("the body is no gzip: {error}"))),
     }
 }
+
+/// The time of tests.
+#[cfg(any(test, fuzzing))]
+const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
 #[cfg(test)]
 mod tests;

@@ -300,7 +300,11 @@ metric = [{ from = "a", to = "gpu_power_watts", factor = 2.0 }]
     #[test]
     fn people_are_recognised_by_label_or_home() {
         let names = Names::builtin();
-        for label in [("User", "alice"), ("cmdline", "train.py"), ("path", "/home/alice/x")] {
+        for label in [
+            ("User", "alice"),
+            ("cmdline", "train.py"),
+            ("path", "/home/alice/x"),
+        ] {
             assert!(names.is_personal(&[("host", "n1"), label]), "{label:?}");
         }
         for label in [("user", ""), ("path", "/"), ("cpu", "0"), ("users", "3")] {

@@ -169,7 +169,8 @@ impl Parcel {
                     }
                 };
                 let Some((_, name)) = labels.iter().find(|(n, _)| *n == "__name__") else {
-                    self.tally.fault(number, "the series has no name".into(), count);
+                    self.tally
+                        .fault(number, "the series has no name".into(), count);
                     return Ok(before);
                 };
                 let target = resolver.resolve(name, &labels);

@@ -183,7 +183,7 @@ pub fn each<'a>(
 }
 
 /// Reads all series of a request.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub fn read(message: &[u8], mut visit: impl FnMut(&Series<'_>)) -> Result<(), WireFault> {
     each(message, |bytes| {
         let mut series = Series::default();

@@ -76,7 +76,9 @@ impl Channel {
     }
 
     fn means_missing(&self, value: f64) -> bool {
-        let origin = self.origin.map(|o| &Names::builtin().origins[usize::from(o)]);
+        let origin = self
+            .origin
+            .map(|o| &Names::builtin().origins[usize::from(o)]);
         origin.is_some_and(|origin| origin.missing.contains(&value))
     }
 }
@@ -199,7 +201,10 @@ impl Resolver {
     fn foreign(&mut self, name: &str, labels: &[(&str, &str)]) -> Target {
         let number = self.unknown.number(name);
         if Names::builtin().is_personal(labels) {
-            return Target::Unstored(number, "an unknown metric with a label that may name a person");
+            return Target::Unstored(
+                number,
+                "an unknown metric with a label that may name a person",
+            );
         }
         let series = ForeignSeries::new(name, labels.iter().copied());
         let device = match series.and_then(|series| series.device()) {
@@ -325,7 +330,9 @@ fn reason(fault: ForeignFault) -> &'static str {
         ForeignFault::NoLabelName => "a label of an unknown metric has no name",
         ForeignFault::Twice => "a label of an unknown metric stands twice",
         ForeignFault::TooMany => "an unknown metric with more than 64 labels",
-        ForeignFault::TooLong => "an unknown metric whose name and labels are longer than 2,048 bytes",
+        ForeignFault::TooLong => {
+            "an unknown metric whose name and labels are longer than 2,048 bytes"
+        }
     }
 }
 
