@@ -94,7 +94,7 @@ async fn both_versions_of_the_influx_api_and_partial_writes() {
         body["error"]
             .as_str()
             .unwrap()
-            .starts_with("partial write: 2 not stored, 1 stored")
+            .starts_with("partial write: 2 not stored, 2 stored")
     );
     assert_eq!(header(&answer, "x-heliostat-unknown-metrics"), "1");
     assert_eq!(
@@ -139,7 +139,7 @@ async fn unknown_metrics_answer_under_their_own_names() {
          prometheus,instance=r01-n2:9100,user=alice home_size=7 {at}\n"
     );
     let answer = post(&server, "/write?precision=s", &[], &body).await;
-    assert_eq!(answer.status, 204, "{}", answer.body);
+    assert_eq!(answer.status, 204, "{}", answer.text());
     assert_eq!(header(&answer, "x-heliostat-unknown-metrics"), "2");
     // Who somebody is does not enter.
     assert_eq!(header(&answer, "x-heliostat-unplaced"), "1");

@@ -201,7 +201,8 @@ impl OpenIngest {
             lock(&self.resolver).has_stored(series.filter(foreign::is_foreign));
             Ok(())
         };
-        self.remembers.get_or_try_init(ask).await.map(|()| ())
+        self.remembers.get_or_try_init(ask).await?;
+        Ok(())
     }
 
     /// What became of all samples since the start.
