@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use heliostat_dashboard::unit_of;
 use heliostat_models::{Catalogue, DeviceId, Quality};
 use heliostat_store::query::{AcrossDevices, Label, OverTime, Point, Selector, Series};
-use heliostat_store::{Clock, Query, TimeSeriesStore, WallClock};
+use heliostat_store::{Clock, Query, TimeSeriesStore, WallClock, foreign};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -120,7 +120,8 @@ fn catalogue(as_json: bool) -> anyhow::Result<String> {
 
 /// The answer in the form of `GET /api/v1/range`, whoever gives it.
 fn answer(args: &Args, metric: &str) -> anyhow::Result<Value> {
-    if Catalogue::builtin().id(metric).is_none() {
+    // What came by open ingest under a name of its own can be asked for by that name.
+    if Catalogue::builtin().id(metric).is_none() && args.latest {
         bail!("unknown metric `{metric}`; `heliostat query --metrics` lists them");
     }
     let offline = match &args.site {
@@ -258,7 +259,19 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
     }
     let from = offline.instant(&args.from, now).await.context("--from")?;
     let to = offline.instant(&args.to, now).await.context("--to")?;
-    let metric_name = metric.to_owned();
+    let (metric_name, select) = match Catalogue::builtin().id(metric) {
+        Some(_) => (metric.to_owned(), select),
+        None => {
+            let devices = foreign::series_of(&*offline.store, metric, from).await?;
+            if devices.is_empty() {
+                bail!(
+                    "unknown metric `{metric}`, and no series of this name since {from}; `heliostat query --metrics` lists those of the catalogue"
+                );
+            }
+            let select = Selector { devices, ..select };
+            (foreign::metric().to_owned(), select)
+        }
+    };
     let query = match &args.step {
         None => Query::Range {
             metric: metric_name,

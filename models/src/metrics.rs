@@ -230,6 +230,8 @@ well_known! {
     grid_carbon_direct => "grid_carbon_intensity_direct_grams_per_kilowatt_hour";
     /// Renewable share of the zone.
     grid_renewable => "grid_renewable_share_ratio";
+    /// Value of a series that is in no catalogue; see [`crate::foreign`].
+    unknown_value => "unknown_value";
     /// Day-ahead price.
     grid_price => "grid_price_euros_per_megawatt_hour";
 }

@@ -250,6 +250,34 @@ fn scan(bytes: &[u8], recovered: &mut Recovered) -> u64 {
     end as u64
 }
 
+/// The sound records of a log's bytes, whatever its kind; nothing is changed.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn records_of(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut recovered = Recovered::default();
+    if bytes.len() >= HEADER as usize {
+        let end = scan(bytes, &mut recovered);
+        assert!(end <= bytes.len() as u64);
+        assert!(
+            recovered
+                .damaged
+                .iter()
+                .all(|(from, to)| from < to && *to <= end)
+        );
+    }
+    recovered.records
+}
+
+/// The bytes of a log of these records.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn log_of(records: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = [&MAGIC[..], b"fuz"].concat();
+    for record in records {
+        bytes.extend_from_slice(&head_of(record));
+        bytes.extend_from_slice(record);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

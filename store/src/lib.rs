@@ -8,7 +8,10 @@ pub mod conformance;
 pub mod decisions;
 pub mod directory_lock;
 pub mod embedded;
+pub mod foreign;
 pub mod framed_log;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod influxdb2;
 pub mod instants;
 pub mod jobs;

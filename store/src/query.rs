@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use heliostat_models::indicators::Stretch;
 use heliostat_models::site::Labels;
-use heliostat_models::{DeviceId, Frame, MetricId, Quality, Reading, Timestamp};
+use heliostat_models::{DeviceId, Frame, MetricId, Quality, Reading, Timestamp, foreign};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -101,7 +101,9 @@ pub struct StoreStats {
     pub refused: u64,
 }
 
-/// Which devices a query speaks of; empty fields match all.
+/// Which devices a query speaks of; empty fields match all. Series of unknown
+/// metrics ([`heliostat_models::foreign`]) can be many and are nobody's devices:
+/// only who asks for their kind, or for them by name, is told of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// Exactly these devices.
@@ -112,11 +114,26 @@ pub struct Selector {
     pub labels: Vec<(Label, String)>,
 }
 
+impl Selector {
+    /// All series of unknown metrics.
+    pub fn unknown() -> Self {
+        Self {
+            devices: Vec::new(),
+            labels: vec![(Label::Kind, foreign::KIND.to_owned())],
+        }
+    }
+
+    /// Whether series of unknown metrics are spoken of by their kind.
+    pub fn is_of_unknown(&self) -> bool {
+        (self.labels.iter()).any(|(label, value)| *label == Label::Kind && value == foreign::KIND)
+    }
+}
+
 /// A label that can be filtered and grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// `gpu`, `node`, `meter`, `cooling`, `grid`.
+    /// `gpu`, `node`, `meter`, `cooling`, `grid`; `unknown` of series of unknown metrics.
     Kind,
     /// Hall.
     Hall,

@@ -45,7 +45,11 @@ pub async fn export(
         for (_, metric) in Catalogue::builtin().iter() {
             let query = Query::Range {
                 metric: metric.name.clone(),
-                select: Selector::default(),
+                select: if metric.name == crate::foreign::metric() {
+                    Selector::unknown()
+                } else {
+                    Selector::default()
+                },
                 from: Timestamp(begin),
                 to: Timestamp(end),
             };

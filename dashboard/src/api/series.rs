@@ -5,9 +5,10 @@ use crate::params::{ApiError, Params, duration};
 use crate::units::unit_of;
 use axum::http::StatusCode;
 use axum::response::Response;
+use heliostat_models::foreign::is_foreign;
 use heliostat_models::{Catalogue, DeviceId, Quality, Timestamp};
-use heliostat_store::Query;
 use heliostat_store::query::{AcrossDevices, Label, OverTime, Selector, Series, Source, Told};
+use heliostat_store::{Query, foreign};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,7 +75,7 @@ struct SeriesView {
     points: Vec<heliostat_store::query::Point>,
 }
 
-const KINDS: [&str; 5] = ["gpu", "node", "meter", "cooling", "grid"];
+const KINDS: [&str; 6] = ["gpu", "node", "meter", "cooling", "grid", "unknown"];
 
 fn word(label: Label) -> &'static str {
     match label {
@@ -94,7 +95,7 @@ fn selector(call: &Call) -> Result<Selector, ApiError> {
     let mut select = Selector::default();
     for name in params.list("device") {
         let id = DeviceId::from(name);
-        if site.entity(&id).is_none() {
+        if site.entity(&id).is_none() && !is_foreign(&id) {
             return Err(ApiError::bad(
                 "device",
                 format!("the site has no device `{name}`"),
@@ -185,18 +186,41 @@ pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
     })
 }
 
+/// The series of a metric that is not in the catalogue.
+async fn of_unknown(
+    call: &Call,
+    name: &str,
+    since: Timestamp,
+    mut select: Selector,
+) -> Result<Selector, ApiError> {
+    let found = foreign::series_of(&*call.shared.app.store, name, since).await;
+    let mut found = found.map_err(|e| ApiError::store(&e))?;
+    if !select.devices.is_empty() {
+        found.retain(|device| select.devices.contains(device));
+    }
+    if found.is_empty() {
+        return Err(ApiError::bad(
+            "metric",
+            format!("there is no metric `{name}`"),
+            "a name from /api/v1/metrics-catalogue, or from /api/v1/unknown-metrics with samples in this time",
+        ));
+    }
+    select.devices = found;
+    Ok(select)
+}
+
 pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     let params = &call.params;
     let metric = params.required("metric", "a name from /api/v1/metrics-catalogue")?;
-    let Some(id) = Catalogue::builtin().id(metric) else {
-        return Err(ApiError::bad(
-            "metric",
-            format!("there is no metric `{metric}`"),
-            "a name from /api/v1/metrics-catalogue",
-        ));
-    };
     let (from, to) = params.span(call.shared.app.clock.now(), "now-6h", "now")?;
-    let select = selector(&call)?;
+    let mut select = selector(&call)?;
+    let (id, stored_name) = match Catalogue::builtin().id(metric) {
+        Some(id) => (id, metric),
+        None => {
+            select = of_unknown(&call, metric, from, select).await?;
+            (Catalogue::unknown_value(), foreign::metric())
+        }
+    };
     let step = step(params, from, to)?;
     let over_time = word(params, "agg", OverTime::parse, OverTime::WORDS)?.unwrap_or(OverTime::Avg);
     let group_by = group_by(params)?;
@@ -207,7 +231,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     let (query, unit) = match step {
         None => {
             let query = Query::Range {
-                metric: metric.to_owned(),
+                metric: stored_name.to_owned(),
                 select,
                 from,
                 to,
@@ -216,7 +240,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         }
         Some(step) => {
             let query = Query::Aggregate {
-                metric: metric.to_owned(),
+                metric: stored_name.to_owned(),
                 select,
                 from,
                 to,

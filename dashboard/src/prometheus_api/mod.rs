@@ -15,8 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use form::Form;
-use heliostat_store::StoreError;
+use heliostat_models::Timestamp;
 use heliostat_store::promql::{Engine, Instants, PromqlError};
+use heliostat_store::{StoreError, foreign};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -191,7 +192,7 @@ async fn values(
     Ok(render::texts(&listing::values(&found, &name)))
 }
 
-async fn metadata(request: Request) -> Answer {
+async fn metadata(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let limit = match form.get("limit").filter(|text| !text.is_empty()) {
         None => usize::MAX,
@@ -201,8 +202,11 @@ async fn metadata(request: Request) -> Answer {
             Err(_) => return Err(Refusal::bad_data("limit must be a number")),
         },
     };
+    let unknown = foreign::names(&*shared.app.store, Timestamp(i64::MIN)).await;
+    let unknown = unknown.map_err(|error| Refusal::of("metric", &error.into()))?;
     Ok(render::metadata(
         form.get("metric").unwrap_or_default(),
+        &unknown,
         limit,
     ))
 }

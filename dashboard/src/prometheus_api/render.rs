@@ -157,11 +157,13 @@ pub(super) fn texts(all: &BTreeSet<&str>) -> Response {
     success(&out)
 }
 
-/// What the catalogue says of its metrics, or of one.
-pub(super) fn metadata(metric: &str, limit: usize) -> Response {
-    let all: serde_json::Map<String, serde_json::Value> = (Catalogue::builtin().iter())
-        .filter(|(_, about)| metric.is_empty() || about.name == metric)
-        .take(limit)
+/// What is known of all metrics, or of one: of those of the catalogue what that
+/// says, of unknown ones that they are.
+pub(super) fn metadata(metric: &str, unknown: &BTreeSet<String>, limit: usize) -> Response {
+    let is_asked = |name: &str| metric.is_empty() || name == metric;
+    let known = (Catalogue::builtin().iter())
+        // By this name it is not to be had in PromQL.
+        .filter(|(id, about)| *id != Catalogue::unknown_value() && is_asked(&about.name))
         .map(|(_, about)| {
             let kind = match about.kind {
                 MetricKind::Gauge => "gauge",
@@ -171,8 +173,13 @@ pub(super) fn metadata(metric: &str, limit: usize) -> Response {
                 "type": kind, "help": about.description, "unit": about.unit,
             }]);
             (about.name.clone(), entry)
-        })
-        .collect();
+        });
+    let unknown = (unknown.iter()).filter(|name| is_asked(name)).map(|name| {
+        let entry = serde_json::json!([{ "type": "unknown", "help": "", "unit": "unknown" }]);
+        (name.clone(), entry)
+    });
+    let all: serde_json::Map<String, serde_json::Value> =
+        known.chain(unknown).take(limit).collect();
     success(&serde_json::Value::Object(all).to_string())
 }
 

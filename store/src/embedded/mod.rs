@@ -67,6 +67,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+#[cfg(any(test, fuzzing))]
+pub(crate) use wal::{wal_record_survives, wal_records};
 use writer::{Command, Writer};
 
 /// Appends that may wait for the writer; more wait before the queue.

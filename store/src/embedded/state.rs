@@ -7,8 +7,8 @@ use super::segment::{BlockMeta, Segment};
 use crate::query::{Selector, StoreStats};
 use ahash::RandomState;
 use heliostat_models::site::Labels;
-use heliostat_models::{DeviceId, Frame, MetricId, Reading, Site};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use heliostat_models::{DeviceId, Frame, MetricId, Reading, Site, foreign};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Rows of a device that are fewer milliseconds apart are one instant, whose
@@ -133,6 +133,10 @@ pub struct State {
     /// Devices by index.
     pub devices: Vec<DeviceEntry>,
     by_name: HashMap<DeviceId, u32, RandomState>,
+    /// Devices that are no series of unknown metrics, by index.
+    own: Vec<u32>,
+    /// Those that are.
+    foreign: BTreeMap<DeviceId, u32>,
     /// Segments of frames.
     pub segments: Vec<Arc<Segment>>,
     /// Rollups by the segment that they condense.
@@ -154,6 +158,8 @@ impl State {
             site,
             devices: Vec::new(),
             by_name: HashMap::default(),
+            own: Vec::new(),
+            foreign: BTreeMap::new(),
             segments: Vec::new(),
             rollups: HashMap::new(),
             left: BTreeSet::new(),
@@ -243,6 +249,11 @@ impl State {
             sealed: Vec::new(),
         });
         self.by_name.insert(id.clone(), index);
+        if foreign::is_foreign(id) {
+            self.foreign.insert(id.clone(), index);
+        } else {
+            self.own.push(index);
+        }
         index
     }
 
@@ -295,8 +306,10 @@ impl State {
 
     /// The devices that a selector speaks of, by name.
     pub fn select(&self, selector: &Selector) -> Vec<u32> {
-        let mut found: Vec<u32> = if selector.devices.is_empty() {
-            (0..self.devices.len() as u32).collect()
+        let mut found: Vec<u32> = if selector.is_of_unknown() && selector.devices.is_empty() {
+            self.foreign.values().copied().collect()
+        } else if selector.devices.is_empty() {
+            self.own.clone()
         } else {
             selector
                 .devices

@@ -212,6 +212,30 @@ pub fn read_record(bytes: &[u8], catalogue: &Catalogue) -> Option<Vec<Frame>> {
     (cursor.left() == 0).then_some(frames)
 }
 
+/// The records of frames.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn wal_records(frames: &[Frame]) -> Vec<Vec<u8>> {
+    let mut writer = RecordWriter::default();
+    for frame in frames {
+        writer.push(frame, Catalogue::builtin());
+    }
+    writer.finish(Catalogue::builtin())
+}
+
+/// Whatever is read of a record is read again when it is written.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn wal_record_survives(record: &[u8]) {
+    let Some(frames) = read_record(record, Catalogue::builtin()) else {
+        return;
+    };
+    let again: Option<Vec<_>> = (wal_records(&frames).iter())
+        .map(|record| read_record(record, Catalogue::builtin()))
+        .collect();
+    let again: Vec<Frame> = again.into_iter().flatten().flatten().collect();
+    // By text: NaN is not equal to itself.
+    assert_eq!(format!("{again:?}"), format!("{frames:?}"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

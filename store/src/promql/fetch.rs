@@ -4,6 +4,7 @@
 use super::Limits;
 use super::data::{ABSENT, Fetched, Row, Samples};
 use super::error::PromqlError;
+use super::foreign;
 use super::labels::{Labels, METRIC_NAME};
 use super::plan::Selector;
 use crate::query::{
@@ -165,6 +166,15 @@ pub(super) async fn candidates(
             });
         }
     }
+    for (device, labels) in foreign::candidates(store, matchers, since).await? {
+        found.push(Candidate { device, labels });
+    }
+    if found.len() > limit {
+        return Err(PromqlError::TooMuch {
+            what: "series",
+            limit,
+        });
+    }
     Ok(found)
 }
 
@@ -202,8 +212,8 @@ pub(super) async fn fetch(
         let names = selector.matchers.iter().filter(|m| m.name == METRIC_NAME);
         let accepts = |name: &str| names.clone().all(|m| m.is_match(name));
         let metrics: Vec<&str> = (Catalogue::builtin().iter())
+            .filter(|(id, m)| *id != Catalogue::unknown_value() && accepts(&m.name))
             .map(|(_, m)| m.name.as_str())
-            .filter(|name| accepts(name))
             .collect();
         let at_once = reader.at_once();
         let mut matching = None;
@@ -220,6 +230,10 @@ pub(super) async fn fetch(
                 reader.metric(name, devices, first, last).await?;
             }
         }
+        let unknown = foreign::candidates(store, &selector.matchers, Timestamp(first)).await?;
+        let unknown: Vec<DeviceId> = unknown.into_iter().map(|(device, _)| device).collect();
+        let about = Catalogue::builtin().metric(Catalogue::unknown_value());
+        reader.metric(&about.name, &unknown, first, last).await?;
     }
     let fetched = match (selector.fold, &selector.across) {
         (Some(_), Some(_)) => Fetched::Grouped(reader.rows),
@@ -422,9 +436,12 @@ impl Reader<'_> {
             let Some((_, device)) = device else {
                 return Ok(());
             };
-            let mut labels = device_labels(self.site, &DeviceId::from(device.as_str()));
-            labels.set(METRIC_NAME, name);
-            labels
+            let device = DeviceId::from(device.as_str());
+            foreign::labels(&device).unwrap_or_else(|| {
+                let mut labels = device_labels(self.site, &device);
+                labels.set(METRIC_NAME, name);
+                labels
+            })
         };
         let kept = match self.selector.fold {
             Some(_) => self.fold(labels, &series),

@@ -11,6 +11,7 @@
 //! that is known to be missing ends its series until the next one, like
 //! Prometheus' staleness marker; no value is carried over it. An estimated value
 //! counts like a measured one, because PromQL has no word for the difference.
+//! A series of an unknown metric has the name and the labels that it came with.
 
 mod aggregate;
 mod answer;
@@ -19,6 +20,7 @@ mod data;
 mod error;
 mod eval;
 mod fetch;
+mod foreign;
 mod labels;
 mod lower;
 mod plan;
