@@ -4,8 +4,13 @@
 //! disk (one fsync a request here, since one sender waits for each answer);
 //! VictoriaMetrics answers before.
 //!
-//! The bodies are those of dcgm-exporter's nine metrics that the catalogue
-//! knows, one request an instant for the small hall, twenty for the large one.
+//! The samples are those of dcgm-exporter's nine metrics that the catalogue
+//! knows, once a second. Bodies are as vmagent makes them: up to 10,000 samples,
+//! of several instants where the hall is small; and for the small hall also one
+//! body an instant, as a sender does that does not wait.
+//!
+//! `…_without_store` is the same server with a store that throws everything
+//! away: what HTTP, decompression, reading and grouping cost by themselves.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -17,19 +22,23 @@
 )]
 
 use heliostat_dashboard::App;
-use heliostat_models::Site;
 use heliostat_models::site::config;
+use heliostat_models::{Frame, Site};
 use heliostat_optimizer::view::{ControlView, ViewSender};
 use heliostat_store::decisions::DecisionLog;
 use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::jobs::JobTable;
-use heliostat_store::{Clock, TimeSeriesStore, WallClock};
+use heliostat_store::query::StoreStats;
+use heliostat_store::{
+    Answer, AppendReceipt, Clock, Query, StoreError, TimeSeriesStore, WallClock,
+};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The environment variable by which this program knows that it is the server.
@@ -51,8 +60,73 @@ fn main() {
     match std::env::var(SERVE) {
         Ok(args) => serve(&args),
         Err(_) => {
-            compare("demo", 256, 1, 300);
-            compare("gigafactory", 11_112, 20, 5);
+            for load in LOADS {
+                compare(&load);
+            }
+        }
+    }
+}
+
+/// What is sent.
+struct Load {
+    name: &'static str,
+    site: &'static str,
+    gpus: usize,
+    /// Samples of a body at most; 0: one body an instant.
+    body: usize,
+    /// Seconds.
+    instants: usize,
+}
+
+const LOADS: [Load; 3] = [
+    Load {
+        name: "2304_series",
+        site: "demo",
+        gpus: 256,
+        body: 10_000,
+        instants: 1_800,
+    },
+    Load {
+        name: "2304_series_body_an_instant",
+        site: "demo",
+        gpus: 256,
+        body: 0,
+        instants: 900,
+    },
+    Load {
+        name: "100008_series",
+        site: "gigafactory",
+        gpus: 11_112,
+        body: 10_000,
+        instants: 60,
+    },
+];
+
+/// A store that keeps nothing.
+#[derive(Default)]
+struct Discard(AtomicU64);
+
+#[async_trait::async_trait]
+impl TimeSeriesStore for Discard {
+    async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError> {
+        let samples = frames.iter().map(|f| f.readings.len() as u64).sum();
+        self.0.fetch_add(samples, Ordering::Relaxed);
+        Ok(AppendReceipt {
+            frames: frames.len() as u64,
+            samples,
+            ..AppendReceipt::default()
+        })
+    }
+    async fn query(&self, query: &Query) -> Result<Answer, StoreError> {
+        Ok(match query {
+            Query::Latest { .. } => Answer::Frames(Vec::new()),
+            _ => Answer::Series(Vec::new()),
+        })
+    }
+    fn stats(&self) -> StoreStats {
+        StoreStats {
+            samples: self.0.load(Ordering::Relaxed),
+            ..StoreStats::default()
         }
     }
 }
@@ -66,12 +140,17 @@ fn site(name: &str) -> Site {
 
 /// A server of store and dashboard alone, until it is killed.
 fn serve(args: &str) {
-    let (name, directory) = args.split_once(' ').expect("site and directory");
-    let site = Arc::new(site(name));
-    let directory = Path::new(directory);
+    let mut args = args.splitn(3, ' ');
+    let mut next = || args.next().expect("site, store and directory");
+    let site = Arc::new(site(next()));
+    let discards = next() == "discard";
+    let directory = Path::new(next());
     let clock: Arc<dyn Clock> = Arc::new(WallClock);
-    let store =
-        EmbeddedStore::open(directory, Arc::clone(&site), Arc::clone(&clock)).expect("the store");
+    let store: Arc<dyn TimeSeriesStore> = if discards {
+        Arc::new(Discard::default())
+    } else {
+        EmbeddedStore::open(directory, Arc::clone(&site), Arc::clone(&clock)).expect("the store")
+    };
     let counted = Arc::clone(&store);
     let app = App {
         site,
@@ -121,18 +200,20 @@ impl Server {
     }
 }
 
-fn compare(site_name: &str, gpus: usize, parts: usize, instants: usize) {
-    let site = site(site_name);
-    let series = gpus * METRICS.len();
-    let samples = (series * instants) as f64;
-    let bodies = bodies(&site, gpus, parts, instants);
+fn compare(load: &Load) {
+    let site = site(load.site);
+    let series = load.gpus * METRICS.len();
+    let count = series * load.instants;
+    let samples = count as f64;
+    let bodies = bodies(&site, load);
     let bytes: usize = bodies.iter().map(Vec::len).sum();
     eprintln!(
-        "{series} series, {instants} instants, {} requests, {bytes} bytes",
+        "{series} series, {} instants, {} requests, {bytes} bytes",
+        load.instants,
         bodies.len()
     );
-    let name = |what: &str| format!("remote_write_{what}_{series}_series");
-    let print = |name: String, unit: &str, ours: f64, theirs: Option<f64>| {
+    let print = |what: &str, unit: &str, ours: f64, theirs: Option<f64>| {
+        let name = format!("remote_write_{what}_{}", load.name);
         let ratio = theirs.filter(|t| *t > 0.0).map(|t| ours / t);
         let peer = theirs.map(|_| "VictoriaMetrics");
         println!(
@@ -141,33 +222,43 @@ fn compare(site_name: &str, gpus: usize, parts: usize, instants: usize) {
         );
     };
     let directory = tempfile::tempdir().expect("a directory");
-    let (mut server, address) = our_server(site_name, directory.path());
-    let (cpu, slowest) = feed(&server, &address, &bodies);
-    let stored = stored(&mut server);
-    assert_eq!(stored, series * instants, "all that was sent is stored");
-    drop(server);
+    let ours = |store: &str| {
+        let (mut server, address) = our_server(load.site, store, directory.path());
+        let fed = feed(&server, &address, &bodies);
+        let stored = stored(&mut server);
+        assert_eq!(stored, count, "all that was sent is stored");
+        fed
+    };
+    let (without, _) = ours("discard");
+    let (cpu, slowest) = ours("embedded");
     let theirs = victoria_metrics(directory.path())
         .map(|(server, address)| feed(&server, &address, &bodies));
     if theirs.is_none() {
         eprintln!("VictoriaMetrics is not installed (apt install victoria-metrics)");
     }
     print(
-        name("per_cpu_second"),
+        "per_cpu_second",
         "samples/s",
         samples / cpu,
         theirs.map(|(cpu, _)| samples / cpu),
     );
     print(
-        name("p99_answer"),
+        "per_cpu_second_without_store",
+        "samples/s",
+        samples / without,
+        None,
+    );
+    print(
+        "p99_answer",
         "ms",
         slowest * 1e3,
         theirs.map(|(_, slowest)| slowest * 1e3),
     );
 }
 
-fn our_server(site: &str, directory: &Path) -> (Server, String) {
+fn our_server(site: &str, store: &str, directory: &Path) -> (Server, String) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .env(SERVE, format!("{site} {}", directory.display()))
+        .env(SERVE, format!("{site} {store} {}", directory.display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -241,18 +332,31 @@ fn feed(server: &Server, address: &str, bodies: &[Vec<u8>]) -> (f64, f64) {
     (cpu.max(0.01), times[(times.len() - 1) * 99 / 100])
 }
 
-/// Requests of one instant a second up to now, each instant in so many parts by node.
-fn bodies(site: &Site, gpus: usize, parts: usize, instants: usize) -> Vec<Vec<u8>> {
+/// Requests with one sample a second of each series up to now, by rising time and
+/// within an instant by node, as exporters are scraped.
+fn bodies(site: &Site, load: &Load) -> Vec<Vec<u8>> {
     let mut rng = fastrand::Rng::with_seed(1);
     let end = WallClock.now().0;
-    let devices = &site.devices[..gpus];
-    let mut all = Vec::with_capacity(parts * instants);
-    for instant in 0..instants {
-        let at = end - 1_000 * (instants - instant) as i64;
-        for part in devices.chunks(gpus.div_ceil(parts)) {
-            let mut message = Vec::new();
+    let devices = &site.devices[..load.gpus];
+    let mut all = Vec::new();
+    let mut message = Vec::new();
+    let mut waiting = 0;
+    let mut send = |message: &mut Vec<u8>| {
+        let body = snap::raw::Encoder::new().compress_vec(message);
+        all.push(body.expect("a body"));
+        message.clear();
+    };
+    for instant in 0..load.instants {
+        let at = end - 1_000 * (load.instants - instant) as i64;
+        for node in devices.chunk_by(|a, b| a.node == b.node) {
+            let more = node.len() * METRICS.len();
+            if load.body > 0 && waiting + more > load.body {
+                send(&mut message);
+                waiting = 0;
+            }
+            waiting += more;
             for (metric, mean, spread) in METRICS {
-                for device in part {
+                for device in node {
                     let gpu = device.index.to_string();
                     let labels = [
                         ("Hostname", site.nodes[device.node].id.as_str()),
@@ -270,9 +374,14 @@ fn bodies(site: &Site, gpus: usize, parts: usize, instants: usize) -> Vec<Vec<u8
                     series(&mut message, &labels, value, at);
                 }
             }
-            let body = snap::raw::Encoder::new().compress_vec(&message);
-            all.push(body.expect("a body"));
         }
+        if load.body == 0 {
+            send(&mut message);
+            waiting = 0;
+        }
+    }
+    if waiting > 0 {
+        send(&mut message);
     }
     all
 }

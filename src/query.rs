@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use heliostat_dashboard::unit_of;
 use heliostat_models::{Catalogue, DeviceId, Quality};
 use heliostat_store::query::{AcrossDevices, Label, OverTime, Point, Selector, Series};
-use heliostat_store::{Clock, Query, TimeSeriesStore, WallClock};
+use heliostat_store::{Clock, Query, TimeSeriesStore, WallClock, foreign};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -45,10 +45,10 @@ pub struct Args {
     /// One value per step of this width: 30s, 15m, 1h, 1d
     #[arg(long, value_name = "WIDTH")]
     step: Option<String>,
-    /// Within a step: avg, min, max, sum, count, last, increase, rate, integral
+    /// Within a step: avg, min, max, sum, count, last, increase, rate, integral, quantile:0.95
     #[arg(long, value_name = "HOW", requires = "step")]
     agg: Option<String>,
-    /// Devices of a group become one: sum, avg, min, max, count
+    /// Devices of a group become one: sum, avg, min, max, count; or the best few of them: topk:5, bottomk:5
     #[arg(long, value_name = "HOW", requires = "step")]
     across: Option<String>,
     /// Labels that make a group: kind, hall, row, rack, node, device (sums, unless --across says otherwise)
@@ -120,7 +120,8 @@ fn catalogue(as_json: bool) -> anyhow::Result<String> {
 
 /// The answer in the form of `GET /api/v1/range`, whoever gives it.
 fn answer(args: &Args, metric: &str) -> anyhow::Result<Value> {
-    if Catalogue::builtin().id(metric).is_none() {
+    // What came by open ingest under a name of its own can be asked for by that name.
+    if Catalogue::builtin().id(metric).is_none() && args.latest {
         bail!("unknown metric `{metric}`; `heliostat query --metrics` lists them");
     }
     let offline = match &args.site {
@@ -258,7 +259,19 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
     }
     let from = offline.instant(&args.from, now).await.context("--from")?;
     let to = offline.instant(&args.to, now).await.context("--to")?;
-    let metric_name = metric.to_owned();
+    let (metric_name, select) = match Catalogue::builtin().id(metric) {
+        Some(_) => (metric.to_owned(), select),
+        None => {
+            let devices = foreign::series_of(&*offline.store, metric, from).await?;
+            if devices.is_empty() {
+                bail!(
+                    "unknown metric `{metric}`, and no series of this name since {from}; `heliostat query --metrics` lists those of the catalogue"
+                );
+            }
+            let select = Selector { devices, ..select };
+            (foreign::metric().to_owned(), select)
+        }
+    };
     let query = match &args.step {
         None => Query::Range {
             metric: metric_name,
@@ -279,14 +292,13 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
                 from,
                 to,
                 step_ms: u64::try_from(step.as_millis()).unwrap_or(u64::MAX),
-                over_time: word::<OverTime>(
-                    "--agg",
-                    agg,
-                    "avg, min, max, sum, count, last, increase, rate, integral",
-                )?,
+                over_time: OverTime::parse(agg)
+                    .with_context(|| format!("--agg: `{agg}` is none of {}", OverTime::WORDS))?,
                 across: across(args)
                     .map(|text| {
-                        word::<AcrossDevices>("--across", &text, "sum, avg, min, max, count")
+                        AcrossDevices::parse(&text).with_context(|| {
+                            format!("--across: `{text}` is none of {}", AcrossDevices::WORDS)
+                        })
                     })
                     .transpose()?,
                 group_by: (args.by.iter())
@@ -295,9 +307,10 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
             }
         }
     };
-    let found = offline.store.query(&query).await?.series();
-    let series = found.iter().map(series_json).collect();
+    let (found, source) = offline.store.query_with_source(&query).await?;
+    let series = found.series().iter().map(series_json).collect();
     let mut answer = in_form(metric, series);
+    answer["source"] = json!(source);
     if let Query::Aggregate {
         over_time, across, ..
     } = &query

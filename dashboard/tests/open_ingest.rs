@@ -94,7 +94,7 @@ async fn both_versions_of_the_influx_api_and_partial_writes() {
         body["error"]
             .as_str()
             .unwrap()
-            .starts_with("partial write: 2 not stored, 1 stored")
+            .starts_with("partial write: 2 not stored, 2 stored")
     );
     assert_eq!(header(&answer, "x-heliostat-unknown-metrics"), "1");
     assert_eq!(
@@ -105,7 +105,8 @@ async fn both_versions_of_the_influx_api_and_partial_writes() {
     let unknown = get(server.address(), "/api/v1/unknown-metrics")
         .await
         .json();
-    assert_eq!(unknown["stored"], false);
+    assert_eq!(unknown["stored"], true);
+    assert_eq!(unknown["metrics"][0]["series"], 1);
     assert_eq!(unknown["metrics"][0]["name"], "fan_rpm");
     assert_eq!(unknown["metrics"][0]["unit"], "unknown");
     assert_eq!(unknown["refused"]["node_power_watts: out of range"], 1);
@@ -122,6 +123,68 @@ async fn both_versions_of_the_influx_api_and_partial_writes() {
     assert_eq!(post(&server, "/query", &[], form).await.status, 200);
     let other = post(&server, "/query?q=SELECT+1", &[], "").await;
     assert_eq!(other.status, 400, "an empty answer would be a lie");
+    server.stop().await;
+}
+
+/// What no table knows keeps its name and labels, and is asked for by them.
+#[tokio::test]
+async fn unknown_metrics_answer_under_their_own_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::new(directory.path());
+    let server = start(&world, LOOPBACK, None).await;
+    let at = now().0 / 1_000;
+    let body = format!(
+        "prometheus,instance=r01-n1:9100,job=node node_load1=0.5 {at}\n\
+         prometheus,instance=r01-n2:9100,job=node node_load1=1.5 {at}\n\
+         prometheus,instance=r01-n2:9100,user=alice home_size=7 {at}\n"
+    );
+    let answer = post(&server, "/write?precision=s", &[], &body).await;
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    assert_eq!(header(&answer, "x-heliostat-unknown-metrics"), "2");
+    // Who somebody is does not enter.
+    assert_eq!(header(&answer, "x-heliostat-unplaced"), "1");
+    let ask = async |path: &str| get(server.address(), path).await.json();
+    let one = ask(&format!(
+        "/api/v1/query?query=node_load1%7Binstance%3D%22r01-n2%3A9100%22%7D*2&time={at}"
+    ))
+    .await;
+    let result = &one["data"]["result"];
+    assert_eq!(result[0]["value"][1], "3");
+    let labels = serde_json::json!({"instance": "r01-n2:9100", "job": "node"});
+    assert_eq!(result[0]["metric"], labels);
+    let sum = ask(&format!(
+        "/api/v1/query_range?query=sum(node_load1)&start={at}&end={at}&step=15"
+    ))
+    .await;
+    assert_eq!(sum["data"]["result"][0]["values"][0][1], "2");
+    let series = ask("/api/v1/series?match[]=%7Bjob%3D%22node%22%7D").await;
+    assert_eq!(series["data"].as_array().unwrap().len(), 2);
+    assert_eq!(series["data"][0]["__name__"], "node_load1");
+    let names = ask("/api/v1/label/__name__/values").await;
+    assert_eq!(names["data"], serde_json::json!(["node_load1"]));
+    let instances = ask("/api/v1/label/instance/values").await;
+    assert_eq!(instances["data"].as_array().unwrap().len(), 2);
+    let about = ask("/api/v1/metadata?metric=node_load1").await;
+    assert_eq!(about["data"]["node_load1"][0]["unit"], "unknown");
+    // By its own name it is not PromQL's.
+    let inner = ask(&format!("/api/v1/query?query=unknown_value&time={at}")).await;
+    assert_eq!(inner["data"]["result"], serde_json::json!([]));
+    // Typed queries know the name too.
+    let range = ask(&format!(
+        "/api/v1/range?metric=node_load1&from={}&to={}",
+        Timestamp::from_seconds(at - 60),
+        Timestamp::from_seconds(at + 60)
+    ))
+    .await;
+    assert_eq!(range["unit"], "unknown", "{range}");
+    assert_eq!(range["series"].as_array().unwrap().len(), 2);
+    let none = get(server.address(), "/api/v1/range?metric=node_load99").await;
+    assert_eq!(none.status, 400);
+    // Nothing that speaks of the site's devices is bothered.
+    let latest = ask("/api/v1/latest").await;
+    assert_eq!(latest["devices"], serde_json::json!([]));
+    let unknown = ask("/api/v1/latest?kind=unknown").await;
+    assert_eq!(unknown["devices"].as_array().unwrap().len(), 2);
     server.stop().await;
 }
 

@@ -10,6 +10,7 @@ pub mod cooling;
 pub mod curve;
 pub mod decision;
 pub mod forecast;
+pub mod foreign;
 pub mod gpu;
 pub mod grid;
 pub mod ids;

@@ -132,6 +132,16 @@ impl Catalogue {
         &self.metrics[usize::from(id.0)]
     }
 
+    /// How many there are; their ids are below this.
+    pub fn len(&self) -> usize {
+        self.metrics.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.metrics.is_empty()
+    }
+
     /// All of them, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (MetricId, &Metric)> {
         self.metrics
@@ -220,6 +230,8 @@ well_known! {
     grid_carbon_direct => "grid_carbon_intensity_direct_grams_per_kilowatt_hour";
     /// Renewable share of the zone.
     grid_renewable => "grid_renewable_share_ratio";
+    /// Value of a series that is in no catalogue; see [`crate::foreign`].
+    unknown_value => "unknown_value";
     /// Day-ahead price.
     grid_price => "grid_price_euros_per_megawatt_hour";
 }

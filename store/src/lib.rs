@@ -3,12 +3,17 @@
 //! store, spool and journals share.
 
 pub mod clock;
+pub mod condensed;
 pub mod conformance;
 pub mod decisions;
 pub mod directory_lock;
 pub mod embedded;
+pub mod foreign;
 pub mod framed_log;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod influxdb2;
+pub mod instants;
 pub mod jobs;
 pub mod promql;
 pub mod query;

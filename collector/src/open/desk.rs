@@ -2,12 +2,12 @@
 //! samples into frames, appends those, and answers once they are durable.
 
 use super::OpenError;
-use super::parcel::{Sample, Tally};
+use super::parcel::Tally;
+use super::part::{MetricSet, Part};
 use super::place::{Memory, SLOTS, Slot};
 use heliostat_models::{Catalogue, DeviceId, Frame, Timestamp};
 use heliostat_store::query::{Label, Selector};
 use heliostat_store::{Query, StoreError, TimeSeriesStore};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -21,9 +21,7 @@ const DEVICES: u32 = 500;
 
 /// A request, read.
 pub(super) struct Request {
-    pub(super) samples: Vec<Sample>,
-    /// Names of the devices that its samples number.
-    pub(super) devices: Vec<(u32, DeviceId)>,
+    pub(super) parts: Vec<Part>,
     pub(super) reply: oneshot::Sender<Result<Written, OpenError>>,
 }
 
@@ -31,14 +29,26 @@ pub(super) struct Request {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
     pub(super) stored: u64,
+    /// The same, of unknown metrics.
+    pub(super) unknown: u64,
     pub(super) duplicates: u64,
     /// Samples of instants that all slots are taken of.
     pub(super) crowded: u64,
 }
 
 impl Written {
+    fn store(&mut self, part: &Part) {
+        let samples = part.readings.len() as u64;
+        if part.is_unknown {
+            self.unknown += samples;
+        } else {
+            self.stored += samples;
+        }
+    }
+
     pub(super) fn enter(self, tally: &mut Tally) {
         tally.stored += self.stored;
+        tally.unknown += self.unknown;
         tally.duplicates += self.duplicates;
         if self.crowded > 0 {
             let reason = format!("an instant's samples came in more than {SLOTS} parts");
@@ -50,22 +60,39 @@ impl Written {
 pub(super) struct Desk {
     store: Arc<dyn TimeSeriesStore>,
     memory: Memory,
-    names: HashMap<u32, DeviceId>,
 }
 
-fn of_one_instant(a: &Sample, b: &Sample) -> bool {
-    (a.device, a.at) == (b.device, b.at)
+/// A frame on its way: where it goes, and what is in it.
+struct Placed {
+    slot: i64,
+    first: Part,
+    /// What other requests said of the same instant.
+    more: Vec<Part>,
 }
 
-/// A frame on its way: device, slot, instant, and the samples in it.
-type Placed = ((u32, i64), (i64, Vec<Sample>));
+impl Placed {
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    fn frame(&self) -> Frame {
+        let mut readings = self.first.readings.clone();
+        for part in &self.more {
+            readings.extend_from_slice(&part.readings);
+        }
+        Frame {
+            device: self.first.device.clone(),
+            at: Timestamp(self.slot),
+            readings,
+        }
+    }
+}
 
 impl Desk {
     pub(super) fn new(store: Arc<dyn TimeSeriesStore>) -> Self {
         Self {
             store,
             memory: Memory::default(),
-            names: HashMap::new(),
         }
     }
 
@@ -73,18 +100,21 @@ impl Desk {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut requests = Vec::with_capacity(GROUP);
         while queue.recv_many(&mut requests, GROUP).await > 0 {
-            let mut samples = Vec::new();
+            let mut parts = Vec::new();
             let mut replies = Vec::with_capacity(requests.len());
-            for (place, request) in requests.drain(..).enumerate() {
-                self.names.extend(request.devices);
-                samples.extend(request.samples.into_iter().map(|s| Sample {
-                    request: place as u32,
-                    ..s
-                }));
+            for (place, mut request) in requests.drain(..).enumerate() {
+                if place == 0 {
+                    parts = request.parts;
+                } else {
+                    for part in &mut request.parts {
+                        part.request = place as u32;
+                    }
+                    parts.append(&mut request.parts);
+                }
                 replies.push(request.reply);
             }
             let mut written = vec![Written::default(); replies.len()];
-            let outcome = self.write(samples, &mut written).await;
+            let outcome = self.write(parts, &mut written).await;
             for (reply, written) in replies.into_iter().zip(written) {
                 // Who no longer waits has been served all the same.
                 let _ = reply.send(match &outcome {
@@ -97,180 +127,196 @@ impl Desk {
 
     async fn write(
         &mut self,
-        mut samples: Vec<Sample>,
+        mut parts: Vec<Part>,
         written: &mut [Written],
     ) -> Result<(), StoreError> {
-        // By request last: of two that say the same, the first counts.
-        samples.sort_by_key(|s| (s.device, s.at, s.metric));
-        samples.dedup_by(|later, first| {
-            let same =
-                (later.device, later.at, later.metric) == (first.device, first.at, first.metric);
-            if same {
-                written[later.request as usize].duplicates += 1;
+        // Stable, so that of two requests that say the same the first counts.
+        parts.sort_by_key(|part| part.at);
+        let mut touched: Vec<u32> = parts.iter().map(|part| part.number).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        let outcome = self.write_parts(parts, written).await;
+        if outcome.is_err() {
+            // What was on its way may be in the store or not.
+            for device in touched {
+                self.memory.part_from(device);
             }
-            same
-        });
-        let touched: BTreeSet<u32> = samples.iter().map(|s| s.device).collect();
-        self.meet(&touched).await?;
-        let unsure: Vec<Sample> = (samples.chunk_by(of_one_instant))
-            .filter(|c| self.memory.is_unsure(c[0].device, c[0].at.0))
-            .flatten()
-            .copied()
-            .collect();
-        self.recall(&unsure).await?;
+        } else {
+            self.memory.forget(touched);
+        }
+        outcome
+    }
+
+    async fn write_parts(
+        &mut self,
+        mut parts: Vec<Part>,
+        written: &mut [Written],
+    ) -> Result<(), StoreError> {
+        self.meet(&parts).await?;
+        let unsure = |part: &&Part| self.memory.is_unsure(part.number, part.at);
+        let unsure: Vec<Part> = parts.iter().filter(unsure).cloned().collect();
+        self.recall(unsure.iter()).await?;
         // Each round fills at least one slot of each instant, so that the rounds end.
         for _ in 0..SLOTS {
-            let placed = self.place(&mut samples, written);
+            let placed = self.place(std::mem::take(&mut parts), written);
             if placed.is_empty() {
                 break;
             }
-            let frames = placed.iter().map(|p| self.frame(p)).collect();
+            let frames = placed.iter().map(Placed::frame).collect();
             let receipt = self.store.append(frames).await?;
-            if receipt.duplicates > 0 {
-                // Somebody else's frames stand at some of these instants.
-                let all: Vec<Sample> = placed.iter().flat_map(|(_, (_, s))| s).copied().collect();
-                self.recall(&all).await?;
-            }
-            for ((device, slot), (of, frame)) in placed {
-                if receipt.duplicates == 0 {
-                    let metrics = frame.iter().map(|s| s.metric);
-                    self.memory.note(device, slot, of, metrics);
-                    for sample in frame {
-                        written[sample.request as usize].stored += 1;
-                    }
-                    continue;
+            if receipt.duplicates == 0 {
+                for part in placed.iter().flat_map(Placed::parts) {
+                    written[part.request as usize].store(part);
                 }
-                self.memory.note(device, slot, of, []);
-                for sample in frame {
-                    if self.memory.slot(device, of, sample.metric) == Slot::There {
-                        written[sample.request as usize].stored += 1;
-                    } else {
-                        samples.push(sample);
-                    }
-                }
+                break;
             }
+            parts = self.sort_out(placed, written).await?;
         }
-        for sample in samples {
-            written[sample.request as usize].crowded += 1;
+        for part in parts {
+            written[part.request as usize].crowded += part.readings.len() as u64;
         }
-        self.memory.forget(touched);
         Ok(())
     }
 
-    /// Puts samples into frames; what is there already or has no place is
-    /// counted, and what must wait for the next round stays.
-    fn place(&self, samples: &mut Vec<Sample>, written: &mut [Written]) -> Vec<Placed> {
-        let mut frames: BTreeMap<(u32, i64), (i64, Vec<Sample>)> = BTreeMap::new();
-        let all = std::mem::take(samples);
-        for chunk in all.chunk_by(of_one_instant) {
-            let (device, at) = (chunk[0].device, chunk[0].at.0);
-            if self.memory.is_free(device, at) {
-                match frames.entry((device, at)) {
-                    Entry::Vacant(entry) => {
-                        entry.insert((at, chunk.to_vec()));
+    /// Somebody else's frames stood at some of these instants: tells what the store
+    /// took from what must go elsewhere.
+    async fn sort_out(
+        &mut self,
+        placed: Vec<Placed>,
+        written: &mut [Written],
+    ) -> Result<Vec<Part>, StoreError> {
+        for frame in &placed {
+            self.memory.unsend(frame.first.number, frame.slot);
+        }
+        self.recall(placed.iter().flat_map(Placed::parts)).await?;
+        let mut left = Vec::new();
+        for Placed { slot, first, more } in placed {
+            self.memory.note(first.number, slot, first.at, []);
+            for mut part in std::iter::once(first).chain(more) {
+                let (mut there, mut elsewhere) = (Vec::new(), Vec::new());
+                for reading in part.readings.drain(..) {
+                    match self.memory.slot(part.number, part.at, reading.0) {
+                        Slot::There => there.push(reading),
+                        _ => elsewhere.push(reading),
                     }
-                    Entry::Occupied(mut entry) if entry.get().0 == at => {
-                        entry.get_mut().1.extend_from_slice(chunk);
-                    }
-                    // An earlier instant's later part stands there.
-                    Entry::Occupied(_) => samples.extend_from_slice(chunk),
                 }
-                continue;
-            }
-            for sample in chunk {
-                match self.memory.slot(device, at, sample.metric) {
-                    Slot::There => written[sample.request as usize].duplicates += 1,
-                    Slot::None => written[sample.request as usize].crowded += 1,
-                    Slot::At(slot) => {
-                        let (of, frame) = frames
-                            .entry((device, slot))
-                            .or_insert_with(|| (at, Vec::new()));
-                        if *of == at {
-                            frame.push(*sample);
-                        } else {
-                            samples.push(*sample);
-                        }
-                    }
+                part.readings = there;
+                written[part.request as usize].store(&part);
+                part.readings = elsewhere;
+                if !part.readings.is_empty() {
+                    part.metrics = set_of(&part);
+                    left.push(part);
                 }
             }
         }
-        frames.into_iter().collect()
+        Ok(left)
     }
 
-    fn frame(&self, ((device, slot), (_, samples)): &Placed) -> Frame {
-        Frame {
-            device: self.names[device].clone(),
-            at: Timestamp(*slot),
-            readings: samples.iter().map(|s| (s.metric, s.reading)).collect(),
+    /// Puts parts into frames; what is there already or has no place is counted.
+    fn place(&mut self, parts: Vec<Part>, written: &mut [Written]) -> Vec<Placed> {
+        let mut placed: Vec<Placed> = Vec::with_capacity(parts.len());
+        for mut part in parts {
+            let (device, at) = (part.number, part.at);
+            let mut slot = at;
+            if !self.memory.is_free(device, at) {
+                let tally = &mut written[part.request as usize];
+                let joins = (self.memory.on_its_way(device, at))
+                    .filter(|frame| is_at(placed.get(*frame as usize), device, at));
+                part.readings.retain(|(metric, _)| {
+                    match self.memory.slot(device, at, *metric) {
+                        Slot::There => tally.duplicates += 1,
+                        Slot::None if joins.is_none() => tally.crowded += 1,
+                        Slot::None => return true,
+                        Slot::At(free) => {
+                            slot = free;
+                            return true;
+                        }
+                    }
+                    false
+                });
+                if part.readings.is_empty() {
+                    continue;
+                }
+                part.metrics = set_of(&part);
+                if let Some(frame) = joins {
+                    self.memory.send(device, at, at, part.metrics, frame);
+                    placed[frame as usize].more.push(part);
+                    continue;
+                }
+            }
+            let frame = placed.len() as u32;
+            self.memory.send(device, slot, at, part.metrics, frame);
+            placed.push(Placed {
+                slot,
+                first: part,
+                more: Vec::new(),
+            });
         }
+        placed
     }
 
     /// Learns how far the store is with devices that are met for the first time.
-    async fn meet(&mut self, touched: &BTreeSet<u32>) -> Result<(), StoreError> {
-        let strangers: Vec<u32> = (touched.iter())
-            .filter(|d| !self.memory.has_met(**d))
-            .copied()
+    async fn meet(&mut self, parts: &[Part]) -> Result<(), StoreError> {
+        let strangers: BTreeMap<u32, (&DeviceId, bool)> = (parts.iter())
+            .filter(|part| !self.memory.has_met(part.number))
+            .map(|part| (part.number, (&part.device, part.is_unknown)))
             .collect();
         if strangers.is_empty() {
             return Ok(());
         }
         let query = Query::Latest {
-            select: self.select(strangers.iter()),
+            select: of(strangers.values().map(|(device, _)| *device)),
             since: Timestamp(0),
         };
         let latest = self.store.query(&query).await?.frames();
         let high: HashMap<&DeviceId, i64> = latest.iter().map(|f| (&f.device, f.at.0)).collect();
-        for device in strangers {
-            let high = high.get(&self.names[&device]).copied();
-            self.memory.meet(device, high.unwrap_or(i64::MIN));
+        for (number, (device, is_unknown)) in strangers {
+            let high = high.get(device).copied();
+            (self.memory).meet(number, is_unknown, high.unwrap_or(i64::MIN));
         }
         Ok(())
     }
 
-    fn select<'a>(&self, devices: impl Iterator<Item = &'a u32>) -> Selector {
-        Selector {
-            devices: devices.map(|d| self.names[d].clone()).collect(),
-            labels: Vec::new(),
-        }
-    }
-
-    /// Asks the store which of these samples it has, and brings them to mind.
-    async fn recall(&mut self, samples: &[Sample]) -> Result<(), StoreError> {
+    /// Asks the store what it has of these samples, and brings it to mind.
+    async fn recall<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a Part>,
+    ) -> Result<(), StoreError> {
         // By stretch and metric, so that a question is neither long nor small.
-        let mut questions: BTreeMap<_, BTreeMap<u32, BTreeSet<i64>>> = BTreeMap::new();
-        for sample in samples {
-            let at = sample.at.0;
-            let question = (
-                at.div_euclid(STRETCH),
-                sample.metric,
-                sample.device / DEVICES,
-            );
-            (questions.entry(question).or_default())
-                .entry(sample.device)
-                .or_default()
-                .insert(at);
+        let mut questions: BTreeMap<_, BTreeMap<u32, (&DeviceId, BTreeSet<i64>)>> = BTreeMap::new();
+        for part in parts {
+            for (metric, _) in &part.readings {
+                let stretch = part.at.div_euclid(STRETCH);
+                (questions
+                    .entry((stretch, *metric, part.number / DEVICES))
+                    .or_default())
+                .entry(part.number)
+                .or_insert_with(|| (&part.device, BTreeSet::new()))
+                .1
+                .insert(part.at);
+            }
         }
         for ((_, metric, _), devices) in questions {
-            let first = devices.values().filter_map(|t| t.first()).min();
-            let last = devices.values().filter_map(|t| t.last()).max();
+            let first = devices.values().filter_map(|(_, t)| t.first()).min();
+            let last = devices.values().filter_map(|(_, t)| t.last()).max();
             let (Some(first), Some(last)) = (first, last) else {
                 continue;
             };
             let query = Query::Range {
                 metric: Catalogue::builtin().metric(metric).name.clone(),
-                select: self.select(devices.keys()),
+                select: of(devices.values().map(|(device, _)| *device)),
                 from: Timestamp(*first),
                 to: Timestamp(last.saturating_add(SLOTS)),
             };
             let answer = self.store.query(&query).await?.series();
-            let by_name: HashMap<&str, u32> = (devices.keys())
-                .map(|d| (self.names[d].as_str(), *d))
+            let by_name: HashMap<&str, (u32, &BTreeSet<i64>)> = (devices.iter())
+                .map(|(number, (device, instants))| (device.as_str(), (*number, instants)))
                 .collect();
             for series in answer {
                 let device = (series.labels.iter())
                     .find(|(label, _)| *label == Label::Device)
                     .and_then(|(_, name)| by_name.get(name.as_str()));
-                let Some((device, instants)) = device.and_then(|d| devices.get_key_value(d)) else {
+                let Some((device, instants)) = device else {
                     continue;
                 };
                 for point in series.points {
@@ -285,4 +331,24 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+fn of<'a>(devices: impl Iterator<Item = &'a DeviceId>) -> Selector {
+    Selector {
+        devices: devices.cloned().collect(),
+        labels: Vec::new(),
+    }
+}
+
+fn set_of(part: &Part) -> MetricSet {
+    let mut set = MetricSet::default();
+    for (metric, _) in &part.readings {
+        set.insert(*metric);
+    }
+    set
+}
+
+/// Whether a frame on its way is of this device and goes to this instant.
+fn is_at(frame: Option<&Placed>, device: u32, at: i64) -> bool {
+    frame.is_some_and(|f| f.first.number == device && f.slot == at && f.first.at == at)
 }

@@ -4,18 +4,22 @@
 //!
 //! ```text
 //! body -> decompress, parse -> names and labels -> device, metric, our unit -> frames -> store
-//!                                    |-> unknown metrics: counted and shown, not stored
+//!                                    |-> unknown metrics: each series a device of its own
 //! ```
 //!
 //! What is refused is told with a reason; nothing is dropped in silence. What
 //! a metric means is data: `collector/data/names.toml`.
 
+mod book;
 mod desk;
 #[cfg(test)]
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod line;
 mod names;
 mod parcel;
+mod part;
 mod place;
 mod protobuf;
 mod remote_write;
@@ -26,22 +30,25 @@ pub use line::Precision;
 pub use names::{Names, NamesError};
 pub use parcel::{Fault, Tally};
 pub use remote_write::MAX_DECODED;
+pub use resolve::MOST_UNKNOWN;
 pub use unknown::UnknownMetric;
 
 use desk::{Desk, Request};
-use heliostat_models::{DeviceId, Site};
-use heliostat_store::{Clock, TimeSeriesStore};
+use heliostat_models::{Site, Timestamp, foreign};
+use heliostat_store::query::{Label, Selector};
+use heliostat_store::{Clock, Query, TimeSeriesStore};
 use parcel::Parcel;
 use resolve::Resolver;
-use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Longest body as sent.
 pub const MAX_BODY: usize = 32 << 20;
 /// Requests in work at the same time; each may hold [`MAX_DECODED`] bytes and its samples.
 const IN_WORK: usize = 8;
+/// Longest buffer that is kept for the next request.
+const KEPT_BUFFER: usize = 8 << 20;
 
 /// Why a request as a whole was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,19 +87,29 @@ pub struct OpenIngest {
     clock: Arc<dyn Clock>,
     places: Arc<Semaphore>,
     totals: Mutex<Tally>,
+    /// Buffers of earlier requests.
+    buffers: Buffers,
+    store: Arc<dyn TimeSeriesStore>,
+    /// The resolver knows which unknown metrics the store has.
+    remembers: OnceCell<()>,
 }
+
+type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl OpenIngest {
     /// Starts on the running tokio runtime; ends when it is dropped.
     pub fn start(site: Arc<Site>, store: Arc<dyn TimeSeriesStore>, clock: Arc<dyn Clock>) -> Self {
         let (desk, queue) = mpsc::channel(IN_WORK);
-        tokio::spawn(Desk::new(store).run(queue));
+        tokio::spawn(Desk::new(Arc::clone(&store)).run(queue));
         Self {
             resolver: Arc::new(Mutex::new(Resolver::new(site))),
             desk,
             clock,
             places: Arc::new(Semaphore::new(IN_WORK)),
             totals: Mutex::default(),
+            buffers: Buffers::default(),
+            store,
+            remembers: OnceCell::new(),
         }
     }
 
@@ -106,17 +123,14 @@ impl OpenIngest {
     /// Takes a remote-write request (1.0: a snappy block of protobuf).
     pub async fn remote_write(&self, _leave: Admission, body: Vec<u8>) -> Result<Tally, OpenError> {
         let now = self.clock.now();
+        let buffers = Arc::clone(&self.buffers);
         let read = move |resolver: &Mutex<Resolver>| {
-            let message = remote_write::decompress(&body).map_err(|fault| match fault {
-                remote_write::RequestFault::TooLong { claimed } if claimed > MAX_DECODED => {
-                    OpenError::TooLong
-                }
-                other => OpenError::Body(other.to_string()),
-            })?;
-            let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
-            let parcel = Parcel::of_remote_write(&message, &mut resolver, now)
-                .map_err(|f| OpenError::Body(remote_write::RequestFault::from(f).to_string()))?;
-            Ok(addressed(parcel, &resolver))
+            let mut buffer = lock(&buffers).pop().unwrap_or_default();
+            let parcel = read_write(&body, &mut buffer, resolver, now);
+            if buffer.len() <= KEPT_BUFFER {
+                lock(&buffers).push(buffer);
+            }
+            parcel
         };
         self.take(read).await
     }
@@ -139,66 +153,89 @@ impl OpenIngest {
             if body.len() > MAX_DECODED {
                 return Err(OpenError::TooLong);
             }
-            let mut resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner);
-            let parcel = Parcel::of_lines(&body, precision, &mut resolver, now);
-            Ok(addressed(parcel, &resolver))
+            Ok(Parcel::of_lines(&body, precision, &mut lock(resolver), now))
         };
         self.take(read).await
     }
 
     async fn take(
         &self,
-        read: impl FnOnce(&Mutex<Resolver>) -> Result<(Parcel, Vec<(u32, DeviceId)>), OpenError>
-        + Send
-        + 'static,
+        read: impl FnOnce(&Mutex<Resolver>) -> Result<Parcel, OpenError> + Send + 'static,
     ) -> Result<Tally, OpenError> {
+        self.remember().await?;
         let resolver = Arc::clone(&self.resolver);
         // Parsing takes a processor for a while; other requests must not wait for it.
-        let (parcel, devices) = tokio::task::spawn_blocking(move || read(&resolver))
+        let parcel = tokio::task::spawn_blocking(move || read(&resolver))
             .await
             .map_err(|e| OpenError::Body(format!("the request could not be worked on: {e}")))??;
         let mut tally = parcel.tally;
-        if !parcel.samples.is_empty() {
+        if !parcel.parts.is_empty() {
             let stopped = || OpenError::Store("it has stopped".into());
             let (reply, answer) = oneshot::channel();
             let request = Request {
-                samples: parcel.samples,
-                devices,
+                parts: parcel.parts,
                 reply,
             };
             self.desk.send(request).await.map_err(|_| stopped())?;
             answer.await.map_err(|_| stopped())??.enter(&mut tally);
         }
-        self.lock_totals().add(&tally);
+        lock(&self.totals).add(&tally);
         Ok(tally)
+    }
+
+    /// Learns once which unknown metrics the store has, so that their number stays
+    /// bounded over restarts.
+    async fn remember(&self) -> Result<(), OpenError> {
+        let ask = || async {
+            let query = Query::Latest {
+                select: Selector {
+                    devices: Vec::new(),
+                    labels: vec![(Label::Kind, foreign::KIND.to_owned())],
+                },
+                since: Timestamp(i64::MIN),
+            };
+            let frames = (self.store.query(&query).await)
+                .map_err(|e| OpenError::Store(e.to_string()))?
+                .frames();
+            let series = frames.into_iter().map(|frame| frame.device);
+            lock(&self.resolver).has_stored(series.filter(foreign::is_foreign));
+            Ok(())
+        };
+        self.remembers.get_or_try_init(ask).await?;
+        Ok(())
     }
 
     /// What became of all samples since the start.
     pub fn totals(&self) -> Tally {
-        self.lock_totals().clone()
+        lock(&self.totals).clone()
     }
 
     /// Metrics that came and are not in the catalogue, by name.
     pub fn unknown_metrics(&self) -> Vec<UnknownMetric> {
-        let resolver = self.resolver.lock();
-        resolver
-            .unwrap_or_else(PoisonError::into_inner)
-            .unknown
-            .list()
-    }
-
-    fn lock_totals(&self) -> std::sync::MutexGuard<'_, Tally> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.resolver).unknown.list()
     }
 }
 
-/// A parcel with the names of the devices in it.
-fn addressed(parcel: Parcel, resolver: &Resolver) -> (Parcel, Vec<(u32, DeviceId)>) {
-    let numbers: BTreeSet<u32> = parcel.samples.iter().map(|s| s.device).collect();
-    let devices = (numbers.into_iter())
-        .map(|n| (n, resolver.device(n).clone()))
-        .collect();
-    (parcel, devices)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a remote-write request.
+fn read_write(
+    body: &[u8],
+    buffer: &mut Vec<u8>,
+    resolver: &Mutex<Resolver>,
+    now: Timestamp,
+) -> Result<Parcel, OpenError> {
+    let length = remote_write::decompress(body, buffer).map_err(|fault| match fault {
+        remote_write::RequestFault::TooLong { claimed } if claimed > MAX_DECODED => {
+            OpenError::TooLong
+        }
+        other => OpenError::Body(other.to_string()),
+    })?;
+    let message = buffer.get(..length).unwrap_or_default();
+    Parcel::of_remote_write(message, &mut lock(resolver), now)
+        .map_err(|f| OpenError::Body(remote_write::RequestFault::from(f).to_string()))
 }
 
 /// Undoes gzip, several members included, within bounds.
@@ -213,6 +250,10 @@ fn gunzip(body: &[u8]) -> Result<Vec<u8>, OpenError> {
         Err(error) => Err(OpenError::Body(format!("the body is no gzip: {error}"))),
     }
 }
+
+/// The time of tests.
+#[cfg(any(test, fuzzing))]
+const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
 #[cfg(test)]
 mod tests;

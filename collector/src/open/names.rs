@@ -26,7 +26,19 @@ pub enum NamesError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
+    personal: Personal,
     source: Vec<SourceEntry>,
+}
+
+/// What may tell who somebody is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Personal {
+    /// Labels, in lower case.
+    labels: Vec<String>,
+    /// Beginnings of values of any label, in lower case.
+    values: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +111,8 @@ pub struct Origin {
     pub unless: Vec<String>,
     /// Values that mean "not known".
     pub missing: Vec<f64>,
+    /// None of them is nearer to zero than this.
+    pub missing_from: f64,
 }
 
 /// What a metric becomes.
@@ -142,13 +156,17 @@ pub struct Names {
     /// The programs.
     pub origins: Vec<Origin>,
     rules: HashMap<String, Vec<Rule>>,
+    personal: Personal,
 }
 
 impl Names {
     /// Reads and checks a table.
     pub fn parse(text: &str) -> Result<Self, NamesError> {
         let file: File = toml::from_str(text)?;
-        let mut names = Self::default();
+        let mut names = Self {
+            personal: file.personal,
+            ..Self::default()
+        };
         for entry in file.source {
             let origin = names.origins.len();
             for rule in &entry.metric {
@@ -197,6 +215,8 @@ impl Names {
                 gpu: entry.gpu,
                 uuid: entry.uuid,
                 unless: entry.unless,
+                missing_from: (entry.missing.iter())
+                    .fold(f64::INFINITY, |least, value| least.min(value.abs())),
                 missing: entry.missing,
             });
         }
@@ -216,6 +236,19 @@ impl Names {
             (labels.iter().find(|(n, _)| *n == wanted)).map(|(_, v)| v.to_lowercase())
         };
         self.rules.get(name)?.iter().find(|rule| rule.holds(label))
+    }
+
+    /// Whether a label may tell who somebody is.
+    pub fn is_personal(&self, labels: &[(&str, &str)]) -> bool {
+        let is = |text: &str, known: &[String]| known.iter().any(|k| text.eq_ignore_ascii_case(k));
+        let begins = |text: &str| {
+            (self.personal.values.iter()).any(|known| {
+                (text.get(..known.len())).is_some_and(|begin| begin.eq_ignore_ascii_case(known))
+            })
+        };
+        (labels.iter()).any(|(name, value)| {
+            !value.is_empty() && (is(name, &self.personal.labels) || begins(value))
+        })
     }
 }
 
@@ -261,6 +294,21 @@ metric = [{ from = "a", to = "gpu_power_watts", factor = 2.0 }]
             ),
         ] {
             assert!(Names::parse(&good.replacen(from, to, 1)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn people_are_recognised_by_label_or_home() {
+        let names = Names::builtin();
+        for label in [
+            ("User", "alice"),
+            ("cmdline", "train.py"),
+            ("path", "/home/alice/x"),
+        ] {
+            assert!(names.is_personal(&[("host", "n1"), label]), "{label:?}");
+        }
+        for label in [("user", ""), ("path", "/"), ("cpu", "0"), ("users", "3")] {
+            assert!(!names.is_personal(&[("host", "n1"), label]), "{label:?}");
         }
     }
 

@@ -1,30 +1,20 @@
-//! One request, read: samples on their way to the store, and a tally of what
-//! does not go there.
+//! One request, read: samples on their way to the store, by device and instant,
+//! and a tally of what does not go there.
 
+use super::book::NONE;
 use super::line::{Lines, Precision};
+use super::part::Part;
 use super::protobuf::WireFault;
 use super::remote_write;
 use super::resolve::{Channel, Resolver, Target};
 use super::unknown::Seen;
 use crate::ingest::validate::{Refused, refuse, time_fault, value_fault};
 use heliostat_models::metrics::Metric;
-use heliostat_models::{Catalogue, MetricId, Reading, Timestamp};
+use heliostat_models::{Catalogue, Reading, Timestamp};
 use std::collections::HashMap;
 
 /// Faults told one by one; all are counted.
 const TOLD: usize = 20;
-
-/// A sample of ours.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Sample {
-    /// Number of the device, as the resolver counts.
-    pub(super) device: u32,
-    pub(super) at: Timestamp,
-    pub(super) metric: MetricId,
-    pub(super) reading: Reading,
-    /// The request's place in a group that is written together.
-    pub(super) request: u32,
-}
 
 /// A fault of a request, for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +28,11 @@ pub struct Fault {
 /// What becomes of the samples of a request, each counted once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// Samples that are in the store, missing ones included.
+    /// Samples of the catalogue's metrics that are in the store, missing ones included.
     pub stored: u64,
     /// Samples that were there already.
     pub duplicates: u64,
-    /// Samples of metrics that are not in the catalogue: counted, not stored.
+    /// Samples of metrics that are not in the catalogue and are in the store.
     pub unknown: u64,
     /// Samples that teach which GPU has which UUID.
     pub lessons: u64,
@@ -86,7 +76,7 @@ impl Tally {
 /// A request on its way.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
-    pub(super) samples: Vec<Sample>,
+    pub(super) parts: Vec<Part>,
     pub(super) unknown: HashMap<u32, Seen>,
     pub(super) tally: Tally,
     /// Samples whose GPU would be known after a lesson.
@@ -108,11 +98,14 @@ impl Parcel {
     ) -> Result<Self, E> {
         let before = resolver.learned;
         let mut parcel = Self::default();
+        resolver.grouping.begin();
         pass(&mut parcel, resolver)?;
         if parcel.waiting > 0 && resolver.learned > before {
             parcel = Self::default();
+            resolver.grouping.begin();
             pass(&mut parcel, resolver)?;
         }
+        parcel.parts = resolver.grouping.take();
         for (number, seen) in &parcel.unknown {
             resolver.unknown.count(*number, seen);
         }
@@ -127,48 +120,74 @@ impl Parcel {
     ) -> Result<Self, WireFault> {
         Self::read(resolver, |parcel, resolver| {
             let mut number = 0;
-            remote_write::read(message, |series| {
+            let mut before = NONE;
+            let mut series = remote_write::Series::default();
+            remote_write::each(message, |bytes| {
                 number += 1;
-                parcel.take_series(series, number, resolver, now);
+                before = parcel.take_series(bytes, &mut series, (number, before), resolver, now)?;
+                Ok(())
             })
         })
     }
 
-    fn take_series(
+    /// Takes a series, the one after `before`; which it is in the book.
+    fn take_series<'a>(
         &mut self,
-        series: &remote_write::Series<'_>,
-        number: usize,
+        bytes: &'a [u8],
+        series: &mut remote_write::Series<'a>,
+        (number, before): (usize, u32),
         resolver: &mut Resolver,
         now: Timestamp,
-    ) {
+    ) -> Result<u32, WireFault> {
+        let expected = resolver.book.expected(before, bytes);
+        let end = match expected {
+            Some((_, end)) => end,
+            None => remote_write::labels_end(bytes)?,
+        };
+        series.read(bytes, end)?;
         if series.histograms > 0 {
             let reason = "native histograms are not stored".to_owned();
             refuse(&mut self.tally.unplaced, reason, series.histograms);
         }
-        let count = series.samples.len() as u64;
-        let target = match series.key.and_then(|key| resolver.remembered(key)) {
-            Some(target) => target,
+        // Labels behind the samples say more than the key does.
+        let key = (!series.scattered).then(|| &bytes[..end]);
+        let known = match (key, expected) {
+            (None, _) => None,
+            (Some(_), Some((known, _))) => Some(known),
+            (Some(key), None) => resolver.book.find(before, key),
+        };
+        let found = known.and_then(|known| Some((known, resolver.book.target(known)?)));
+        let (known, target) = match found {
+            Some(found) => found,
             None => {
+                let count = series.samples.len() as u64;
                 let labels = match series.labels() {
                     Ok(labels) => labels,
-                    Err(fault) => return self.tally.fault(number, fault.to_owned(), count),
+                    Err(fault) => {
+                        self.tally.fault(number, fault.to_owned(), count);
+                        return Ok(before);
+                    }
                 };
                 let Some((_, name)) = labels.iter().find(|(n, _)| *n == "__name__") else {
-                    return self
-                        .tally
+                    self.tally
                         .fault(number, "the series has no name".into(), count);
+                    return Ok(before);
                 };
                 let target = resolver.resolve(name, &labels);
-                if let Some(key) = series.key {
-                    resolver.remember(key, target);
+                match key {
+                    // What the next lesson may change is not remembered.
+                    Some(key) if target != Target::UnknownUuid => {
+                        (resolver.book.remember(before, key, target), target)
+                    }
+                    _ => (before, target),
                 }
-                target
             }
         };
         let place = Place { target, number };
         for (value, at) in &series.samples {
             self.take(&place, *value, Timestamp(*at), resolver, now);
         }
+        Ok(known)
     }
 
     /// Reads a body of line protocol. Lines without a time are of `now`.
@@ -211,12 +230,16 @@ impl Parcel {
                     // A newline cannot stand in a series: no two keys are alike.
                     key.push(b'\n');
                     key.extend_from_slice(field.as_bytes());
-                    let target = resolver.remembered(&key).unwrap_or_else(|| {
+                    let known = (resolver.book.find(NONE, &key))
+                        .and_then(|known| resolver.book.target(known));
+                    let target = known.unwrap_or_else(|| {
                         metric_name(&point.measurement, field, &mut name);
                         let labels: Vec<(&str, &str)> =
                             (point.tags.iter()).map(|(k, v)| (&**k, &**v)).collect();
                         let target = resolver.resolve(&name, &labels);
-                        resolver.remember(&key, target);
+                        if target != Target::UnknownUuid {
+                            resolver.book.remember(NONE, &key, target);
+                        }
                         target
                     });
                     let place = Place {
@@ -246,9 +269,11 @@ impl Parcel {
             return self.tally.fault(place.number, fault.into(), 1);
         }
         match place.target {
-            Target::Channel(channel) => self.take_reading(place.number, channel, value, at),
-            Target::Unknown(number) => {
-                self.tally.unknown += 1;
+            Target::Channel(channel) => {
+                self.take_reading(place.number, &channel, value, at, resolver);
+            }
+            Target::Unstored(number, reason) => {
+                refuse(&mut self.tally.unplaced, reason.into(), 1);
                 self.unknown.entry(number).or_default().add(value, at);
             }
             Target::Refused(reason) => refuse(&mut self.tally.unplaced, reason.into(), 1),
@@ -268,17 +293,29 @@ impl Parcel {
         }
     }
 
-    fn take_reading(&mut self, number: usize, channel: Channel, value: f64, at: Timestamp) {
+    fn take_reading(
+        &mut self,
+        place: usize,
+        channel: &Channel,
+        value: f64,
+        at: Timestamp,
+        resolver: &mut Resolver,
+    ) {
+        if let Some(number) = channel.unknown {
+            self.unknown.entry(number).or_default().add(value, at);
+            if value.is_infinite() {
+                let reason = "an unknown metric's value that is infinite".to_owned();
+                return refuse(&mut self.tally.unplaced, reason, 1);
+            }
+        }
         let reading = match channel.convert(value) {
             // NaN and Prometheus' staleness marker: it was asked and could not say.
             None => Reading::Missing,
             Some(value) => {
-                let about = Catalogue::builtin().metric(channel.metric);
-                let value = settle(value, about);
-                if let Some(fault) = value_fault(about, value) {
-                    let reason = format!("{}: {fault}", about.name);
-                    return self.tally.fault(number, reason, 1);
-                }
+                let value = match in_range(channel, value) {
+                    Ok(value) => value,
+                    Err(reason) => return self.tally.fault(place, reason, 1),
+                };
                 if channel.estimated {
                     Reading::Estimated(value)
                 } else {
@@ -286,13 +323,23 @@ impl Parcel {
                 }
             }
         };
-        self.samples.push(Sample {
-            device: channel.device,
-            at,
-            metric: channel.metric,
-            reading,
-            request: 0,
-        });
+        if !resolver.group(channel, at, reading) {
+            self.tally.duplicates += 1;
+        }
+    }
+}
+
+/// The value, settled within its range; else why it cannot be.
+fn in_range(channel: &Channel, value: f64) -> Result<f64, String> {
+    let (low, high) = channel.range;
+    if value >= low && value <= high {
+        return Ok(value);
+    }
+    let about = Catalogue::builtin().metric(channel.metric);
+    let value = settle(value, about);
+    match value_fault(about, value) {
+        None => Ok(value),
+        Some(fault) => Err(format!("{}: {fault}", about.name)),
     }
 }
 

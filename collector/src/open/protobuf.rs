@@ -44,6 +44,17 @@ impl<'a> Fields<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, WireFault> {
+        // Tags and most lengths are one byte.
+        if let Some((first, rest)) = self.rest.split_first()
+            && *first < 0x80
+        {
+            self.rest = rest;
+            return Ok(u64::from(*first));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireFault> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let (first, rest) = self.rest.split_first().ok_or(WireFault::Truncated)?;

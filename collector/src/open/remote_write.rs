@@ -35,28 +35,55 @@ pub enum RequestFault {
     Wire(#[from] WireFault),
 }
 
-/// Undoes the compression, within bounds.
-pub fn decompress(body: &[u8]) -> Result<Vec<u8>, RequestFault> {
+/// Undoes the compression, within bounds, into a buffer that may hold anything
+/// and is made longer where it must be; the message's length.
+pub fn decompress(body: &[u8], buffer: &mut Vec<u8>) -> Result<usize, RequestFault> {
     let snappy = |e: snap::Error| RequestFault::Snappy(e.to_string());
     let claimed = snap::raw::decompress_len(body).map_err(snappy)?;
     if claimed > MAX_DECODED || claimed > body.len().saturating_mul(MOST_EXPANSION) {
         return Err(RequestFault::TooLong { claimed });
     }
-    snap::raw::Decoder::new()
-        .decompress_vec(body)
+    if buffer.len() < claimed {
+        // To the next power of two, so that bodies of about one length share a buffer.
+        buffer.resize(claimed.next_power_of_two(), 0);
+    }
+    (snap::raw::Decoder::new())
+        .decompress(body, buffer)
         .map_err(snappy)
 }
+
+/// The first byte of a label within a series.
+const LABEL: u8 = 1 << 3 | 2;
 
 /// One series of a request, borrowed from it.
 #[derive(Debug, Default)]
 pub struct Series<'a> {
-    /// The bytes of its labels, where they stand together: equal bytes, equal labels.
-    pub key: Option<&'a [u8]>,
     message: &'a [u8],
+    /// Labels stand also behind the first samples.
+    pub scattered: bool,
     /// Values and instants in milliseconds since 1970.
     pub samples: Vec<(f64, i64)>,
     /// Native histograms, which are not read.
     pub histograms: u64,
+}
+
+/// Where the labels that stand at the beginning of a series end.
+pub fn labels_end(message: &[u8]) -> Result<usize, WireFault> {
+    let mut fields = Fields::new(message);
+    let mut end = 0;
+    while message.get(end) == Some(&LABEL) {
+        fields.next().transpose()?;
+        end = message.len() - fields.left();
+    }
+    Ok(end)
+}
+
+/// Whether a series begins with exactly these labels, which ended where
+/// [`labels_end`] says.
+pub fn begins_with(message: &[u8], labels: &[u8]) -> bool {
+    message.len() >= labels.len()
+        && message[..labels.len()] == *labels
+        && message.get(labels.len()) != Some(&LABEL)
 }
 
 impl<'a> Series<'a> {
@@ -71,30 +98,20 @@ impl<'a> Series<'a> {
         Ok(labels)
     }
 
-    fn read(&mut self, message: &'a [u8]) -> Result<(), WireFault> {
+    /// Reads what stands behind the labels, which end at `begin`.
+    pub fn read(&mut self, message: &'a [u8], begin: usize) -> Result<(), WireFault> {
         self.message = message;
+        self.scattered = false;
         self.samples.clear();
         self.histograms = 0;
-        let mut fields = Fields::new(message);
-        let (mut labels_end, mut beyond, mut scattered) = (0, false, false);
-        while let Some(field) = fields.next() {
+        for field in Fields::new(&message[begin..]) {
             match field? {
-                (1, Value::Bytes(_)) => {
-                    scattered |= beyond;
-                    labels_end = message.len() - fields.left();
-                }
-                (2, Value::Bytes(sample)) => {
-                    beyond = true;
-                    self.samples.push(read_sample(sample)?);
-                }
-                (4, Value::Bytes(_)) => {
-                    beyond = true;
-                    self.histograms += 1;
-                }
-                _ => beyond = true,
+                (1, Value::Bytes(_)) => self.scattered = true,
+                (2, Value::Bytes(sample)) => self.samples.push(read_sample(sample)?),
+                (4, Value::Bytes(_)) => self.histograms += 1,
+                _ => {}
             }
         }
-        self.key = (!scattered).then(|| &message[..labels_end]);
         Ok(())
     }
 }
@@ -116,6 +133,12 @@ fn read_label(label: &[u8]) -> Result<(&str, &str), &'static str> {
 }
 
 fn read_sample(sample: &[u8]) -> Result<(f64, i64), WireFault> {
+    // As every sender writes it: both fields, in order.
+    if let Some(([VALUE, value @ .., TIME], time)) = sample.split_first_chunk::<10>()
+        && let Some(at) = whole_varint(time)
+    {
+        return Ok((f64::from_le_bytes(*value), at.cast_signed()));
+    }
     // proto3 leaves zeros out.
     let (mut value, mut at) = (0.0, 0);
     for field in Fields::new(sample) {
@@ -128,17 +151,46 @@ fn read_sample(sample: &[u8]) -> Result<(f64, i64), WireFault> {
     Ok((value, at))
 }
 
-/// Reads a decompressed request, series by series. A fault ends the reading:
-/// behind it nothing can be told apart any more.
-pub fn read(message: &[u8], mut visit: impl FnMut(&Series<'_>)) -> Result<(), WireFault> {
-    let mut series = Series::default();
+/// The first byte of a sample's value.
+const VALUE: u8 = 1 << 3 | 1;
+/// The first byte of its time.
+const TIME: u8 = 2 << 3;
+
+/// A varint of at most nine bytes that takes up all of them.
+fn whole_varint(bytes: &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().enumerate().take(9) {
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if *byte < 0x80 {
+            return (place + 1 == bytes.len()).then_some(value);
+        }
+    }
+    None
+}
+
+/// The series of a decompressed request, one after the other, unread. A fault ends
+/// the reading: behind it nothing can be told apart any more.
+pub fn each<'a>(
+    message: &'a [u8],
+    mut visit: impl FnMut(&'a [u8]) -> Result<(), WireFault>,
+) -> Result<(), WireFault> {
     for field in Fields::new(message) {
-        if let (1, Value::Bytes(bytes)) = field? {
-            series.read(bytes)?;
-            visit(&series);
+        if let (1, Value::Bytes(series)) = field? {
+            visit(series)?;
         }
     }
     Ok(())
+}
+
+/// Reads all series of a request.
+#[cfg(any(test, fuzzing))]
+pub fn read(message: &[u8], mut visit: impl FnMut(&Series<'_>)) -> Result<(), WireFault> {
+    each(message, |bytes| {
+        let mut series = Series::default();
+        series.read(bytes, labels_end(bytes)?)?;
+        visit(&series);
+        Ok(())
+    })
 }
 
 #[cfg(test)]

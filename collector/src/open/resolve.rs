@@ -1,14 +1,18 @@
 //! From a name and labels to a device and a metric of ours, remembered by the
 //! bytes that said it.
 
+use super::book::Book;
 use super::names::{About, Meaning, Names, Origin};
+use super::part::Grouping;
 use super::unknown::UnknownMetrics;
-use heliostat_models::{Catalogue, DeviceId, MetricId, Site};
-use std::collections::HashMap;
+use heliostat_models::foreign::{ForeignFault, ForeignSeries};
+use heliostat_models::{Catalogue, DeviceId, MetricId, Reading, Site, Timestamp};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Series remembered (about 300 bytes each); a site with more starts the memory anew.
-const REMEMBERED: usize = 400_000;
+/// Series of unknown metrics that are kept, those counted that the store had at
+/// the start (about 1 kB of memory each, most of it the store's).
+pub const MOST_UNKNOWN: usize = 100_000;
 /// UUIDs remembered.
 const UUIDS: usize = 200_000;
 /// Our own exposition puts this before a catalogue's name.
@@ -19,8 +23,8 @@ const OWN_PREFIX: &str = "heliostat_";
 pub(super) enum Target {
     /// Into the store.
     Channel(Channel),
-    /// Number of an unknown metric.
-    Unknown(u32),
+    /// Number of an unknown metric, and why its samples are not stored.
+    Unstored(u32, &'static str),
     /// Nowhere, for a reason.
     Refused(&'static str),
     /// Nowhere yet: a UUID whose index nobody said.
@@ -36,28 +40,62 @@ pub(super) struct Channel {
     pub(super) metric: MetricId,
     factor: f64,
     offset: f64,
+    /// Lowest and highest value that the catalogue takes.
+    pub(super) range: (f64, f64),
     /// Which program says so; its values for "not known" are missing readings.
     origin: Option<u16>,
+    /// None of those values is nearer to zero.
+    missing_from: f64,
     pub(super) estimated: bool,
+    /// Number of the unknown metric whose series the device stands for.
+    pub(super) unknown: Option<u32>,
 }
 
 impl Channel {
+    /// Of a metric in our unit.
+    fn new(device: u32, metric: MetricId) -> Self {
+        Self {
+            device,
+            metric,
+            factor: 1.0,
+            offset: 0.0,
+            range: Catalogue::builtin().metric(metric).range,
+            origin: None,
+            missing_from: f64::INFINITY,
+            estimated: false,
+            unknown: None,
+        }
+    }
+
     /// The value in our unit; none where the program means "not known".
     pub(super) fn convert(&self, value: f64) -> Option<f64> {
-        let missing = self
-            .origin
-            .map(|o| &Names::builtin().origins[usize::from(o)].missing);
-        if value.is_nan() || missing.is_some_and(|m| m.contains(&value)) {
+        if value.is_nan() || (value.abs() >= self.missing_from && self.means_missing(value)) {
             return None;
         }
-        Some(value * self.factor + self.offset)
+        // Divided where the factor is one over a whole number: 0.001 is not a thousandth,
+        // and a register's millijoules times it are no decimals, which cost half as much again on disk.
+        let whole = 1.0 / self.factor;
+        let scaled = if whole.abs() > 1.0 && whole.fract() == 0.0 {
+            value / whole
+        } else {
+            value * self.factor
+        };
+        Some(scaled + self.offset)
+    }
+
+    fn means_missing(&self, value: f64) -> bool {
+        let origin = self
+            .origin
+            .map(|o| &Names::builtin().origins[usize::from(o)]);
+        origin.is_some_and(|origin| origin.missing.contains(&value))
     }
 }
 
 /// Who samples are about.
 pub(super) struct Resolver {
     site: Arc<Site>,
-    known: HashMap<Box<[u8]>, Target>,
+    pub(super) book: Book,
+    pub(super) grouping: Grouping,
     devices: Vec<DeviceId>,
     by_device: HashMap<DeviceId, u32>,
     /// Node and index of an accelerator by UUID.
@@ -68,13 +106,16 @@ pub(super) struct Resolver {
     /// Grows with every UUID learned.
     pub(super) learned: u64,
     pub(super) unknown: UnknownMetrics,
+    /// Series of unknown metrics that have a place in the store.
+    foreign: HashSet<DeviceId>,
 }
 
 impl Resolver {
     pub(super) fn new(site: Arc<Site>) -> Self {
         Self {
             site,
-            known: HashMap::new(),
+            book: Book::default(),
+            grouping: Grouping::default(),
             devices: Vec::new(),
             by_device: HashMap::new(),
             uuids: HashMap::new(),
@@ -82,39 +123,36 @@ impl Resolver {
             by_lesson: HashMap::new(),
             learned: 0,
             unknown: UnknownMetrics::default(),
+            foreign: HashSet::new(),
         }
     }
 
-    /// What a device's number stands for.
-    pub(super) fn device(&self, number: u32) -> &DeviceId {
-        &self.devices[number as usize]
+    /// Tells of series of unknown metrics that the store has already.
+    pub(super) fn has_stored(&mut self, series: impl IntoIterator<Item = DeviceId>) {
+        self.foreign.extend(series);
     }
 
-    /// The target of a series seen before.
-    pub(super) fn remembered(&self, key: &[u8]) -> Option<Target> {
-        self.known.get(key).copied()
-    }
-
-    /// Remembers a target. What may change with the next lesson is not remembered.
-    pub(super) fn remember(&mut self, key: &[u8], target: Target) {
-        if target == Target::UnknownUuid {
-            return;
-        }
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
-        }
-        self.known.insert(key.into(), target);
+    /// Adds a reading to the request's; false where the request said it before.
+    pub(super) fn group(&mut self, channel: &Channel, at: Timestamp, reading: Reading) -> bool {
+        let devices = &self.devices;
+        let device = || {
+            let device = devices[channel.device as usize].clone();
+            (device, channel.unknown.is_some())
+        };
+        (self.grouping).add(channel.device, device, at.0, channel.metric, reading)
     }
 
     /// Works out where a series goes.
     pub(super) fn resolve(&mut self, name: &str, labels: &[(&str, &str)]) -> Target {
         let bare = name.strip_prefix(OWN_PREFIX).unwrap_or(name);
-        if let Some(metric) = Catalogue::builtin().id(bare) {
+        if let Some(metric) = Catalogue::builtin().id(bare)
+            && metric != Catalogue::unknown_value()
+        {
             return self.own(metric, labels);
         }
         let names = Names::builtin();
         let Some(rule) = names.rule(name, labels) else {
-            return Target::Unknown(self.unknown.number(name));
+            return self.foreign(name, labels);
         };
         let origin = &names.origins[rule.origin];
         if first(labels, &origin.unless).is_some() {
@@ -140,12 +178,11 @@ impl Resolver {
                     },
                 };
                 Target::Channel(Channel {
-                    device: self.number(device),
-                    metric: to,
                     factor,
                     offset,
                     origin: u16::try_from(rule.origin).ok(),
-                    estimated: false,
+                    missing_from: origin.missing_from,
+                    ..Channel::new(self.number(device), to)
                 })
             }
         }
@@ -162,12 +199,38 @@ impl Resolver {
             return Target::Refused("unknown device");
         }
         Target::Channel(Channel {
-            device: self.number(device),
-            metric,
-            factor: 1.0,
-            offset: 0.0,
-            origin: None,
             estimated: get("quality") == Some("estimated"),
+            ..Channel::new(self.number(device), metric)
+        })
+    }
+
+    /// A metric that nobody told us the meaning of: it is kept as it is, under its
+    /// own name and labels.
+    fn foreign(&mut self, name: &str, labels: &[(&str, &str)]) -> Target {
+        let number = self.unknown.number(name);
+        if Names::builtin().is_personal(labels) {
+            return Target::Unstored(
+                number,
+                "an unknown metric with a label that may name a person",
+            );
+        }
+        let series = ForeignSeries::new(name, labels.iter().copied());
+        let device = match series.and_then(|series| series.device()) {
+            Ok(device) => device,
+            Err(fault) => return Target::Unstored(number, reason(fault)),
+        };
+        if !self.foreign.contains(&device) {
+            if self.foreign.len() >= MOST_UNKNOWN {
+                return Target::Unstored(number, TOO_MANY);
+            }
+            self.foreign.insert(device.clone());
+        }
+        if !self.by_device.contains_key(&device) {
+            self.unknown.has_series(number);
+        }
+        Target::Channel(Channel {
+            unknown: Some(number),
+            ..Channel::new(self.number(device), Catalogue::unknown_value())
         })
     }
 
@@ -239,7 +302,7 @@ impl Resolver {
         }
         if self.uuids.insert(uuid, (node, index)).is_some() {
             // A board moved: what was worked out with its old place is void.
-            self.known.clear();
+            self.book.clear();
         }
         self.learned += 1;
     }
@@ -263,6 +326,21 @@ impl Resolver {
         let short = bare.split('.').next().unwrap_or(bare);
         let find = |name: &str| self.site.node(name).map(|(index, _)| index);
         find(host).or_else(|| find(bare)).or_else(|| find(short))
+    }
+}
+
+/// Why no more series of unknown metrics are taken.
+const TOO_MANY: &str = "a series of an unknown metric beyond the 100,000 that are kept";
+
+fn reason(fault: ForeignFault) -> &'static str {
+    match fault {
+        ForeignFault::NoName => "an unknown metric without a name",
+        ForeignFault::NoLabelName => "a label of an unknown metric has no name",
+        ForeignFault::Twice => "a label of an unknown metric stands twice",
+        ForeignFault::TooMany => "an unknown metric with more than 64 labels",
+        ForeignFault::TooLong => {
+            "an unknown metric whose name and labels are longer than 2,048 bytes"
+        }
     }
 }
 

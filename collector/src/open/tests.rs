@@ -1,7 +1,7 @@
 use super::encode::{request, series};
 use super::*;
 use heliostat_models::site::config;
-use heliostat_models::{Catalogue, Frame, Reading, Timestamp};
+use heliostat_models::{Catalogue, DeviceId, Frame, Reading, Timestamp};
 use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::query::Selector;
 use heliostat_store::{Answer, AppendReceipt, Query, SteppedClock, StoreError, WallClock};
@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 mod recorded;
 mod seeded;
-
-const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
 /// A store whose disk can be made full.
 struct Fragile {
@@ -282,6 +280,87 @@ async fn what_is_not_known_or_cannot_be_is_told_and_the_rest_kept() {
     assert_eq!(unknown[0].name, "DCGM_FI_DEV_XID_ERRORS");
     assert_eq!((unknown[0].samples, unknown[0].last_value), (2, Some(43.0)));
     assert_eq!(unknown[0].unit, "unknown");
+}
+
+/// A sample of a series that no table knows.
+fn load(instance: &str, value: f64, at: i64) -> Vec<u8> {
+    let labels = [("__name__", "node_load1"), ("instance", instance)];
+    series(&labels, &[(value, NOW.0 + at)])
+}
+
+#[tokio::test]
+async fn unknown_metrics_are_stored_once_and_survive_a_restart() {
+    let mut stage = Stage::new();
+    for round in 0..3 {
+        let tally = (stage.write(&[load("a:1", 0.5, 0), load("b:1", 0.25, 0)]))
+            .await
+            .unwrap();
+        let expected = if round == 0 { (2, 0) } else { (0, 2) };
+        assert_eq!((tally.unknown, tally.duplicates), expected, "round {round}");
+        stage = stage.restarted().await;
+    }
+    // Later, earlier, and not a number.
+    let more = [
+        load("a:1", 2.0, 1_000),
+        load("a:1", 3.0, -1_000),
+        load("a:1", f64::NAN, 2_000),
+        load("a:1", f64::INFINITY, 3_000),
+    ];
+    let tally = stage.write(&more).await.unwrap();
+    assert_eq!((tally.unknown, tally.stored), (3, 0));
+    let unplaced: Vec<_> = tally.unplaced.keys().map(String::as_str).collect();
+    assert_eq!(unplaced, ["an unknown metric's value that is infinite"]);
+    let device = r#"node_load1{instance="a:1"}"#;
+    assert_eq!(
+        stage.stored("unknown_value", device).await,
+        [
+            (-1.0, Some(3.0)),
+            (0.0, Some(0.5)),
+            (1.0, Some(2.0)),
+            (2.0, None)
+        ]
+    );
+    let unknown = stage.open.unknown_metrics();
+    assert_eq!((unknown[0].series, unknown[0].samples), (1, 4));
+    assert_eq!(unknown[0].last_value, Some(2.0));
+    // Only who asks for them is told of them.
+    let latest = async |select| {
+        let since = Timestamp(0);
+        let query = Query::Latest { select, since };
+        stage.store.query(&query).await.unwrap().frames().len()
+    };
+    assert_eq!(latest(Selector::default()).await, 0);
+    assert_eq!(latest(Selector::unknown()).await, 2);
+}
+
+#[test]
+fn unknown_series_are_bounded_and_people_kept_out() {
+    let loaded = config::load("demo.toml", config::builtin_demo(), Default::default());
+    let mut resolver = Resolver::new(Arc::new(loaded.site.unwrap()));
+    // As many as may be, all but one of them in the store since before.
+    resolver.has_stored((1..MOST_UNKNOWN).map(|n| DeviceId::from(format!("m{{n=\"{n}\"}}"))));
+    let mut read = |name: &str, label: (&str, &str)| {
+        let one = series(&[("__name__", name), label], &[(1.0, NOW.0)]);
+        let parcel = Parcel::of_remote_write(&request(&[one]), &mut resolver, NOW).unwrap();
+        let reason = parcel.tally.unplaced.keys().next().cloned();
+        (parcel.parts.len(), reason.unwrap_or_default())
+    };
+    assert_eq!(read("m", ("n", "new")).0, 1);
+    let (parts, reason) = read("m", ("n", "one too many"));
+    assert_eq!(parts, 0);
+    assert!(reason.contains("beyond the 100,000"), "{reason}");
+    // Those that have their place keep it.
+    assert_eq!(read("m", ("n", "7")).0, 1);
+    let (parts, reason) = read("m", ("user", "alice"));
+    assert_eq!(parts, 0);
+    assert!(reason.contains("may name a person"), "{reason}");
+    let names: Vec<_> = resolver
+        .unknown
+        .list()
+        .into_iter()
+        .map(|m| (m.name, m.samples))
+        .collect();
+    assert_eq!(names, [("m".to_owned(), 4)]);
 }
 
 #[tokio::test]

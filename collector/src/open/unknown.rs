@@ -1,6 +1,6 @@
-//! Metrics that nobody told us the unit of: counted, with their latest value,
-//! and shown, so that somebody can add them to the table of names. Labels are
-//! not kept: they may name a person.
+//! Metrics that nobody told us the unit of: their series are stored as they are
+//! ([`heliostat_models::foreign`]); here they are counted by name, with the latest
+//! value, and shown, so that somebody can add them to the table of names.
 
 use heliostat_models::Timestamp;
 use serde::Serialize;
@@ -20,7 +20,9 @@ pub struct UnknownMetric {
     pub name: String,
     /// Nobody said.
     pub unit: &'static str,
-    /// Samples that came since the start; none of them is in the store.
+    /// Series that came since the start and are stored.
+    pub series: u64,
+    /// Samples that came since the start, those that could not be stored included.
     pub samples: u64,
     /// The latest value, of whichever series.
     pub last_value: Option<f64>,
@@ -54,12 +56,20 @@ impl UnknownMetrics {
         self.metrics.push(UnknownMetric {
             name: name.to_owned(),
             unit: "unknown",
+            series: 0,
             samples: 0,
             last_value: None,
             last_seen: None,
         });
         self.by_name.insert(name.to_owned(), number);
         number
+    }
+
+    /// Counts a series that is stored.
+    pub(super) fn has_series(&mut self, number: u32) {
+        if let Some(metric) = self.metrics.get_mut(number as usize) {
+            metric.series += 1;
+        }
     }
 
     /// Counts what a request brought.

@@ -129,7 +129,8 @@ pub(super) async fn unknown_metrics(call: Call) -> Result<Response, ApiError> {
     let open = &call.shared.open;
     let totals = open.totals();
     json(&object!({
-        "stored": false,
+        "stored": true,
+        "series_kept": heliostat_collector::open::MOST_UNKNOWN,
         "metrics": open.unknown_metrics(),
         "unplaced": totals.unplaced,
         "refused": totals.refused,

@@ -242,7 +242,7 @@ static ENDPOINTS: &[Endpoint] = &[
     ),
     reads(
         "/api/v1/unknown-metrics",
-        "Metrics that came by remote write or line protocol and are not in the catalogue (unit unknown): counted, not stored. With what could not be placed or was refused, by reason.",
+        "Metrics that came by remote write or line protocol and are not in the catalogue (unit unknown), since the start: each series is stored as a device of kind `unknown` and answers in PromQL under its own name and labels. With what could not be placed or was refused, by reason.",
         &[],
         "/api/v1/unknown-metrics",
         handler!(handlers::unknown_metrics),

@@ -3,16 +3,20 @@
 use super::{Call, json};
 use crate::params::{ApiError, Params, duration};
 use crate::units::unit_of;
+use axum::http::StatusCode;
 use axum::response::Response;
+use heliostat_models::foreign::is_foreign;
 use heliostat_models::{Catalogue, DeviceId, Quality, Timestamp};
-use heliostat_store::Query;
-use heliostat_store::query::{AcrossDevices, Label, OverTime, Selector, Series};
+use heliostat_store::query::{AcrossDevices, Label, OverTime, Selector, Series, Source, Told};
+use heliostat_store::{Query, foreign};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How far back `latest` looks.
 const LATEST_SINCE: Duration = Duration::from_secs(86_400);
+/// Longest that the store may take.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Values that one answer may carry.
 const MAX_VALUES: usize = 200_000;
 /// Steps of an aggregate.
@@ -58,6 +62,8 @@ struct RangeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     across: Option<AcrossDevices>,
     series: Vec<SeriesView>,
+    /// What it was made of: the width of a rollup's steps, readings as they came.
+    source: Source,
     /// Why this is not all, while an external store is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<String>,
@@ -69,7 +75,7 @@ struct SeriesView {
     points: Vec<heliostat_store::query::Point>,
 }
 
-const KINDS: [&str; 5] = ["gpu", "node", "meter", "cooling", "grid"];
+const KINDS: [&str; 6] = ["gpu", "node", "meter", "cooling", "grid", "unknown"];
 
 fn word(label: Label) -> &'static str {
     match label {
@@ -89,7 +95,7 @@ fn selector(call: &Call) -> Result<Selector, ApiError> {
     let mut select = Selector::default();
     for name in params.list("device") {
         let id = DeviceId::from(name);
-        if site.entity(&id).is_none() {
+        if site.entity(&id).is_none() && !is_foreign(&id) {
             return Err(ApiError::bad(
                 "device",
                 format!("the site has no device `{name}`"),
@@ -140,8 +146,7 @@ pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
         select,
         since: now - LATEST_SINCE,
     };
-    let told = shared.app.store.ask(&query).await;
-    let told = told.map_err(|e| ApiError::store(&e))?;
+    let told = ask(&call, &query).await?;
     let (mut frames, partial) = (told.answer.frames(), told.partial);
     frames.sort_by(|a, b| a.device.cmp(&b.device));
     let stale_after = shared.now().stale_after;
@@ -181,30 +186,52 @@ pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
     })
 }
 
+/// The series of a metric that is not in the catalogue.
+async fn of_unknown(
+    call: &Call,
+    name: &str,
+    since: Timestamp,
+    mut select: Selector,
+) -> Result<Selector, ApiError> {
+    let found = foreign::series_of(&*call.shared.app.store, name, since).await;
+    let mut found = found.map_err(|e| ApiError::store(&e))?;
+    if !select.devices.is_empty() {
+        found.retain(|device| select.devices.contains(device));
+    }
+    if found.is_empty() {
+        return Err(ApiError::bad(
+            "metric",
+            format!("there is no metric `{name}`"),
+            "a name from /api/v1/metrics-catalogue, or from /api/v1/unknown-metrics with samples in this time",
+        ));
+    }
+    select.devices = found;
+    Ok(select)
+}
+
 pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     let params = &call.params;
     let metric = params.required("metric", "a name from /api/v1/metrics-catalogue")?;
-    let Some(id) = Catalogue::builtin().id(metric) else {
-        return Err(ApiError::bad(
-            "metric",
-            format!("there is no metric `{metric}`"),
-            "a name from /api/v1/metrics-catalogue",
-        ));
-    };
     let (from, to) = params.span(call.shared.app.clock.now(), "now-6h", "now")?;
-    let select = selector(&call)?;
+    let mut select = selector(&call)?;
+    let (id, stored_name) = match Catalogue::builtin().id(metric) {
+        Some(id) => (id, metric),
+        None => {
+            select = of_unknown(&call, metric, from, select).await?;
+            (Catalogue::unknown_value(), foreign::metric())
+        }
+    };
     let step = step(params, from, to)?;
-    let over_time = params.choice("agg", OVER_TIME)?.unwrap_or(OverTime::Avg);
+    let over_time = word(params, "agg", OverTime::parse, OverTime::WORDS)?.unwrap_or(OverTime::Avg);
     let group_by = group_by(params)?;
     // A group without a way to make it one: summed, and the answer says so.
-    let across = params
-        .choice("across", ACROSS)?
+    let across = word(params, "across", AcrossDevices::parse, AcrossDevices::WORDS)?
         .or_else(|| (!group_by.is_empty()).then_some(AcrossDevices::Sum));
     let stored_unit = &Catalogue::builtin().metric(id).unit;
     let (query, unit) = match step {
         None => {
             let query = Query::Range {
-                metric: metric.to_owned(),
+                metric: stored_name.to_owned(),
                 select,
                 from,
                 to,
@@ -213,7 +240,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         }
         Some(step) => {
             let query = Query::Aggregate {
-                metric: metric.to_owned(),
+                metric: stored_name.to_owned(),
                 select,
                 from,
                 to,
@@ -225,9 +252,8 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
             (query, unit_of(stored_unit, over_time, across))
         }
     };
-    let told = call.shared.app.store.ask(&query).await;
-    let told = told.map_err(|e| ApiError::store(&e))?;
-    let (series, partial) = (told.answer.series(), told.partial);
+    let told = ask(&call, &query).await?;
+    let (series, partial, source) = (told.answer.series(), told.partial, told.source);
     bounded(&series)?;
     json(&RangeView {
         metric: metric.to_owned(),
@@ -236,6 +262,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         to,
         step_seconds: step.map(|s| s.as_secs_f64()),
         partial,
+        source,
         across,
         series: series
             .into_iter()
@@ -247,25 +274,32 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     })
 }
 
-const OVER_TIME: &[(&str, OverTime)] = &[
-    ("avg", OverTime::Avg),
-    ("min", OverTime::Min),
-    ("max", OverTime::Max),
-    ("sum", OverTime::Sum),
-    ("count", OverTime::Count),
-    ("last", OverTime::Last),
-    ("increase", OverTime::Increase),
-    ("rate", OverTime::Rate),
-    ("integral", OverTime::Integral),
-];
+/// A parameter by its word.
+fn word<T>(
+    params: &Params,
+    name: &str,
+    parse: fn(&str) -> Option<T>,
+    words: &str,
+) -> Result<Option<T>, ApiError> {
+    let parsed = |text: &str| {
+        parse(text)
+            .ok_or_else(|| ApiError::bad(name, format!("`{text}` is none of the words"), words))
+    };
+    params.get(name).map(parsed).transpose()
+}
 
-const ACROSS: &[(&str, AcrossDevices)] = &[
-    ("sum", AcrossDevices::Sum),
-    ("avg", AcrossDevices::Avg),
-    ("min", AcrossDevices::Min),
-    ("max", AcrossDevices::Max),
-    ("count", AcrossDevices::Count),
-];
+/// Asks the store, for no longer than a query may take.
+async fn ask(call: &Call, query: &Query) -> Result<Told, ApiError> {
+    let asked = call.shared.app.store.ask(query);
+    match tokio::time::timeout(TIME_LIMIT, asked).await {
+        Ok(told) => told.map_err(|e| ApiError::store(&e)),
+        Err(_) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the query took longer than {} s", TIME_LIMIT.as_secs()),
+            "ask for a shorter time, fewer devices, or steps that a rollup has (1m, 15m, 1h)",
+        )),
+    }
+}
 
 fn step(params: &Params, from: Timestamp, to: Timestamp) -> Result<Option<Duration>, ApiError> {
     let Some(text) = params.get("step") else {

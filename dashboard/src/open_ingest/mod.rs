@@ -244,7 +244,7 @@ fn answer(outcome: Result<Tally, Failure>, place: &str) -> Response {
             .unwrap_or_default();
         let message = format!(
             "partial write: {refused} not stored, {} stored; first {first}",
-            tally.stored
+            tally.stored + tally.unknown
         );
         let faults: Vec<_> = (tally.faults.iter())
             .map(|f| json!({ place: f.place, "fault": f.fault }))
@@ -254,6 +254,7 @@ fn answer(outcome: Result<Tally, Failure>, place: &str) -> Response {
             "message": message,
             "error": message,
             "stored": tally.stored,
+            "unknown_metrics": tally.unknown,
             "refused": tally.refused,
             "faults": faults,
         });

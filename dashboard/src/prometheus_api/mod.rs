@@ -3,6 +3,7 @@
 //! program's own routes, whose names differ. Paths, forms, shapes, errors and
 //! status codes are Prometheus' (prometheus.io/docs/prometheus/latest/querying/api).
 
+mod absent;
 mod form;
 mod listing;
 mod render;
@@ -14,8 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use form::Form;
-use heliostat_store::StoreError;
+use heliostat_models::Timestamp;
 use heliostat_store::promql::{Engine, Instants, PromqlError};
+use heliostat_store::{StoreError, foreign};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -100,7 +102,13 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
             .route(&format!("{prefix}/labels"), get(labels).post(labels))
             .route(&format!("{prefix}/label/{{name}}/values"), get(values))
             .route(&format!("{prefix}/metadata"), get(metadata))
-            .route(&format!("{prefix}/status/buildinfo"), get(build_info));
+            .route(&format!("{prefix}/status/buildinfo"), get(build_info))
+            .route(
+                &format!("{prefix}/query_exemplars"),
+                get(absent::exemplars).post(absent::exemplars),
+            )
+            .route(&format!("{prefix}/rules"), get(absent::rules))
+            .route(&format!("{prefix}/alerts"), get(absent::alerts));
     }
     router
         .route("/prometheus/{*rest}", any(unknown))
@@ -146,10 +154,10 @@ async fn evaluate(shared: &Shared, gate: &Gate, form: &Form, instants: Instants)
         let Ok(_turn) = gate.acquire().await else {
             return Err(PromqlError::Cancelled);
         };
-        engine.query(text, instants).await
+        engine.query_told(text, instants).await
     };
     match tokio::time::timeout(limit.min(TIME_LIMIT), turn).await {
-        Ok(Ok(value)) => Ok(render::value(&value)),
+        Ok(Ok(told)) => Ok(render::told(&told, form.get("stats").is_some())),
         Ok(Err(error)) => Err(Refusal::of("query", &error)),
         Err(_) => Err(Refusal::timeout()),
     }
@@ -184,7 +192,7 @@ async fn values(
     Ok(render::texts(&listing::values(&found, &name)))
 }
 
-async fn metadata(request: Request) -> Answer {
+async fn metadata(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let limit = match form.get("limit").filter(|text| !text.is_empty()) {
         None => usize::MAX,
@@ -194,8 +202,11 @@ async fn metadata(request: Request) -> Answer {
             Err(_) => return Err(Refusal::bad_data("limit must be a number")),
         },
     };
+    let unknown = foreign::names(&*shared.app.store, Timestamp(i64::MIN)).await;
+    let unknown = unknown.map_err(|error| Refusal::of("metric", &error.into()))?;
     Ok(render::metadata(
         form.get("metric").unwrap_or_default(),
+        &unknown,
         limit,
     ))
 }
@@ -208,7 +219,7 @@ async fn unknown() -> Refusal {
     Refusal {
         status: StatusCode::NOT_FOUND,
         kind: "not_found",
-        error: "of Prometheus' API this server has query, query_range, series, labels, label/NAME/values, metadata and status/buildinfo"
+        error: "of Prometheus' API this server has query, query_range, series, labels, label/NAME/values, metadata and status/buildinfo, and answers that it has no exemplars, rules and alerts"
             .to_owned(),
     }
 }

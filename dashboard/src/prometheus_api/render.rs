@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use heliostat_models::metrics::MetricKind;
 use heliostat_models::{Catalogue, Timestamp};
-use heliostat_store::promql::{Labels, ResultSeries, Value};
+use heliostat_store::promql::{Labels, ResultSeries, Told, Value};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ fn json(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn success(data: &str) -> Response {
+pub(super) fn success(data: &str) -> Response {
     json(
         StatusCode::OK,
         format!("{{\"status\":\"success\",\"data\":{data}}}"),
@@ -37,8 +37,26 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
     json(refusal.status, text)
 }
 
-pub(super) fn value(value: &Value) -> Response {
-    success(&data(value))
+/// An answer; with `stats`, where a request asks for them or a rollup went in.
+pub(super) fn told(told: &Told, stats: bool) -> Response {
+    let mut out = data(&told.value);
+    if stats || told.source.rollup_ms.is_some() {
+        out.pop();
+        let rollup = told.source.rollup_ms.map(|ms| ms as f64 / 1e3);
+        let rollup = rollup.map_or("null".to_owned(), |seconds| seconds.to_string());
+        let raw = told.source.raw_samples;
+        let _ = write!(
+            out,
+            ",\"stats\":{{\"rollupSeconds\":{rollup},\"samples\":{{\"totalQueryableSamples\":{raw}}}}}}}"
+        );
+    }
+    let warnings = (told.partial.iter())
+        .map(|why| format!(",\"warnings\":[{}]", quoted(why)))
+        .collect::<String>();
+    json(
+        StatusCode::OK,
+        format!("{{\"status\":\"success\",\"data\":{out}{warnings}}}"),
+    )
 }
 
 fn data(value: &Value) -> String {
@@ -139,11 +157,13 @@ pub(super) fn texts(all: &BTreeSet<&str>) -> Response {
     success(&out)
 }
 
-/// What the catalogue says of its metrics, or of one.
-pub(super) fn metadata(metric: &str, limit: usize) -> Response {
-    let all: serde_json::Map<String, serde_json::Value> = (Catalogue::builtin().iter())
-        .filter(|(_, about)| metric.is_empty() || about.name == metric)
-        .take(limit)
+/// What is known of all metrics, or of one: of those of the catalogue what that
+/// says, of unknown ones that they are.
+pub(super) fn metadata(metric: &str, unknown: &BTreeSet<String>, limit: usize) -> Response {
+    let is_asked = |name: &str| metric.is_empty() || name == metric;
+    let known = (Catalogue::builtin().iter())
+        // By this name it is not to be had in PromQL.
+        .filter(|(id, about)| *id != Catalogue::unknown_value() && is_asked(&about.name))
         .map(|(_, about)| {
             let kind = match about.kind {
                 MetricKind::Gauge => "gauge",
@@ -153,8 +173,13 @@ pub(super) fn metadata(metric: &str, limit: usize) -> Response {
                 "type": kind, "help": about.description, "unit": about.unit,
             }]);
             (about.name.clone(), entry)
-        })
-        .collect();
+        });
+    let unknown = (unknown.iter()).filter(|name| is_asked(name)).map(|name| {
+        let entry = serde_json::json!([{ "type": "unknown", "help": "", "unit": "unknown" }]);
+        (name.clone(), entry)
+    });
+    let all: serde_json::Map<String, serde_json::Value> =
+        known.chain(unknown).take(limit).collect();
     success(&serde_json::Value::Object(all).to_string())
 }
 

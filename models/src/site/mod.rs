@@ -7,6 +7,7 @@ pub mod config;
 pub mod power;
 pub mod store;
 
+use crate::foreign;
 use crate::ids::{DeviceId, NodeId, SiteId};
 use crate::job::JobClass;
 use crate::quantity::{Celsius, Watts};
@@ -222,7 +223,8 @@ pub enum Entity {
 /// Labels of a source of frames; empty where a label does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Labels {
-    /// `gpu`, `node`, `meter`, `cooling`, `grid`.
+    /// `gpu`, `node`, `meter`, `cooling`, `grid`; `unknown` of series that are in
+    /// no catalogue.
     pub kind: &'static str,
     /// Hall.
     pub hall: String,
@@ -302,6 +304,9 @@ impl Site {
             kind,
             ..Labels::default()
         };
+        if foreign::is_foreign(id) {
+            return Some(bare(foreign::KIND));
+        }
         Some(match self.entity(id)? {
             Entity::Device(i) => of_node("gpu", self.devices[i].node),
             Entity::Node(i) => of_node("node", i),

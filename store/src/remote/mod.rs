@@ -32,7 +32,7 @@ use crate::query::{
     Answer, AppendReceipt, Query, Selector, StoreError, StoreStats, TimeSeriesStore, Told,
 };
 use async_trait::async_trait;
-use heliostat_models::{DeviceId, Frame, Reading, Site};
+use heliostat_models::{DeviceId, Frame, Reading, Site, foreign};
 use queue::{Queue, Stage};
 use spool::Spool;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -407,6 +407,9 @@ impl TimeSeriesStore for RemoteStore {
 /// Whether a selector speaks of a device, by the site's labels.
 fn selects(site: &Site, select: &Selector, device: &DeviceId) -> bool {
     if !select.devices.is_empty() && !select.devices.contains(device) {
+        return false;
+    }
+    if select.devices.is_empty() && foreign::is_foreign(device) && !select.is_of_unknown() {
         return false;
     }
     if select.labels.is_empty() {
