@@ -19,6 +19,7 @@ mod data;
 mod error;
 mod eval;
 mod fetch;
+mod fold;
 mod labels;
 mod lower;
 mod plan;
