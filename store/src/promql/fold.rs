@@ -126,8 +126,10 @@ mod tests {
     use heliostat_models::{Quality, Timestamp};
     use proptest::prelude::*;
 
+    type Fold = fn(&[f64]) -> f64;
+
     /// Series whose parts of `width` hold these values.
-    fn folded(parts: &[Vec<f64>], from: i64, width: i64, fold: fn(&[f64]) -> f64) -> Series {
+    fn folded(parts: &[Vec<f64>], from: i64, width: i64, fold: Fold) -> Series {
         let points = (parts.iter().enumerate())
             .filter(|(_, part)| !part.is_empty())
             .map(|(index, part)| Point {
@@ -153,7 +155,7 @@ mod tests {
             prop_assume!(count > 1);
             let reach = per_window as i64 * width;
             let references = Grid { start: reach, step: per_step as i64 * width, count };
-            let all: [(OverTime, &[fn(&[f64]) -> f64]); 4] = [
+            let all: [(OverTime, &[Fold]); 4] = [
                 (OverTime::Avg, &[|v| v.iter().sum(), |v| v.len() as f64]),
                 (OverTime::Sum, &[|v| v.iter().sum()]),
                 (OverTime::Max, &[|v| v.iter().copied().fold(f64::MIN, f64::max)]),
