@@ -156,6 +156,14 @@ fn steps(
                     grown
                 })
             }
+            OverTime::Quantile(q) => {
+                let mut sorted = values.clone();
+                sorted.sort_by(f64::total_cmp);
+                let place = q * sorted.len().saturating_sub(1) as f64;
+                let (low, high) = (place.floor() as usize, place.ceil() as usize);
+                (!sorted.is_empty())
+                    .then(|| sorted[low] + (sorted[high] - sorted[low]) * place.fract())
+            }
             OverTime::Integral => {
                 let (mut sum, mut covered, mut lost) = (0.0, false, false);
                 quality = Quality::Measured;
@@ -327,6 +335,9 @@ fn expected(model: &Model, query: &Query) -> Vec<Series> {
                                     values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
                                 }
                                 AcrossDevices::Count => values.len() as f64,
+                                AcrossDevices::TopK(_) | AcrossDevices::BottomK(_) => {
+                                    panic!("not asked here")
+                                }
                             };
                             let (value, quality) = if values.is_empty() {
                                 (None, Quality::Missing)
@@ -393,12 +404,13 @@ fn queries() -> Vec<Query> {
     let mut queries = Vec::new();
     for (which, select) in selectors.iter().enumerate() {
         for name in METRICS {
-            // The last two are such that rollups can answer.
+            // The last three are such that rollups can answer, by the begin or the end of steps.
             for (place, (from, to)) in [
                 (-10_000, 100_000),
                 (7_000, 41_500),
                 (-60_000, 41_500),
                 (-900_000, 1_800_000),
+                (-59_999, 1_800_001),
             ]
             .into_iter()
             .enumerate()
@@ -420,6 +432,7 @@ fn queries() -> Vec<Query> {
                     OverTime::Increase,
                     OverTime::Rate,
                     OverTime::Integral,
+                    OverTime::Quantile(0.9),
                 ] {
                     let across = [
                         None,

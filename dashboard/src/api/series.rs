@@ -222,10 +222,11 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         }
     };
     let step = step(params, from, to)?;
-    let over_time = word(params, "agg", OverTime::parse, OverTime::WORDS)?.unwrap_or(OverTime::Avg);
+    let over_time =
+        by_word(params, "agg", OverTime::parse, OverTime::WORDS)?.unwrap_or(OverTime::Avg);
     let group_by = group_by(params)?;
     // A group without a way to make it one: summed, and the answer says so.
-    let across = word(params, "across", AcrossDevices::parse, AcrossDevices::WORDS)?
+    let across = by_word(params, "across", AcrossDevices::parse, AcrossDevices::WORDS)?
         .or_else(|| (!group_by.is_empty()).then_some(AcrossDevices::Sum));
     let stored_unit = &Catalogue::builtin().metric(id).unit;
     let (query, unit) = match step {
@@ -275,7 +276,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
 }
 
 /// A parameter by its word.
-fn word<T>(
+fn by_word<T>(
     params: &Params,
     name: &str,
     parse: fn(&str) -> Option<T>,

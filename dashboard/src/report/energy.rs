@@ -99,7 +99,8 @@ impl Loader<'_> {
         for device in &self.site.devices {
             let (register, power) = (Catalogue::gpu_energy(), Catalogue::gpu_power());
             let found = self.profile(&device.id, register, power, from, to).await?;
-            books.gpu += books.told(found).energy();
+            let profile = books.told(found);
+            books.gpu += profile.energy();
         }
         let nothing = || {
             let rules = self.rules(Catalogue::meter_power());

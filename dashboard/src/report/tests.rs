@@ -2,7 +2,7 @@ use super::*;
 use heliostat_models::site::config;
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Reading};
 use heliostat_store::SteppedClock;
-use heliostat_store::embedded::EmbeddedStore;
+use heliostat_store::embedded::{EmbeddedStore, Options};
 use std::sync::Arc;
 
 const HOUR: i64 = 3_600;
@@ -124,7 +124,11 @@ async fn a_report_over_days_whose_readings_are_gone_is_made_of_rollups() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(SteppedClock::new(Timestamp(0)));
     let given = Arc::clone(&clock) as Arc<_>;
-    let store = EmbeddedStore::open(directory.path(), Arc::clone(&site), given).unwrap();
+    let mut options = Options::default();
+    // By default meters and the grid are kept for ten years; here they go too.
+    options.retention.raw_of.clear();
+    let site_given = Arc::clone(&site);
+    let store = EmbeddedStore::open_with(directory.path(), site_given, given, options).unwrap();
     let mut frames = two_hours(&site);
     // Intensities come often enough to be condensed; and the day after has some too.
     frames.retain(|f| f.device != site.grid_device());

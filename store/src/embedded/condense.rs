@@ -227,8 +227,8 @@ fn tells_inside(whole: f64, edge: f64, inside: f64) -> bool {
     (whole - edge - inside).abs() <= 1e-13 * inside.abs()
 }
 
-/// State and value in one row of a column, where it has one.
-type Cell = Option<(u8, f64)>;
+/// State and value of a row, of a step and its number; none where it says nothing.
+type CellOf<'a> = dyn Fn(usize, &Bucket) -> Option<(u8, f64)> + 'a;
 
 /// The columns of one metric; parts that say nothing are left out.
 fn put(
@@ -237,7 +237,7 @@ fn put(
     buckets: &[Bucket],
     columns: &mut Vec<(Key, Vec<u8>, Vec<f64>)>,
 ) {
-    let mut column = |part, of: &dyn Fn(usize, &Bucket) -> Cell| {
+    let mut column = |part, of: &CellOf<'_>| {
         let found = || buckets.iter().enumerate().map(|(row, b)| of(row, b));
         if found().any(|cell| cell.is_some()) {
             let metric = what.metric;

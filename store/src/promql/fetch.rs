@@ -2,13 +2,14 @@
 //! samples that some instant looks at.
 
 use super::Limits;
-use super::data::{ABSENT, Fetched, Row, Samples};
+use super::data::{ABSENT, Fetched, Samples};
 use super::error::PromqlError;
+use super::fold::{self, Tiles};
 use super::foreign;
 use super::labels::{Labels, METRIC_NAME};
 use super::plan::Selector;
 use crate::query::{
-    Label, Query, Selector as Devices, Series, Source, StoreError, TimeSeriesStore,
+    Label, OverTime, Query, Selector as Devices, Series, Source, StoreError, TimeSeriesStore,
 };
 use heliostat_models::{Catalogue, DeviceId, Site, Timestamp};
 use promql_parser::label::{MatchOp, Matcher};
@@ -202,13 +203,18 @@ pub(super) async fn fetch(
         limits,
         kept: 0,
         samples: Vec::new(),
-        rows: Vec::new(),
+        tiles: Tiles::default(),
+        pass: None,
         places: HashMap::new(),
         source: Source::default(),
         partial: None,
     };
     let (first, last) = selector.span();
-    if selector.references.count > 0 && first <= last {
+    for pass in fold::passes(selector) {
+        if selector.references.count == 0 || first > last {
+            break;
+        }
+        reader.pass = pass;
         let names = selector.matchers.iter().filter(|m| m.name == METRIC_NAME);
         let accepts = |name: &str| names.clone().all(|m| m.is_match(name));
         let metrics: Vec<&str> = (Catalogue::builtin().iter())
@@ -236,8 +242,8 @@ pub(super) async fn fetch(
         reader.metric(&about.name, &unknown, first, last).await?;
     }
     let fetched = match (selector.fold, &selector.across) {
-        (Some(_), Some(_)) => Fetched::Grouped(reader.rows),
-        (Some(_), None) => Fetched::Folded(reader.rows),
+        (Some(_), Some(_)) => Fetched::Grouped(reader.tiles.windows(selector)),
+        (Some(_), None) => Fetched::Folded(reader.tiles.windows(selector)),
         (None, _) => {
             reader.samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             Fetched::Samples(reader.samples)
@@ -265,7 +271,9 @@ struct Reader<'a> {
     /// Samples kept so far.
     kept: usize,
     samples: Vec<Samples>,
-    rows: Vec<Row>,
+    tiles: Tiles,
+    /// What the store folds at present.
+    pass: Option<OverTime>,
     places: HashMap<Labels, usize>,
     source: Source,
     partial: Option<String>,
@@ -282,9 +290,7 @@ impl Reader<'_> {
         };
         let small = match (self.selector.fold, &self.selector.across) {
             (Some(_), Some(_)) => true,
-            (Some(_), None) => {
-                count.saturating_mul(self.selector.references.count) <= FOLDED_AT_ONCE
-            }
+            (Some(_), None) => count.saturating_mul(fold::tiles(self.selector)) <= FOLDED_AT_ONCE,
             (None, _) => !select.devices.is_empty() && count <= FIRST_DEVICES,
         };
         (small && says_all(&self.selector.matchers, self.site)).then_some(select)
@@ -392,7 +398,7 @@ impl Reader<'_> {
     ) -> Result<usize, PromqlError> {
         let (from, to) = (Timestamp(first), Timestamp(last.saturating_add(1)));
         let metric = name.to_owned();
-        let query = match self.selector.fold {
+        let query = match self.pass {
             None => Query::Range {
                 metric,
                 select,
@@ -404,7 +410,7 @@ impl Reader<'_> {
                 select,
                 from,
                 to,
-                step_ms: self.fold_step(),
+                step_ms: fold::step(self.selector),
                 over_time,
                 across: self.selector.across.as_ref().map(|(how, _)| *how),
                 group_by: (self.selector.across.as_ref())
@@ -420,11 +426,6 @@ impl Reader<'_> {
             self.take(name, one)?;
         }
         Ok(points)
-    }
-
-    /// Width of a folded window, milliseconds.
-    fn fold_step(&self) -> u64 {
-        (self.selector.reach as u64).saturating_add(u64::from(self.selector.closed))
     }
 
     fn take(&mut self, name: &str, series: Series) -> Result<(), PromqlError> {
@@ -444,11 +445,14 @@ impl Reader<'_> {
             })
         };
         let kept = match self.selector.fold {
-            Some(_) => self.fold(labels, &series),
+            Some(_) => {
+                let second = self.pass != fold::passes(self.selector).next().flatten();
+                self.tiles.add(self.selector, labels, &series, second)
+            }
             None => self.keep(labels, &series),
         };
         self.kept += kept;
-        let series = self.samples.len().max(self.rows.len());
+        let series = self.samples.len().max(self.tiles.len());
         for (what, limit, used) in [
             ("series", self.limits.series, series),
             ("samples", self.limits.samples, self.kept),
@@ -484,19 +488,5 @@ impl Reader<'_> {
             samples.values.push(point.value.unwrap_or(ABSENT));
         }
         samples.times.len().saturating_sub(before)
-    }
-
-    /// The windows folded by the store, each at its instant.
-    fn fold(&mut self, labels: Labels, series: &Series) -> usize {
-        let (first, _) = self.selector.span();
-        let mut values = vec![ABSENT; self.selector.references.count];
-        for point in &series.points {
-            let index = point.at.0.saturating_sub(first) as u64 / self.fold_step().max(1);
-            if let (Some(cell), Some(value)) = (values.get_mut(index as usize), point.value) {
-                *cell = value;
-            }
-        }
-        self.rows.push(Row { labels, values });
-        self.selector.references.count
     }
 }

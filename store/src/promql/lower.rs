@@ -32,6 +32,9 @@ const AGGREGATIONS: &str =
     "avg, bottomk, count, group, max, min, quantile, stddev, stdvar, sum, topk";
 /// Spacing of a subquery that names none.
 const SUBQUERY_STEP_MS: i64 = 60_000;
+/// Parts of windows that are at least so long are folded where the samples lie:
+/// the shortest step of a rollup, milliseconds.
+const SHARED_MS: i64 = 60_000;
 /// Instants of one subquery.
 const MAX_SUBQUERY_STEPS: i64 = 100_000;
 
@@ -138,6 +141,7 @@ impl Lowering {
             latest_only: true,
             closed: self.dialect.closed(),
             fold: None,
+            tile: LOOKBACK_MS,
             across: None,
         });
         Ok(self.selectors.len() - 1)
@@ -150,15 +154,22 @@ impl Lowering {
                 let references = shift.grid(grid);
                 let reach = millis(matrix.range);
                 let closed = self.dialect.closed();
-                // Windows that neither overlap nor leave anything out can be folded where the samples lie.
-                let tiles = references.count == 1 || (references.step == reach && !closed);
+                // Windows that neither overlap nor leave anything out can be folded where
+                // the samples lie, and so can the parts that those that overlap share.
+                let tile = match references.count {
+                    1 => Some(reach),
+                    _ if closed => None,
+                    _ if references.step == reach => Some(reach),
+                    _ => Some(divisor(references.step, reach)).filter(|tile| *tile >= SHARED_MS),
+                };
                 self.selectors.push(Selector {
                     matchers: Self::matchers(&matrix.vs)?,
                     references,
                     reach,
                     latest_only: false,
                     closed,
-                    fold: fold.filter(|_| tiles),
+                    fold: fold.filter(|_| tile.is_some()),
+                    tile: tile.unwrap_or(reach),
                     across: None,
                 });
                 Ok(Windows::Stored(self.selectors.len() - 1))
@@ -425,7 +436,13 @@ fn across(
         .collect::<Option<_>>()?;
     labels.sort_by_key(|label| *label as u8);
     labels.dedup();
-    (one_metric && selector.fold.is_some()).then_some((across, labels))
+    let whole = selector.fold.is_some() && selector.is_tiled();
+    (one_metric && whole).then_some((across, labels))
+}
+
+/// The greatest common divisor of two durations.
+fn divisor(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 fn window_function(name: &str) -> Option<(WindowFn, Option<OverTime>)> {

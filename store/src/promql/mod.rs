@@ -20,6 +20,7 @@ mod data;
 mod error;
 mod eval;
 mod fetch;
+mod fold;
 mod foreign;
 mod labels;
 mod lower;

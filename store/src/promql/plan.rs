@@ -80,6 +80,9 @@ pub(super) struct Selector {
     pub closed: bool,
     /// The store may fold each window into one value.
     pub fold: Option<OverTime>,
+    /// Width of what it folds, milliseconds: of windows that overlap the parts
+    /// that they share, else the window.
+    pub tile: i64,
     /// And the values of each group of devices into one.
     pub across: Option<(AcrossDevices, Vec<Label>)>,
 }
@@ -88,6 +91,11 @@ impl Selector {
     /// The first instant of the window that ends at `reference`.
     pub(super) fn window_start(&self, reference: i64) -> i64 {
         window_start(reference, self.reach, self.closed)
+    }
+
+    /// Whether windows neither overlap nor leave anything out.
+    pub(super) fn is_tiled(&self) -> bool {
+        self.references.count == 1 || self.references.step == self.reach
     }
 
     /// Whether any instant looks at a sample of this time that is followed by one at `next`.
@@ -319,7 +327,7 @@ mod tests {
             closed: bool, latest_only: bool, time in -100_i64..200, gap in 1_i64..40,
         ) {
             let references = Grid { start, step, count };
-            let selector = Selector { matchers: vec![], references, reach, latest_only, closed, fold: None, across: None };
+            let selector = Selector { matchers: vec![], references, reach, latest_only, closed, fold: None, tile: reach, across: None };
             let next = time + gap;
             let used = references.times().any(|t| {
                 let in_window = time <= t && (time > t - reach || (closed && time == t - reach));
