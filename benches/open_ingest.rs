@@ -160,7 +160,7 @@ fn serve(args: &str) {
         view: ViewSender::new(Arc::new(ControlView::default())).subscribe(),
         control: None,
         clock,
-        health: Arc::new(Vec::new),
+        health: Arc::new(Default::default),
         title_note: None,
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");

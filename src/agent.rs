@@ -1,12 +1,13 @@
 //! `heliostat agent`: reads the devices of one node, sends samples, applies
 //! leased caps, until it is told to stop.
 
+use crate::broker_argument;
 use crate::files;
 use anyhow::{Context, bail};
 use heliostat_collector::source::Source;
 use heliostat_collector::source::host::HostSource;
 use heliostat_collector::source::nvml::NvmlSource;
-use heliostat_collector::{Agent, AgentConfig, CapActuator, Credentials, MqttConfig};
+use heliostat_collector::{Agent, AgentConfig, CapActuator, MqttConfig};
 use heliostat_models::{AgentId, DeviceId, NodeId};
 use heliostat_store::WallClock;
 use std::path::PathBuf;
@@ -30,8 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     node: String,
     /// The broker
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", value_parser = host_and_port)]
-    mqtt: (String, u16),
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", value_parser = broker_argument::parse)]
+    mqtt: MqttConfig,
     /// Where samples wait until they are acknowledged; one directory an agent
     #[arg(long, value_name = "DIR")]
     spool: PathBuf,
@@ -81,11 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = AgentConfig {
         agent: AgentId::from(node.id.as_str()),
         site: site.id.clone(),
-        mqtt: MqttConfig {
-            host: args.mqtt.0.clone(),
-            port: args.mqtt.1,
-            credentials: credentials(),
-        },
+        mqtt: args.mqtt.clone(),
         spool_dir: args.spool.clone(),
         sample_every: args.every.unwrap_or(site.control.sample_every),
         spool_limit_bytes: args.spool_limit << 20,
@@ -103,7 +100,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let agent = Agent::start(config, sources, actuator, Arc::new(WallClock))?;
         tracing::info!(
-            node = %args.node, broker = %format!("{}:{}", args.mqtt.0, args.mqtt.1), ?every,
+            node = %args.node, broker = %args.mqtt, ?every,
             mode = if args.arm { "armed: applies leased caps" } else { "observe only" },
             "agent started"
         );
@@ -163,22 +160,6 @@ fn known_nodes(site: &heliostat_models::Site) -> String {
     }
 }
 
-fn credentials() -> Option<Credentials> {
-    Some(Credentials {
-        user: std::env::var("HELIOSTAT_MQTT_USER").ok()?,
-        password: std::env::var("HELIOSTAT_MQTT_PASSWORD").unwrap_or_default(),
-    })
-}
-
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    let fault = || format!("`{text}` is no broker; write HOST:PORT, like 127.0.0.1:1883");
-    let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
-    if host.is_empty() || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']'))) {
-        return Err(fault());
-    }
-    Ok((host.to_owned(), port.parse().map_err(|_| fault())?))
-}
-
 fn span(text: &str) -> Result<Duration, String> {
     let fault = || format!("`{text}` is no span; write it like 1s, 500ms or 1m");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
@@ -202,15 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brokers_and_spans_are_read_or_refused_with_an_example() {
-        assert_eq!(host_and_port("broker:1883"), Ok(("broker".into(), 1883)));
-        assert_eq!(host_and_port("[::1]:1884"), Ok(("[::1]".into(), 1884)));
-        for bad in ["broker", "::1:1883", ":1883", "broker:x", "broker:99999"] {
-            assert!(
-                host_and_port(bad).unwrap_err().contains("HOST:PORT"),
-                "{bad}"
-            );
-        }
+    fn spans_are_read_or_refused_with_an_example() {
         assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(span("2m"), Ok(Duration::from_secs(120)));
         for bad in ["", "1", "s", "1h", "0s", "99999999999999999999s"] {

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line speaks on its standard streams
 
 mod agent;
+mod broker_argument;
 mod budget;
 mod check;
 mod demo;
@@ -46,7 +47,7 @@ enum Command {
     Agent(agent::Args),
     /// Verify site files: schema, then meaning; changes nothing
     Check(check::Args),
-    /// Try a time-series server before a site relies on it: PASS, WARN and FAIL lines
+    /// Check this machine, a broker or a time-series server before a site relies on it
     Doctor(doctor::Args),
     /// Run the twin hall as a process of its own, for agents to read and cap
     Simulate(simulate::Args),

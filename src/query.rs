@@ -45,10 +45,10 @@ pub struct Args {
     /// One value per step of this width: 30s, 15m, 1h, 1d
     #[arg(long, value_name = "WIDTH")]
     step: Option<String>,
-    /// Within a step: avg, min, max, sum, count, last, increase, rate, integral
+    /// Within a step: avg, min, max, sum, count, last, increase, rate, integral, quantile:0.95
     #[arg(long, value_name = "HOW", requires = "step")]
     agg: Option<String>,
-    /// Devices of a group become one: sum, avg, min, max, count
+    /// Devices of a group become one: sum, avg, min, max, count; or the best few of them: topk:5, bottomk:5
     #[arg(long, value_name = "HOW", requires = "step")]
     across: Option<String>,
     /// Labels that make a group: kind, hall, row, rack, node, device (sums, unless --across says otherwise)
@@ -292,14 +292,13 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
                 from,
                 to,
                 step_ms: u64::try_from(step.as_millis()).unwrap_or(u64::MAX),
-                over_time: word::<OverTime>(
-                    "--agg",
-                    agg,
-                    "avg, min, max, sum, count, last, increase, rate, integral",
-                )?,
+                over_time: OverTime::parse(agg)
+                    .with_context(|| format!("--agg: `{agg}` is none of {}", OverTime::WORDS))?,
                 across: across(args)
                     .map(|text| {
-                        word::<AcrossDevices>("--across", &text, "sum, avg, min, max, count")
+                        AcrossDevices::parse(&text).with_context(|| {
+                            format!("--across: `{text}` is none of {}", AcrossDevices::WORDS)
+                        })
                     })
                     .transpose()?,
                 group_by: (args.by.iter())
@@ -308,9 +307,10 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
             }
         }
     };
-    let found = offline.store.query(&query).await?.series();
-    let series = found.iter().map(series_json).collect();
+    let (found, source) = offline.store.query_with_source(&query).await?;
+    let series = found.series().iter().map(series_json).collect();
     let mut answer = in_form(metric, series);
+    answer["source"] = json!(source);
     if let Query::Aggregate {
         over_time, across, ..
     } = &query

@@ -1,5 +1,6 @@
 //! `heliostat run`: the server of one site.
 
+use crate::broker_argument;
 use crate::files::load_site;
 use crate::server::{BrokerChoice, Server, ServerConfig};
 use anyhow::Context;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// given: it decides, shows and logs, and sends no cap.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN.\n\nSamples of other programs are taken at /api/v1/write (Prometheus remote write 1.0), /write and /api/v2/write (InfluxDB line protocol), with that token as bearer token, InfluxDB token or basic password. Without a token they are taken from this machine alone while --http is a loopback address, and refused otherwise."
+    after_help = "Example:\n  heliostat check site-configs/demo.toml\n  heliostat run --site site-configs/demo.toml --data ./data\nThen on each node: heliostat agent --site site-configs/demo.toml --node r01-n1 --mqtt SERVER:1883 --spool /var/lib/heliostat\n\nAll addresses are loopback unless you name others. A broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. The API's writing calls need a token in the environment variable HELIOSTAT_API_TOKEN.\n\nSamples of other programs are taken at /api/v1/write (Prometheus remote write 1.0), /write and /api/v2/write (InfluxDB line protocol), with that token as bearer token, InfluxDB token or basic password. Without a token they are taken from this machine alone while --http is a loopback address, and refused otherwise."
 )]
 pub struct Args {
     /// Site file (see `heliostat check`)
@@ -32,8 +33,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883")]
     mqtt_listen: SocketAddr,
     /// Use this MQTT broker instead of the embedded one
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "mqtt_listen")]
-    broker: Option<String>,
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "mqtt_listen", value_parser = broker_argument::parse)]
+    broker: Option<MqttConfig>,
     /// Arm control: caps are sent to the agents (logged as a decision)
     #[arg(long)]
     arm: bool,
@@ -45,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut policy = site.control.clone();
     policy.armed |= args.arm;
     let broker = match &args.broker {
-        Some(address) => BrokerChoice::External(parse_broker(address)?),
+        Some(broker) => BrokerChoice::External(broker.clone()),
         None => BrokerChoice::Embedded(args.mqtt_listen),
     };
     let config = ServerConfig {
@@ -71,17 +72,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         server.stop().await;
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// `HOST:PORT` of a broker.
-fn parse_broker(address: &str) -> anyhow::Result<MqttConfig> {
-    let parsed = address
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    let (host, port) = parsed.with_context(|| {
-        format!("--broker {address}: write HOST:PORT, like broker.example:1883")
-    })?;
-    Ok(MqttConfig::new(host.trim_matches(['[', ']']), port))
 }
 
 /// Returns on Ctrl-C or SIGTERM.

@@ -8,7 +8,7 @@ use heliostat_collector::broker::Broker;
 use heliostat_collector::ingest::{Ingest, IngestHandle, IngestStats};
 use heliostat_collector::mqtt::MqttConfig;
 use heliostat_collector::pseudonym::Pseudonymiser;
-use heliostat_dashboard::{App, ControlCommands, HealthCounter, Server as WebServer};
+use heliostat_dashboard::{App, ControlCommands, Health, HealthCounter, Server as WebServer};
 use heliostat_models::Site;
 use heliostat_models::site::ControlPolicy;
 use heliostat_optimizer::control::{ControlHandle, Controller, ControllerConfig, ControllerDeps};
@@ -101,7 +101,7 @@ impl Server {
         )?;
         let control = Controller::start(
             ControllerConfig {
-                mqtt: (mqtt.host.clone(), mqtt.port),
+                mqtt: mqtt.clone(),
                 armed: policy.armed,
                 policy,
                 planner_enabled: true,
@@ -168,7 +168,7 @@ impl ControlCommands for Commands {
 fn health(
     ingest: impl Fn() -> IngestStats + Send + Sync + 'static,
     store: Engine,
-) -> Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync> {
+) -> Arc<dyn Fn() -> Health + Send + Sync> {
     Arc::new(move || {
         let i = ingest();
         let s = store.store().stats();
@@ -209,7 +209,15 @@ fn health(
                 s.disk_bytes,
             ),
         ];
+        let mut troubles = Vec::new();
         if let Some(external) = store.health() {
+            if !external.up {
+                let why = external.trouble.as_deref().unwrap_or("it does not answer");
+                troubles.push(format!(
+                    "The external store is away ({why}). Nothing is lost: {} samples wait here. Pages and answers show what is here, and nothing older, until it is back.",
+                    external.spooled_samples
+                ));
+            }
             counters.extend([
                 counter(
                     "heliostat_store_external_up",
@@ -228,6 +236,6 @@ fn health(
                 ),
             ]);
         }
-        counters
+        Health { counters, troubles }
     })
 }

@@ -1,6 +1,7 @@
 //! `heliostat simulate`: the twin as a process of its own, so that real agents
 //! run against it through NVML.
 
+use crate::broker_argument;
 use crate::files;
 use anyhow::{Context, bail};
 use heliostat_collector::{Agent, AgentConfig, AgentHandle, MqttConfig, Source};
@@ -39,8 +40,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Also send meters, cooling and node sensors to this broker, and obey its orders to jobs
-    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
-    mqtt: Option<(String, u16)>,
+    #[arg(long, value_name = "HOST:PORT", value_parser = broker_argument::parse)]
+    mqtt: Option<MqttConfig>,
     /// Seconds of the hall a second of the clock on the wall
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
@@ -162,7 +163,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn connect(
     args: &Args,
-    broker: &(String, u16),
+    broker: &MqttConfig,
     site: &Arc<Site>,
     hall: &Arc<Mutex<Hall>>,
     clock: Arc<SteppedClock>,
@@ -176,14 +177,14 @@ fn connect(
     let config = AgentConfig {
         agent: AgentId::from("facility"),
         site: site.id.clone(),
-        mqtt: MqttConfig::new(broker.0.clone(), broker.1),
+        mqtt: broker.clone(),
         spool_dir: args.boards.join("facility-spool"),
         sample_every: site.control.sample_every,
         spool_limit_bytes: 64 << 20,
         arm: false,
     };
     let agent = Agent::start(config, sources, None, clock)?;
-    let bridge = SchedulerBridge::start(&broker.0, broker.1, &site.id, Arc::clone(hall))?;
+    let bridge = SchedulerBridge::start(broker, &site.id, Arc::clone(hall))?;
     Ok((agent, bridge))
 }
 
@@ -270,16 +271,6 @@ fn fault(text: &str) -> Result<FaultArg, String> {
             .map_err(|e: heliostat_twin::TwinError| e.to_string())?,
         after: Duration::from_secs(seconds),
     })
-}
-
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    let fault = || format!("`{text}` is no broker; write HOST:PORT, like 127.0.0.1:1883");
-    let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err(fault());
-    }
-    Ok((host.to_owned(), port.parse().map_err(|_| fault())?))
 }
 
 fn speed(text: &str) -> Result<f64, String> {

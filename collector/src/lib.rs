@@ -15,6 +15,7 @@
 pub mod actuate;
 pub mod agent;
 pub mod broker;
+pub mod broker_probe;
 pub mod ingest;
 pub mod mqtt;
 pub mod open;

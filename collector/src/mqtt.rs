@@ -1,6 +1,7 @@
 //! The connection to the broker: kept up, resubscribed after every break, and
 //! never waited for by whoever publishes.
 
+pub use heliostat_models::mqtt::{Credentials, MqttConfig};
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,54 +15,6 @@ pub(crate) const MAX_PACKET: usize = heliostat_models::wire::MAX_BATCH_BYTES + 4
 const QUEUE: usize = 2048;
 /// First and longest pause between attempts to connect (wall time).
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// Where the broker is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MqttConfig {
-    /// Name or address; one of IPv6 in brackets.
-    pub host: String,
-    /// TCP port; 1883 by custom.
-    pub port: u16,
-    /// User and password, where the broker asks for them.
-    pub credentials: Option<Credentials>,
-}
-
-impl MqttConfig {
-    /// A broker without credentials.
-    pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-            credentials: None,
-        }
-    }
-}
-
-impl From<std::net::SocketAddr> for MqttConfig {
-    fn from(address: std::net::SocketAddr) -> Self {
-        let host = match address.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_string(),
-            // Without brackets the port would be read as part of it.
-            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        Self::new(host, address.port())
-    }
-}
-
-/// User and password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// User.
-    pub user: String,
-    /// Password; never printed.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Credentials of {}", self.user)
-    }
-}
 
 /// What the connection tells its owner.
 #[derive(Debug)]

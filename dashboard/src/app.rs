@@ -24,8 +24,8 @@ pub struct App {
     pub control: Option<Arc<dyn ControlCommands>>,
     /// The site's time.
     pub clock: Arc<dyn Clock>,
-    /// Counters of ingest, agents and store, asked anew each time.
-    pub health: Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync>,
+    /// How ingest and store are, asked anew each time.
+    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
     /// A banner, e.g. `demo, recorded grid data of 2019`.
     pub title_note: Option<String>,
 }
@@ -36,6 +36,15 @@ pub trait ControlCommands: Send + Sync {
     fn submit_grid_event(&self, event: GridEvent);
     /// Arms or disarms; `who` goes to the log of decisions.
     fn arm(&self, armed: bool, who: &str);
+}
+
+/// How the parts behind the pages are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// For `/metrics` and the foot of the pages.
+    pub counters: Vec<HealthCounter>,
+    /// What is wrong now and what it means, a sentence each; stands on top of every page.
+    pub troubles: Vec<String>,
 }
 
 /// One counter for `/metrics` and the foot of the pages.

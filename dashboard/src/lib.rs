@@ -29,6 +29,6 @@ mod text;
 mod timeline;
 mod units;
 
-pub use app::{App, ControlCommands, HealthCounter};
+pub use app::{App, ControlCommands, Health, HealthCounter};
 pub use server::{ServeError, Server, serve};
 pub use units::unit_of;

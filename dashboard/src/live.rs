@@ -80,6 +80,9 @@ pub(crate) fn live(snapshot: &Snapshot, site: &Site) -> Live {
         decision: snapshot.decision,
         ..Live::default()
     };
+    live.say("trouble", trouble(snapshot));
+    live.state
+        .insert("trouble".to_owned(), trouble_state(snapshot));
     power(&mut live, snapshot);
     indicators(&mut live, snapshot);
     control(&mut live, snapshot);
@@ -88,6 +91,20 @@ pub(crate) fn live(snapshot: &Snapshot, site: &Site) -> Live {
     }
     cells(&mut live, snapshot, site);
     live
+}
+
+/// What is wrong with the parts behind the pages.
+pub(crate) fn trouble(snapshot: &Snapshot) -> String {
+    snapshot.health.troubles.join(" ")
+}
+
+/// Shown while there is something to say.
+pub(crate) fn trouble_state(snapshot: &Snapshot) -> &'static str {
+    if snapshot.health.troubles.is_empty() {
+        "hidden"
+    } else {
+        "over"
+    }
 }
 
 fn power(live: &mut Live, snapshot: &Snapshot) {

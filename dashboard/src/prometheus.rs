@@ -112,7 +112,7 @@ pub(crate) fn exposition(snapshot: &Snapshot, site: &Site) -> String {
     totals(&mut out, snapshot);
     control(&mut out, snapshot);
     let mut seen = std::collections::HashSet::new();
-    for counter in &snapshot.health {
+    for counter in &snapshot.health.counters {
         // A name that comes twice would make the whole page unreadable to Prometheus.
         if seen.insert(sanitise(&counter.name)) {
             Family::new(

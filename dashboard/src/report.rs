@@ -228,7 +228,7 @@ fn push_energy(values: &mut Vec<ReportValue>, site: &Site, books: &Books, max_ga
         let note = match (count, kilowatt_hours(&energy)) {
             (0, _) => "the site file names no meter of this role".to_owned(),
             (_, None) => "no usable reading in this period".to_owned(),
-            _ => energy_note(&energy, max_gap),
+            _ => energy_note(&energy, max_gap, books.condensed),
         };
         let shares = energy.coverage.shares();
         values.push(figure(key, label, kilowatt_hours(&energy), "kWh", formula, shares).note(note));
@@ -244,7 +244,7 @@ fn push_energy(values: &mut Vec<ReportValue>, site: &Site, books: &Books, max_ga
         )
         .note(match books.gpu.known() {
             None => "no usable reading in this period".to_owned(),
-            Some(_) => energy_note(&books.gpu, max_gap),
+            Some(_) => energy_note(&books.gpu, max_gap, books.condensed),
         }),
     );
     let edc = books.energy(MeterRole::DataCentre);
@@ -264,8 +264,14 @@ fn push_energy(values: &mut Vec<ReportValue>, site: &Site, books: &Books, max_ga
     ));
 }
 
-fn energy_note(energy: &Energy, max_gap: Duration) -> String {
+fn energy_note(energy: &Energy, max_gap: Duration, condensed: Option<Duration>) -> String {
     let mut notes = Vec::new();
+    if let Some(width) = condensed {
+        notes.push(format!(
+            "for part of the period the readings are no longer kept: there it is summed from rollups of {} min, within one reading at each end",
+            width.as_secs() / 60
+        ));
+    }
     if energy.coverage.estimated_seconds > 0.0 {
         notes.push(format!(
             "the estimated part is power integrated over gaps of at most {} s, or comes from estimated readings",

@@ -1,6 +1,6 @@
 //! The site at one instant, made once a second and shared by all pages.
 
-use crate::app::{App, HealthCounter};
+use crate::app::{App, Health};
 use crate::digest::{Entry, digest};
 use crate::figure::Figure;
 use crate::pue::{Pue, pue};
@@ -112,7 +112,7 @@ pub(crate) struct Snapshot {
     /// Number of the latest decision.
     pub(crate) decision: Option<u64>,
     pub(crate) decisions: Arc<[Entry]>,
-    pub(crate) health: Vec<HealthCounter>,
+    pub(crate) health: Health,
 }
 
 impl Snapshot {
@@ -175,7 +175,7 @@ struct FeederParts {
     decisions: Arc<heliostat_store::decisions::DecisionLog>,
     view: heliostat_optimizer::view::ViewReceiver,
     clock: Arc<dyn heliostat_store::Clock>,
-    health: Arc<dyn Fn() -> Vec<HealthCounter> + Send + Sync>,
+    health: Arc<dyn Fn() -> Health + Send + Sync>,
 }
 
 impl Feeder {

@@ -7,9 +7,10 @@
 
 mod support;
 
-use heliostat_dashboard::{ServeError, Server, serve};
+use heliostat_dashboard::{Health, ServeError, Server, serve};
 use heliostat_models::{Decision, DecisionKind, JobId, JobRecord};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 use support::World;
 use support::http::{get, listen, request};
@@ -377,6 +378,8 @@ proptest! {
             world.jobs.put(JobRecord { id: JobId::from(name.as_str()), owner: name.clone(), ..known }).unwrap();
             let mut app = world.app();
             app.title_note = Some(name.clone());
+            let trouble = name.clone();
+            app.health = Arc::new(move || Health { counters: Vec::new(), troubles: vec![trouble.clone()] });
             let server = serve(LOOPBACK.parse().unwrap(), app, None).await.unwrap();
             let encoded: String = name.bytes().map(|b| format!("%{b:02X}")).collect();
             for path in ["/".to_owned(), "/jobs".to_owned(), format!("/jobs/{encoded}"), "/charts/jobs.svg".to_owned(), format!("/racks/{encoded}")] {
@@ -386,5 +389,27 @@ proptest! {
             }
             server.stop().await;
         });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trouble_stands_on_every_page_while_it_lasts() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::new(directory.path());
+    world.fill_jobs();
+    for troubles in [vec![], vec!["The external store is away.".to_owned()]] {
+        let away = !troubles.is_empty();
+        let mut app = world.app();
+        app.health = Arc::new(move || Health {
+            counters: Vec::new(),
+            troubles: troubles.clone(),
+        });
+        let server = serve(LOOPBACK.parse().unwrap(), app, None).await.unwrap();
+        for path in ["/", "/jobs", "/decisions", "/charts"] {
+            let text = get(server.address(), path).await.text();
+            assert_eq!(text.contains("external store is away"), away, "{path}");
+            assert_eq!(text.contains("trouble hidden"), !away, "{path}");
+        }
+        server.stop().await;
     }
 }

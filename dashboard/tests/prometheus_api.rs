@@ -212,7 +212,7 @@ async fn errors_have_prometheus_types_and_codes() {
             "bad_data",
             "limit must be a number",
         ),
-        ("rules", 404, "not_found", "this server has query"),
+        ("targets", 404, "not_found", "this server has query"),
     ] {
         let answer = get(server.address(), &format!("/prometheus/api/v1/{path}")).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());

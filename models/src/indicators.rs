@@ -19,7 +19,7 @@ mod profile;
 mod ratio;
 
 pub use carbon::{Carbon, carbon};
-pub use profile::{EnergyRules, Placed, Profile};
+pub use profile::{EnergyRules, Placed, Profile, Stretch};
 pub use ratio::{MeterErrors, Pue, PueCategory, RatioSums, cue, renewable_factor};
 
 use crate::quantity::Joules;

@@ -18,6 +18,7 @@ pub mod indicators;
 pub mod job;
 pub mod lease;
 pub mod metrics;
+pub mod mqtt;
 pub mod quantity;
 pub mod reading;
 pub mod site;

@@ -132,6 +132,16 @@ impl Catalogue {
         &self.metrics[usize::from(id.0)]
     }
 
+    /// How many there are; their ids are below this.
+    pub fn len(&self) -> usize {
+        self.metrics.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.metrics.is_empty()
+    }
+
     /// All of them, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (MetricId, &Metric)> {
         self.metrics

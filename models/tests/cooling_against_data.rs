@@ -7,31 +7,17 @@
     reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
 )]
 
+mod recorded;
+
 use heliostat_models::Celsius;
 use heliostat_models::cooling::coefficient_of_performance;
-use std::path::PathBuf;
-
-fn recorded(path: &str) -> Option<String> {
-    let shared = std::env::var_os("HELIOSTAT_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let file = shared.join("data/cooling").join(path);
-    let text = std::fs::read_to_string(&file);
-    if text.is_err() {
-        eprintln!(
-            "SKIPPED: {} is not there; set HELIOSTAT_SHARED to compare with it",
-            file.display()
-        );
-    }
-    text.ok()
-}
+use recorded::recorded;
 
 #[test]
 fn chillers_reach_the_share_of_carnot_that_the_model_takes() {
     let celsius = |fahrenheit: f64| Celsius((fahrenheit - 32.0) / 1.8);
     for file in ["TableData23_12.csv", "TableData24_03.csv"] {
-        let Some(text) = recorded(&format!("chilled_water_plant/efficiency/{file}")) else {
+        let Some(text) = recorded(&format!("cooling/chilled_water_plant/efficiency/{file}")) else {
             continue;
         };
         let mut lines = text.lines();

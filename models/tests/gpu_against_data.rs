@@ -9,25 +9,11 @@
     reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
 )]
 
-use heliostat_models::gpu::{clock_of_phi, phi};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod recorded;
 
-fn recorded(path: &str) -> Option<String> {
-    let shared = std::env::var_os("HELIOSTAT_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let file = shared.join("data/gpu").join(path);
-    let text = std::fs::read_to_string(&file);
-    if text.is_err() {
-        eprintln!(
-            "SKIPPED: {} is not there; set HELIOSTAT_SHARED to compare with it",
-            file.display()
-        );
-    }
-    text.ok()
-}
+use heliostat_models::gpu::{clock_of_phi, phi};
+use recorded::recorded;
+use std::collections::BTreeMap;
 
 /// Cap in watts, time, mean power in watts.
 type Sweep = Vec<(f64, f64, f64)>;
@@ -69,7 +55,9 @@ fn held_out_error(sweep: &Sweep, idle: f64) -> f64 {
 }
 
 fn zeus(gpu: &str) -> Option<Vec<Sweep>> {
-    let text = recorded(&format!("zeus_power_limit/trace/summary_power_{gpu}.csv"))?;
+    let text = recorded(&format!(
+        "gpu/zeus_power_limit/trace/summary_power_{gpu}.csv"
+    ))?;
     let mut sweeps: BTreeMap<String, Sweep> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
@@ -87,7 +75,7 @@ fn ada() -> Option<Vec<Sweep>> {
     (0..8)
         .map(|n| {
             let text = recorded(&format!(
-                "rtx4000ada_power_limit/Dataset/results_powertest_single_{n}.csv"
+                "gpu/rtx4000ada_power_limit/Dataset/results_powertest_single_{n}.csv"
             ))?;
             let mut sweep: Sweep = (text.lines())
                 .map(|line| {

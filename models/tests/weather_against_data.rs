@@ -7,24 +7,10 @@
     reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
 )]
 
-use heliostat_models::{Timestamp, weather};
-use std::path::PathBuf;
+mod recorded;
 
-fn recorded(path: &str) -> Option<String> {
-    let shared = std::env::var_os("HELIOSTAT_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let file = shared.join("data/weather").join(path);
-    let text = std::fs::read_to_string(&file);
-    if text.is_err() {
-        eprintln!(
-            "SKIPPED: {} is not there; set HELIOSTAT_SHARED to compare with it",
-            file.display()
-        );
-    }
-    text.ok()
-}
+use heliostat_models::{Timestamp, weather};
+use recorded::recorded;
 
 fn instant(year: i32, month: u32, day: u32, hour: u32) -> Timestamp {
     Timestamp::parse(&format!("{year:04}-{month:02}-{day:02}T{hour:02}:00:00Z")).unwrap()
@@ -32,7 +18,7 @@ fn instant(year: i32, month: u32, day: u32, hour: u32) -> Timestamp {
 
 /// Hourly values of a file of the National Solar Radiation Database, UTC.
 fn nsrdb(path: &str) -> Option<Vec<(Timestamp, f64)>> {
-    let text = recorded(path)?;
+    let text = recorded(&format!("weather/{path}"))?;
     // Files differ in what columns they have and in which order.
     let header: Vec<&str> = text.lines().nth(2)?.split(',').collect();
     let names = ["Year", "Month", "Day", "Hour", "Minute", "Temperature"];
@@ -52,7 +38,7 @@ fn nsrdb(path: &str) -> Option<Vec<(Timestamp, f64)>> {
 
 /// Hourly values of a typical year in EnergyPlus form, local time = UTC + 1.
 fn epw(path: &str) -> Option<Vec<(Timestamp, f64)>> {
-    let text = recorded(path)?;
+    let text = recorded(&format!("weather/{path}"))?;
     let rows = text.lines().skip(8).filter_map(|line| {
         let f: Vec<&str> = line.split(',').collect();
         let n = |i: usize| f.get(i)?.parse::<u32>().ok();

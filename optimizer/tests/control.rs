@@ -17,6 +17,7 @@ mod sites;
 use heliostat_models::lease::{
     AgentHello, CapAnswer, CapCommand, CapOutcome, CapReport, CappableDevice,
 };
+use heliostat_models::mqtt::Credentials;
 use heliostat_models::wire::Topics;
 use heliostat_models::{
     AgentId, Catalogue, DecisionKind, DeviceId, Frame, Reading, Site, Timestamp, Watts,
@@ -211,17 +212,46 @@ async fn a_policy_without_sense_is_refused_by_field() {
     assert!(error.to_string().contains("lease"), "{error}");
 }
 
-/// A mosquitto of our own; killed when dropped.
-struct Mosquitto(Child, u16);
+/// A mosquitto of our own that asks for user and password; killed when dropped.
+struct Mosquitto(
+    Child,
+    u16,
+    #[allow(dead_code, reason = "its file of users")] tempfile::TempDir,
+);
+
+/// User and password that it knows.
+const USER: (&str, &str) = ("ops", "hunter2");
 
 impl Mosquitto {
     fn start() -> Option<Self> {
         let port = free_port();
-        let started = Command::new("mosquitto")
-            .args(["-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("users"), format!("{}:{}\n", USER.0, USER.1)).unwrap();
+        // Hashes the passwords in place; mosquitto gives up its privileges
+        // before it reads them.
+        let hashed = Command::new("mosquitto_passwd")
+            .arg("-U")
+            .arg(path("users"))
+            .status();
+        let open = Command::new("chmod")
+            .args(["-R", "a+rX"])
+            .arg(directory.path())
+            .status();
+        assert!(open.unwrap().success());
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n",
+            path("users").display()
+        );
+        std::fs::write(path("conf"), text).unwrap();
+        let started = hashed.and_then(|_| {
+            Command::new("mosquitto")
+                .arg("-c")
+                .arg(path("conf"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        });
         let child = match started {
             Ok(child) => child,
             Err(error) => {
@@ -236,7 +266,7 @@ impl Mosquitto {
                 return None;
             }
         };
-        let broker = Self(child, port);
+        let broker = Self(child, port, directory);
         for _ in 0..200 {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return Some(broker);
@@ -265,6 +295,7 @@ impl Agents {
     async fn start(site: &Arc<Site>, port: u16, found: Watts) -> Self {
         let topics = Topics::new(&site.id);
         let mut options = MqttOptions::new("agents", "127.0.0.1", port);
+        options.set_credentials(USER.0, USER.1);
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut events) = AsyncClient::new(options, 1_000);
         let limits: BTreeMap<DeviceId, Watts> =
@@ -366,7 +397,12 @@ async fn armed_it_lowers_raises_follows_a_grid_event_and_falls_silent_when_disar
     world.run_job("train-2", 96..256, START);
     // Found at 700 W everywhere: above the limits, before anyone controlled.
     let agents = Agents::start(&world.site, broker.1, Watts(700.0)).await;
-    let handle = Controller::start(world.config(broker.1, false), world.deps.clone()).unwrap();
+    let mut config = world.config(broker.1, false);
+    config.mqtt.credentials = Some(Credentials {
+        user: USER.0.to_owned(),
+        password: USER.1.to_owned(),
+    });
+    let handle = Controller::start(config, world.deps.clone()).unwrap();
     let mut view = handle.view();
     until(&mut view, "the agents' limits", |v| {
         v.caps.len() == 256

@@ -94,12 +94,7 @@ impl Stage {
             hall.submit(job)?;
         }
         let hall = Arc::new(Mutex::new(hall));
-        let bridge = SchedulerBridge::start(
-            &server.mqtt.host,
-            server.mqtt.port,
-            &site.id,
-            Arc::clone(&hall),
-        )?;
+        let bridge = SchedulerBridge::start(&server.mqtt, &site.id, Arc::clone(&hall))?;
 
         let mut agents = Vec::with_capacity(site.nodes.len() + 2);
         let start = |name: &str, sources, actuator| {

@@ -1,12 +1,13 @@
 //! How fast the embedded store is, as JSON lines
 //! `{"name","unit","ours","theirs","ratio","peer"}`; `theirs` is measured in the
-//! same run on the same disk.
+//! same run on the same disk. With the argument `statistics` it says instead what
+//! the generated hall is like (`docs/store-bench.md`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a benchmark fails by panic and prints its result
 #![allow(clippy::disallowed_methods)] // it measures real time
 
 mod hall;
 
-use hall::Hall;
+use hall::{Hall, METRICS};
 use heliostat_models::site::config;
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Reading, Site, Timestamp};
 use heliostat_store::embedded::{EmbeddedStore, Options, Precision};
@@ -17,23 +18,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Devices in a batch: the accelerators of one node.
 const BATCH: usize = 8;
 const DEVICES: usize = 256;
 const INSTANTS: i64 = 3_000;
-const METRICS: [&str; 9] = [
-    "gpu_power_watts",
-    "gpu_power_limit_watts",
-    "gpu_energy_joules_total",
-    "gpu_temperature_celsius",
-    "gpu_utilization_ratio",
-    "gpu_memory_utilization_ratio",
-    "gpu_memory_used_bytes",
-    "gpu_sm_clock_hertz",
-    "gpu_memory_clock_hertz",
-];
 
 fn line(name: &str, unit: &str, ours: f64, peer: Option<(&str, f64)>) {
     let theirs = peer.map(|p| p.1);
@@ -66,6 +56,7 @@ impl Gpu {
             700.0,
             self.energy as f64 / 1e3,
             (60 + noise % 3) as f64,
+            (66 + noise % 2) as f64,
             (90 + noise % 10) as f64 / 100.0,
             (50 + noise % 20) as f64 / 100.0,
             6.0e10 + (noise % 4) as f64 * 1_048_576.0,
@@ -164,6 +155,40 @@ fn bare(directory: &Path, bytes: usize, rounds: usize) -> (f64, f64) {
     (percentile(&waits, 0.99), rate)
 }
 
+/// Waits of appends that come as in a hall of 10,000 GPUs, 100,000 samples a
+/// second: a node's frames at a time, spread over each second, sorted, in ms.
+async fn paced(store: &Arc<EmbeddedStore>, devices: &[DeviceId], seconds: u64) -> Vec<f64> {
+    let mut hall = Hall::new(devices.to_vec(), 1);
+    let begin_ms = 1_764_547_200_000;
+    let mut batches = Vec::new();
+    for second in 0..seconds {
+        let frames = hall.next(begin_ms);
+        let nodes = frames.len().div_ceil(BATCH) as f64;
+        for (place, node) in frames.chunks(BATCH).enumerate() {
+            let due = Duration::from_secs_f64(second as f64 + place as f64 / nodes);
+            batches.push((due, node.to_vec()));
+        }
+    }
+    let begin = Instant::now();
+    let tasks: Vec<_> = (batches.into_iter())
+        .map(|(due, batch)| {
+            let store = Arc::clone(store);
+            tokio::spawn(async move {
+                tokio::time::sleep_until((begin + due).into()).await;
+                let begin = Instant::now();
+                store.append(batch).await.unwrap();
+                begin.elapsed().as_secs_f64() * 1e3
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    for task in tasks {
+        waits.push(task.await.unwrap());
+    }
+    waits.sort_by(f64::total_cmp);
+    waits
+}
+
 /// The middle of several runs, in ms.
 async fn time(store: &EmbeddedStore, query: &Query, rounds: usize) -> f64 {
     let mut waits = Vec::new();
@@ -206,10 +231,7 @@ async fn sizes(directory: &Path, site: &Arc<Site>) {
                 &format!("store_bytes_per_sample_{name}{what}"),
                 "B",
                 bytes_below(&directory.join(top)) as f64 / samples,
-                Some((
-                    "VictoriaMetrics 1.79.5 on data like this, reference/peers.md",
-                    0.88,
-                )),
+                None,
             );
         }
     }
@@ -227,6 +249,18 @@ fn bytes_below(directory: &Path) -> u64 {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
+    if std::env::args().any(|argument| argument == "statistics") {
+        for it in hall::statistics::of(3_600) {
+            println!(
+                "{}",
+                json!({
+                    "metric": it.metric, "unchanged": it.unchanged, "steps": it.steps,
+                    "relative": it.relative, "distinct": it.distinct,
+                })
+            );
+        }
+        return;
+    }
     let text = include_str!("../../site-configs/demo.toml");
     let site = Arc::new(
         config::load("demo.toml", text, Default::default())
@@ -238,6 +272,27 @@ async fn main() {
     )
     .unwrap();
     sizes(directory.path(), &site).await;
+    {
+        let clock = Arc::new(SteppedClock::new(Timestamp(1_764_550_000_000)));
+        let paced_in = directory.path().join("paced");
+        let store = EmbeddedStore::open(&paced_in, Arc::clone(&site), clock).unwrap();
+        let devices: Vec<DeviceId> = (0..10_000)
+            .map(|i| DeviceId::from(format!("gpu-{i:05}")))
+            .collect();
+        // Long enough that the store seals twice meanwhile.
+        let waits = paced(&store, &devices, 45).await;
+        // A second's samples come in about a hundred groups.
+        let (bare_p99, _) = bare(directory.path(), 16_000, 1_000);
+        for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+            line(
+                &format!("store_acknowledge_{name}_at_100000_samples_per_second"),
+                "ms",
+                percentile(&waits, share),
+                Some(("bare write and fsync of 16 kB, p99", bare_p99)),
+            );
+        }
+        store.close().await;
+    }
     let clock = Arc::new(SteppedClock::new(Timestamp(0)));
     let open = || {
         EmbeddedStore::open(

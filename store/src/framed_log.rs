@@ -24,12 +24,17 @@ const HEAD: usize = 12;
 /// Longest payload of a record.
 pub const MAX_RECORD: usize = 16 << 20;
 
+/// Bytes of the buffer that are kept between two writes.
+const KEPT_BUFFER: usize = 4 << 20;
+
 /// An open log.
 #[derive(Debug)]
 pub struct FramedLog {
     file: File,
     path: PathBuf,
     length: u64,
+    /// What is written next; kept, so that its memory is asked for once.
+    buffer: Vec<u8>,
 }
 
 /// What opening a log found.
@@ -72,6 +77,7 @@ impl FramedLog {
                     file,
                     path: path.into(),
                     length: HEADER,
+                    buffer: Vec::new(),
                 },
                 recovered,
             ));
@@ -89,6 +95,7 @@ impl FramedLog {
                 file,
                 path: path.into(),
                 length: end,
+                buffer: Vec::new(),
             },
             recovered,
         ))
@@ -105,7 +112,9 @@ impl FramedLog {
         &mut self,
         payloads: impl IntoIterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
-        let mut bytes = Vec::new();
+        let bytes = &mut self.buffer;
+        bytes.clear();
+        bytes.shrink_to(KEPT_BUFFER);
         for payload in payloads {
             if payload.len() > MAX_RECORD {
                 return Err(io::Error::new(
@@ -116,13 +125,13 @@ impl FramedLog {
             bytes.extend_from_slice(&head_of(payload));
             bytes.extend_from_slice(payload);
         }
-        if let Err(error) = self.file.write_all(&bytes) {
+        if let Err(error) = self.file.write_all(bytes) {
             // A full disk may have taken half a record: take it back. Should even
             // that fail, the next opening cuts the torn tail off.
             let _ = self.rewind(self.length);
             return Err(error);
         }
-        self.length += bytes.len() as u64;
+        self.length += self.buffer.len() as u64;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! store, spool and journals share.
 
 pub mod clock;
+pub mod condensed;
 pub mod conformance;
 pub mod decisions;
 pub mod directory_lock;
@@ -12,6 +13,7 @@ pub mod framed_log;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod influxdb2;
+pub mod instants;
 pub mod jobs;
 pub mod promql;
 pub mod query;

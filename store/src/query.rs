@@ -2,6 +2,7 @@
 //! InfluxDB and a PromQL server can all answer.
 
 use async_trait::async_trait;
+use heliostat_models::indicators::Stretch;
 use heliostat_models::site::Labels;
 use heliostat_models::{DeviceId, Frame, MetricId, Quality, Reading, Timestamp, foreign};
 use serde::{Deserialize, Serialize};
@@ -22,15 +23,37 @@ pub trait TimeSeriesStore: Send + Sync + 'static {
     }
     /// Counters of this engine since it was opened.
     fn stats(&self) -> StoreStats;
+    /// What is still known of a device's energy in `[from, to)` where the readings
+    /// themselves are gone; `metric` is a register or a power. An engine that
+    /// keeps no such thing knows nothing.
+    async fn condensed(
+        &self,
+        _metric: &str,
+        _device: &DeviceId,
+        _from: Timestamp,
+        _to: Timestamp,
+    ) -> Result<Condensed, StoreError> {
+        Ok(Condensed::default())
+    }
     /// Answers a query and says whether the answer is whole. An engine that is
     /// always at hand answers wholly.
     async fn ask(&self, query: &Query) -> Result<Told, StoreError> {
-        let answer = self.query(query).await?;
+        let (answer, source) = self.query_with_source(query).await?;
         Ok(Told {
             answer,
             partial: None,
+            source,
         })
     }
+}
+
+/// Energy that rollups know and readings no longer tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Condensed {
+    /// By rising time.
+    pub stretches: Vec<Stretch>,
+    /// Width of the rollup's steps in milliseconds, where one went in.
+    pub rollup_ms: Option<u64>,
 }
 
 /// An answer, and what is missing from it.
@@ -40,6 +63,8 @@ pub struct Told {
     pub answer: Answer,
     /// Why the answer holds only what is at hand; `None`: it is whole.
     pub partial: Option<String>,
+    /// What it was made of, as far as the engine says so.
+    pub source: Source,
 }
 
 /// What became of appended frames.
@@ -68,6 +93,12 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Records cut off a torn tail or found damaged at opening.
     pub damaged: u64,
+    /// Frames stored although their device had a later one already.
+    pub late: u64,
+    /// Frames stored that came together with a later one of their device, and after it.
+    pub out_of_order: u64,
+    /// Frames refused because of their instant, those of the same append included.
+    pub refused: u64,
 }
 
 /// Which devices a query speaks of; empty fields match all. Series of unknown
@@ -152,6 +183,61 @@ pub enum OverTime {
     Rate,
     /// Time integral in unit-seconds over gaps no longer than the limit below.
     Integral,
+    /// The value that this share of the values, between 0 and 1, is not above;
+    /// between two values by linear interpolation. Needs the values themselves:
+    /// a step of which only rollups are left is missing.
+    Quantile(f64),
+}
+
+impl OverTime {
+    /// The words of [`OverTime::parse`].
+    pub const WORDS: &str =
+        "avg, min, max, sum, count, last, increase, rate, integral, quantile:0.95";
+
+    /// From its word; a quantile's share stands behind a colon.
+    pub fn parse(word: &str) -> Option<Self> {
+        if let Some(share) = word.strip_prefix("quantile:") {
+            let share = share.parse().ok().filter(|q| (0.0..=1.0).contains(q))?;
+            return Some(Self::Quantile(share));
+        }
+        Some(match word {
+            "avg" => Self::Avg,
+            "min" => Self::Min,
+            "max" => Self::Max,
+            "sum" => Self::Sum,
+            "count" => Self::Count,
+            "last" => Self::Last,
+            "increase" => Self::Increase,
+            "rate" => Self::Rate,
+            "integral" => Self::Integral,
+            _ => return None,
+        })
+    }
+}
+
+impl AcrossDevices {
+    /// The words of [`AcrossDevices::parse`].
+    pub const WORDS: &str = "sum, avg, min, max, count, topk:5, bottomk:5";
+
+    /// From its word; how many of the best stands behind a colon.
+    pub fn parse(word: &str) -> Option<Self> {
+        if let Some((way, few)) = word.split_once(':') {
+            let few = few.parse().ok().filter(|k| *k > 0)?;
+            return match way {
+                "topk" => Some(Self::TopK(few)),
+                "bottomk" => Some(Self::BottomK(few)),
+                _ => None,
+            };
+        }
+        Some(match word {
+            "sum" => Self::Sum,
+            "avg" => Self::Avg,
+            "min" => Self::Min,
+            "max" => Self::Max,
+            "count" => Self::Count,
+            _ => return None,
+        })
+    }
 }
 
 /// How the devices of one group become one.
@@ -168,6 +254,11 @@ pub enum AcrossDevices {
     Max,
     /// How many devices had a value.
     Count,
+    /// The so many devices of each group with the largest value over the whole
+    /// time, as series of their own, best first.
+    TopK(u32),
+    /// The same with the smallest.
+    BottomK(u32),
 }
 
 /// A question.
@@ -192,7 +283,10 @@ pub enum Query {
         /// End, exclusive.
         to: Timestamp,
     },
-    /// One value per step and group in `[from, to)`.
+    /// One value per step and group in `[from, to)`. Instants are whole
+    /// milliseconds, so steps that include their end instead of their begin,
+    /// `(t, t + step]`, are asked for from `t + 1` to the millisecond after the
+    /// last; rollups answer both.
     Aggregate {
         /// Metric, by name.
         metric: String,
@@ -211,6 +305,52 @@ pub enum Query {
         /// Labels whose values make a group.
         group_by: Vec<Label>,
     },
+}
+
+impl Query {
+    /// Whether a question makes sense, whatever is stored.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let Self::Aggregate {
+            step_ms,
+            over_time,
+            across,
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        let bad = |text: String| Err(StoreError::BadQuery(text));
+        if *step_ms == 0 {
+            return bad("the step must be at least 1 ms".to_owned());
+        }
+        if let OverTime::Quantile(q) = over_time
+            && !(0.0..=1.0).contains(q)
+        {
+            return bad(format!("the quantile {q} is not between 0 and 1"));
+        }
+        if let Some(AcrossDevices::TopK(0) | AcrossDevices::BottomK(0)) = across {
+            return bad("the best 0 devices are none; ask for at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What one query may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Devices that it speaks of.
+    pub series: usize,
+    /// Readings that go in as they came; what rollups say does not count.
+    pub samples: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            series: 200_000,
+            samples: 500_000_000,
+        }
+    }
 }
 
 /// A series: its labels and its points by rising time.
@@ -269,6 +409,14 @@ pub struct Source {
     pub raw_samples: u64,
 }
 
+impl Source {
+    /// Takes note of what else went in.
+    pub fn add(&mut self, other: Self) {
+        self.rollup_ms = self.rollup_ms.max(other.rollup_ms);
+        self.raw_samples = self.raw_samples.saturating_add(other.raw_samples);
+    }
+}
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -309,6 +457,20 @@ pub enum StoreError {
     /// The metric is not in the catalogue.
     #[error("unknown metric `{0}`; `heliostat query --metrics` lists them")]
     UnknownMetric(String),
+    /// A frame's instant cannot be; nothing of the append is stored.
+    #[error(
+        "a frame of `{device}` bears the time {at}, which cannot be; from {first} to {last} is allowed: set the clock of who sent it"
+    )]
+    BadInstant {
+        /// Whose.
+        device: String,
+        /// Its instant.
+        at: Timestamp,
+        /// The first that is allowed.
+        first: Timestamp,
+        /// The last that is allowed now.
+        last: Timestamp,
+    },
     /// The query asks for what cannot be answered.
     #[error("{0}")]
     BadQuery(String),

@@ -83,7 +83,8 @@ pub async fn export(
     Ok(carried)
 }
 
-fn quoted(name: &str) -> String {
+/// A name as it stands in a line of CSV.
+pub(crate) fn quoted(name: &str) -> String {
     if name.contains([',', '"']) {
         format!("\"{}\"", name.replace('"', "\"\""))
     } else {
@@ -93,6 +94,9 @@ fn quoted(name: &str) -> String {
 
 /// Reads what [`export`] wrote and appends it; readings that are there already
 /// are counted and not stored again. `progress` is told how many bytes are done.
+///
+/// Ends at the first line that is no reading, naming it; what stood in whole days
+/// before it may be stored by then, and is skipped when the import is repeated.
 pub async fn import(
     store: &dyn TimeSeriesStore,
     input: &mut dyn BufRead,
@@ -101,27 +105,41 @@ pub async fn import(
     let mut carried = Carried::default();
     let mut day: Option<i64> = None;
     let mut frames: BTreeMap<(String, i64), Vec<(MetricId, Reading)>> = BTreeMap::new();
-    let (mut line, mut number, mut bytes) = (String::new(), 0u64, 0u64);
+    let (mut line, mut number, mut bytes) = (Vec::new(), 0u64, 0u64);
     loop {
         line.clear();
-        let read = (input.read_line(&mut line))
+        let read = (input.read_until(b'\n', &mut line))
             .map_err(|e| StoreError::io("reading", Path::new("the import"), e))?;
         bytes += read as u64;
         number += 1;
-        let text = line.trim_end_matches(['\n', '\r']);
         if read == 0 {
             break;
         }
+        let fault = |what: String| {
+            StoreError::BadQuery(format!(
+                "line {number} of the import: {what}; {} readings before it are stored, mend the line and import again (those are then skipped)",
+                carried.samples
+            ))
+        };
+        let text = str::from_utf8(&line)
+            .map_err(|_| {
+                fault(format!(
+                    "this is no text in UTF-8, so no export; `{HEADER}` is expected"
+                ))
+            })?
+            .trim_end_matches(['\n', '\r']);
         if (number == 1 && text == HEADER) || text.is_empty() {
             continue;
         }
-        let (device, at, metric, reading) = parse(text).ok_or_else(|| {
-            StoreError::BadQuery(format!(
-                "line {number} of the import is not `{HEADER}`: {text}"
+        let (device, at, metric, reading) =
+            parse(text).ok_or_else(|| fault(format!("`{}` is not `{HEADER}`", shown(text))))?;
+        let metric = (Catalogue::builtin().id(metric)).ok_or_else(|| {
+            fault(format!(
+                "unknown metric `{}`; `heliostat query --metrics` lists them",
+                shown(metric)
             ))
         })?;
-        let metric = (Catalogue::builtin().id(metric))
-            .ok_or_else(|| StoreError::UnknownMetric(metric.to_owned()))?;
+        possible(metric, reading).map_err(&fault)?;
         // An export goes day by day; all readings of a frame are within one.
         let its_day = at.0.div_euclid(SPAN_MS);
         if day.is_some_and(|day| its_day > day.saturating_add(1)) {
@@ -137,6 +155,28 @@ pub async fn import(
     append(store, &mut frames, None, &mut carried).await?;
     progress(bytes);
     Ok(carried)
+}
+
+/// As much of a text as is shown in an error.
+fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(80).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// Refuses what no instrument can have said, as ingest does.
+fn possible(metric: MetricId, reading: Reading) -> Result<(), String> {
+    let about = Catalogue::builtin().metric(metric);
+    let (low, high) = about.range;
+    match reading.value() {
+        Some(value) if !(low..=high).contains(&value) => Err(format!(
+            "{value:?} {} cannot be; {} is between {low} and {high}",
+            about.unit, about.name
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Appends the frames before a day, or all.

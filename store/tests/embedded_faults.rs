@@ -254,10 +254,8 @@ fn a_full_disk_refuses_and_loses_nothing_and_goes_on() {
         assert_eq!(stored(&store, "a").await.len(), last as usize * 20);
         full_for_segments.store(false, Ordering::SeqCst);
         store.append(batch("a", last * 20, 20)).await.unwrap();
-        assert_eq!(
-            files(&directory.path().join("segments"), ".parquet").len(),
-            1
-        );
+        store.seal().await.unwrap();
+        assert!(!files(&directory.path().join("segments"), ".parquet").is_empty());
         drop(store);
         let store = open(directory.path(), options);
         assert_eq!(stored(&store, "a").await.len(), (last as usize + 1) * 20);

@@ -2,6 +2,8 @@
 //! that it is the same whatever it is made of.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "embedded_rollups/alike.rs"]
+mod alike;
 mod support;
 
 use heliostat_models::{DeviceId, Frame, Quality, Reading, Timestamp};

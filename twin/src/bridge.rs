@@ -3,6 +3,7 @@
 
 use crate::error::TwinError;
 use crate::hall::Hall;
+use heliostat_models::mqtt::MqttConfig;
 use heliostat_models::wire::{JobOrders, Topics};
 use heliostat_models::{JobRecord, SiteId};
 use rumqttc::{
@@ -47,15 +48,21 @@ impl SchedulerBridge {
     /// # Errors
     /// When it is called outside of a runtime.
     pub fn start(
-        host: &str,
-        port: u16,
+        broker: &MqttConfig,
         site: &SiteId,
         hall: Arc<Mutex<Hall>>,
     ) -> Result<Self, TwinError> {
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|e| TwinError::Bridge(format!("{e}; start it within a tokio runtime")))?;
         let topics = Topics::new(site);
-        let mut options = MqttOptions::new(format!("{site}-scheduler"), host, port);
+        let mut options = MqttOptions::new(
+            format!("{site}-scheduler"),
+            broker.host.as_str(),
+            broker.port,
+        );
+        if let Some(credentials) = &broker.credentials {
+            options.set_credentials(&credentials.user, &credentials.password);
+        }
         options
             .set_keep_alive(Duration::from_secs(10))
             .set_inflight(200)

@@ -8,31 +8,18 @@
     reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
 )]
 
+#[path = "../../models/tests/recorded/mod.rs"]
+mod recorded;
+
 use heliostat_models::gpu::{GpuModel, WorkloadFamily};
 use heliostat_models::site::config::{self, LoadOptions};
 use heliostat_models::{Celsius, JobClass, JobId, Site, Timestamp, Watts};
 use heliostat_twin::{CapSource, Hall, HallConfig, JobSpec};
-use std::path::PathBuf;
+use recorded::recorded;
 use std::sync::Arc;
 use std::time::Duration;
 
 const START: Timestamp = Timestamp(1_530_000_000_000);
-
-fn recorded(path: &str) -> Option<String> {
-    let shared = std::env::var_os("HELIOSTAT_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let file = shared.join("data").join(path);
-    let text = std::fs::read_to_string(&file);
-    if text.is_err() {
-        eprintln!(
-            "SKIPPED: {} is not there; set HELIOSTAT_SHARED to compare with it",
-            file.display()
-        );
-    }
-    text.ok()
-}
 
 fn demo() -> Site {
     let loaded = config::load("demo.toml", config::builtin_demo(), LoadOptions::default());

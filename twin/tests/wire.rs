@@ -111,13 +111,7 @@ async fn the_bridge_tells_of_jobs_and_obeys_orders() {
             }
         }
     });
-    let bridge = SchedulerBridge::start(
-        &address.ip().to_string(),
-        address.port(),
-        &site,
-        Arc::clone(&hall),
-    )
-    .unwrap();
+    let bridge = SchedulerBridge::start(&address.into(), &site, Arc::clone(&hall)).unwrap();
     let mut wait_for = async |state: JobState| {
         tokio::time::timeout(Duration::from_secs(20), async {
             loop {

@@ -32,7 +32,13 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "store",
         "heliostat-store",
         "store",
-        "append, acknowledge, query and bytes a sample against bare files",
+        "native frames by stage, acknowledge, reopen and queries against bare files",
+    ),
+    (
+        "store",
+        "heliostat",
+        "store_peers",
+        "remote write, memory, bytes a sample, kill -9 and queries against VictoriaMetrics",
     ),
     (
         "open-ingest",

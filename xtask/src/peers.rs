@@ -21,12 +21,13 @@ const PYPI: &[&str] = &[
     "numpy==2.4.6",
     "pyarrow==26.0.1",
     "duckdb==2.0.0",
+    "polars==2.1.0",
     "influxdb-client==1.50.0",
 ];
 
 /// What is there.
 pub struct Peers {
-    /// Python that can `import highspy, pyarrow, duckdb`.
+    /// Python that can `import highspy, pyarrow, duckdb, polars`.
     pub python: Option<PathBuf>,
     /// cargo-deny.
     pub cargo_deny: Option<PathBuf>,
@@ -109,7 +110,7 @@ fn venv_is_complete(venv: &Path) -> bool {
     Command::new(venv.join("bin/python3"))
         .args([
             "-c",
-            "import highspy, numpy, pyarrow, duckdb, influxdb_client",
+            "import highspy, numpy, pyarrow, duckdb, polars, influxdb_client",
         ])
         .stderr(Stdio::null())
         .status()

@@ -2,6 +2,7 @@
 //! and only then acknowledged.
 
 mod acks;
+pub(crate) mod instant;
 mod jobs;
 pub(crate) mod validate;
 mod writer;

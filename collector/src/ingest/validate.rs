@@ -4,13 +4,9 @@
 use heliostat_models::metrics::Metric;
 use heliostat_models::site::Entity;
 use heliostat_models::{AgentId, Catalogue, Frame, Site, Timestamp};
+use heliostat_store::instants::{AHEAD, EARLIEST};
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
-/// Nothing was sampled before 2000-01-01T00:00:00Z; a clock that says so is not set.
-const EARLIEST: Timestamp = Timestamp::from_seconds(946_684_800);
-/// How far an agent's clock may be ahead of this one.
-const AHEAD: Duration = Duration::from_secs(600);
 /// Reasons that are told apart; names in them come from outside and could be many.
 const REASONS: usize = 500;
 

@@ -2,6 +2,7 @@
 //! acknowledges it to each agent.
 
 use super::acks::Run;
+use super::instant::stored_at;
 use super::jobs::JobDesk;
 use super::validate::{Refused, Validator, refuse};
 use super::{SharedStats, edit};
@@ -143,8 +144,10 @@ impl Writer {
             now,
         };
         for frame in batch.frames {
-            let sound = validator.check(&agent, frame, &mut group.refused);
-            group.frames.extend(sound);
+            if let Some(mut sound) = validator.check(&agent, frame, &mut group.refused) {
+                sound.at = stored_at(&self.site, &agent, &sound);
+                group.frames.push(sound);
+            }
         }
     }
 

@@ -244,3 +244,46 @@ async fn who_ran_a_job_is_nowhere_to_be_found() {
     }
     assert!(looked_at >= 2, "the key and the table of jobs");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_and_a_gateway_may_speak_of_one_instant() {
+    let stage = Stage::new();
+    let wire = Wire::new().await;
+    wire.mend();
+    let ingest = stage.ingest(wire.address);
+    until("ingest is connected", || ingest.stats().connected).await;
+    let topics = Topics::new(&stage.site.id);
+    let (node, gateway) = (stage.node(), AgentId::from("bmc-gateway"));
+    let device = DeviceId::from(node.as_str());
+    let of = |name: &str, value: f64| Frame {
+        device: device.clone(),
+        at: START,
+        readings: vec![(
+            Catalogue::builtin().id(name).unwrap(),
+            Reading::Measured(value),
+        )],
+    };
+    let (client, _) = client(wire.address, "probe", topics.acks(&node)).await;
+    let memory = of("node_memory_used_bytes", 1e9);
+    let power = of("node_power_watts", 900.0);
+    // Each twice, as after a lost acknowledgement.
+    for _ in 0..2 {
+        for (agent, frame) in [(&node, &memory), (&gateway, &power)] {
+            let payload = batch(agent, 1, vec![frame.clone()]);
+            client
+                .publish(topics.frames(agent), QoS::AtLeastOnce, false, payload)
+                .await
+                .unwrap();
+        }
+    }
+    until("all four came", || ingest.stats().duplicates == 2).await;
+    let mut stored: Vec<(Timestamp, Frame)> = (stage.store.frames.lock().unwrap().values())
+        .map(|frame| (frame.at, frame.clone()))
+        .collect();
+    stored.sort_by_key(|(at, _)| *at);
+    assert_eq!(stored.len(), 2, "{stored:?}");
+    assert_eq!(stored[0], (START, memory));
+    assert_eq!(stored[1].1.readings, power.readings);
+    let behind = stored[1].0.0 - START.0;
+    assert!((1..8).contains(&behind), "{behind} ms");
+}

@@ -3,12 +3,15 @@
 use crate::caps::{FileDevice, command, limit, next};
 use crate::ingest::client;
 use crate::stage::{Stage, until};
+use heliostat_collector::broker_probe::{ProbeError, round_trip};
+use heliostat_collector::{Credentials, MqttConfig};
 use heliostat_models::lease::CapAnswer;
 use heliostat_models::wire::Topics;
 use rumqttc::QoS;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 struct Mosquitto(Child);
 
@@ -19,7 +22,7 @@ impl Drop for Mosquitto {
     }
 }
 
-fn start(directory: &Path) -> Option<(Mosquitto, SocketAddr)> {
+fn start(directory: &Path, access: &str) -> Option<(Mosquitto, SocketAddr)> {
     let places = [
         "mosquitto",
         "/usr/sbin/mosquitto",
@@ -31,7 +34,7 @@ fn start(directory: &Path) -> Option<(Mosquitto, SocketAddr)> {
         .unwrap();
     let config = directory.join("mosquitto.conf");
     let text = format!(
-        "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\n",
+        "listener {} 127.0.0.1\n{access}\npersistence false\n",
         address.port()
     );
     std::fs::write(&config, text).unwrap();
@@ -47,19 +50,22 @@ fn start(directory: &Path) -> Option<(Mosquitto, SocketAddr)> {
     Some((Mosquitto(child), address))
 }
 
+fn skipped() {
+    let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
+    assert!(
+        !required,
+        "HELIOSTAT_PEERS=required, but mosquitto is not installed (apt install mosquitto)"
+    );
+    eprintln!(
+        "SKIPPED: mosquitto is not installed (apt install mosquitto); nothing was tested against a foreign broker"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn samples_and_caps_pass_through_mosquitto() {
     let mut stage = Stage::new();
-    let Some((_mosquitto, address)) = start(stage.dir.path()) else {
-        let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-        assert!(
-            !required,
-            "HELIOSTAT_PEERS=required, but mosquitto is not installed (apt install mosquitto)"
-        );
-        eprintln!(
-            "SKIPPED: mosquitto is not installed (apt install mosquitto); nothing was tested against a foreign broker"
-        );
-        return;
+    let Some((_mosquitto, address)) = start(stage.dir.path(), "allow_anonymous true") else {
+        return skipped();
     };
     until("mosquitto listens", || TcpStream::connect(address).is_ok()).await;
     let ingest = stage.ingest(address);
@@ -90,4 +96,45 @@ async fn samples_and_caps_pass_through_mosquitto() {
     assert_eq!(limit(&file), 350.0, "the lease ended on the way");
     agent.stop().await;
     assert_eq!(limit(&file), 700.0);
+}
+
+#[tokio::test]
+async fn a_broker_that_asks_who_we_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let users = directory.path().join("users");
+    std::fs::write(&users, "ops:hunter2\n").unwrap();
+    // Turns the file's plain passwords into hashes, in place.
+    let hashed = Command::new("mosquitto_passwd")
+        .arg("-U")
+        .arg(&users)
+        .status();
+    // Mosquitto drops its privileges and must be able to read it all the same.
+    Command::new("chmod")
+        .args(["-R", "a+rX"])
+        .arg(directory.path())
+        .status()
+        .unwrap();
+    let access = format!("allow_anonymous false\npassword_file {}", users.display());
+    let Some((_mosquitto, address)) = (hashed.is_ok_and(|status| status.success()))
+        .then(|| start(directory.path(), &access))
+        .flatten()
+    else {
+        return skipped();
+    };
+    until("mosquitto listens", || TcpStream::connect(address).is_ok()).await;
+    let wait = Duration::from_secs(20);
+    let mut config = MqttConfig::from(address);
+    for (password, let_in) in [
+        (None, false),
+        (Some("wrong"), false),
+        (Some("hunter2"), true),
+    ] {
+        config.credentials = password.map(|password| Credentials {
+            user: "ops".to_owned(),
+            password: password.to_owned(),
+        });
+        let outcome = round_trip(&config, "probe", wait).await;
+        let refused = matches!(outcome, Err(ProbeError::Refused { .. }));
+        assert_eq!((outcome.is_ok(), refused), (let_in, !let_in), "{outcome:?}");
+    }
 }

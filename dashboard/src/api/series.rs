@@ -3,10 +3,11 @@
 use super::{Call, json};
 use crate::params::{ApiError, Params, duration};
 use crate::units::unit_of;
+use axum::http::StatusCode;
 use axum::response::Response;
 use heliostat_models::foreign::is_foreign;
 use heliostat_models::{Catalogue, DeviceId, Quality, Timestamp};
-use heliostat_store::query::{AcrossDevices, Label, OverTime, Selector, Series};
+use heliostat_store::query::{AcrossDevices, Label, OverTime, Selector, Series, Source, Told};
 use heliostat_store::{Query, foreign};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// How far back `latest` looks.
 const LATEST_SINCE: Duration = Duration::from_secs(86_400);
+/// Longest that the store may take.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Values that one answer may carry.
 const MAX_VALUES: usize = 200_000;
 /// Steps of an aggregate.
@@ -59,6 +62,8 @@ struct RangeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     across: Option<AcrossDevices>,
     series: Vec<SeriesView>,
+    /// What it was made of: the width of a rollup's steps, readings as they came.
+    source: Source,
     /// Why this is not all, while an external store is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<String>,
@@ -141,8 +146,7 @@ pub(super) async fn latest(call: Call) -> Result<Response, ApiError> {
         select,
         since: now - LATEST_SINCE,
     };
-    let told = shared.app.store.ask(&query).await;
-    let told = told.map_err(|e| ApiError::store(&e))?;
+    let told = ask(&call, &query).await?;
     let (mut frames, partial) = (told.answer.frames(), told.partial);
     frames.sort_by(|a, b| a.device.cmp(&b.device));
     let stale_after = shared.now().stale_after;
@@ -218,11 +222,10 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         }
     };
     let step = step(params, from, to)?;
-    let over_time = params.choice("agg", OVER_TIME)?.unwrap_or(OverTime::Avg);
+    let over_time = word(params, "agg", OverTime::parse, OverTime::WORDS)?.unwrap_or(OverTime::Avg);
     let group_by = group_by(params)?;
     // A group without a way to make it one: summed, and the answer says so.
-    let across = params
-        .choice("across", ACROSS)?
+    let across = word(params, "across", AcrossDevices::parse, AcrossDevices::WORDS)?
         .or_else(|| (!group_by.is_empty()).then_some(AcrossDevices::Sum));
     let stored_unit = &Catalogue::builtin().metric(id).unit;
     let (query, unit) = match step {
@@ -249,9 +252,8 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
             (query, unit_of(stored_unit, over_time, across))
         }
     };
-    let told = call.shared.app.store.ask(&query).await;
-    let told = told.map_err(|e| ApiError::store(&e))?;
-    let (series, partial) = (told.answer.series(), told.partial);
+    let told = ask(&call, &query).await?;
+    let (series, partial, source) = (told.answer.series(), told.partial, told.source);
     bounded(&series)?;
     json(&RangeView {
         metric: metric.to_owned(),
@@ -260,6 +262,7 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
         to,
         step_seconds: step.map(|s| s.as_secs_f64()),
         partial,
+        source,
         across,
         series: series
             .into_iter()
@@ -271,25 +274,32 @@ pub(super) async fn range(call: Call) -> Result<Response, ApiError> {
     })
 }
 
-const OVER_TIME: &[(&str, OverTime)] = &[
-    ("avg", OverTime::Avg),
-    ("min", OverTime::Min),
-    ("max", OverTime::Max),
-    ("sum", OverTime::Sum),
-    ("count", OverTime::Count),
-    ("last", OverTime::Last),
-    ("increase", OverTime::Increase),
-    ("rate", OverTime::Rate),
-    ("integral", OverTime::Integral),
-];
+/// A parameter by its word.
+fn word<T>(
+    params: &Params,
+    name: &str,
+    parse: fn(&str) -> Option<T>,
+    words: &str,
+) -> Result<Option<T>, ApiError> {
+    let parsed = |text: &str| {
+        parse(text)
+            .ok_or_else(|| ApiError::bad(name, format!("`{text}` is none of the words"), words))
+    };
+    params.get(name).map(parsed).transpose()
+}
 
-const ACROSS: &[(&str, AcrossDevices)] = &[
-    ("sum", AcrossDevices::Sum),
-    ("avg", AcrossDevices::Avg),
-    ("min", AcrossDevices::Min),
-    ("max", AcrossDevices::Max),
-    ("count", AcrossDevices::Count),
-];
+/// Asks the store, for no longer than a query may take.
+async fn ask(call: &Call, query: &Query) -> Result<Told, ApiError> {
+    let asked = call.shared.app.store.ask(query);
+    match tokio::time::timeout(TIME_LIMIT, asked).await {
+        Ok(told) => told.map_err(|e| ApiError::store(&e)),
+        Err(_) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the query took longer than {} s", TIME_LIMIT.as_secs()),
+            "ask for a shorter time, fewer devices, or steps that a rollup has (1m, 15m, 1h)",
+        )),
+    }
+}
 
 fn step(params: &Params, from: Timestamp, to: Timestamp) -> Result<Option<Duration>, ApiError> {
     let Some(text) = params.get("step") else {

@@ -2,6 +2,7 @@
 
 use crate::format;
 use crate::html::html;
+use crate::live;
 use crate::server::Shared;
 use crate::text;
 
@@ -84,10 +85,17 @@ pub(super) fn page(shared: &Shared, meta: &Page<'_>, body: &str) -> String {
     if let Some(note) = &shared.app.title_note {
         html!(out, "<p class=\"banner\" role=\"note\">{}</p>", note);
     }
+    // Always there, so that it can appear and go in place.
+    html!(
+        out,
+        "<p class=\"banner trouble {}\" role=\"status\" data-live=\"trouble\" data-state=\"trouble\">{}</p>",
+        live::trouble_state(&snapshot),
+        live::trouble(&snapshot)
+    );
     out.push_str("<main id=\"main\" tabindex=\"-1\">");
     out.push_str(body);
     out.push_str("</main><footer><dl class=\"health\">");
-    for counter in &snapshot.health {
+    for counter in &snapshot.health.counters {
         html!(
             out,
             "<div><dt>{}</dt><dd>{}</dd></div>",

@@ -3,6 +3,7 @@
 //! program's own routes, whose names differ. Paths, forms, shapes, errors and
 //! status codes are Prometheus' (prometheus.io/docs/prometheus/latest/querying/api).
 
+mod absent;
 mod form;
 mod listing;
 mod render;
@@ -101,7 +102,13 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
             .route(&format!("{prefix}/labels"), get(labels).post(labels))
             .route(&format!("{prefix}/label/{{name}}/values"), get(values))
             .route(&format!("{prefix}/metadata"), get(metadata))
-            .route(&format!("{prefix}/status/buildinfo"), get(build_info));
+            .route(&format!("{prefix}/status/buildinfo"), get(build_info))
+            .route(
+                &format!("{prefix}/query_exemplars"),
+                get(absent::exemplars).post(absent::exemplars),
+            )
+            .route(&format!("{prefix}/rules"), get(absent::rules))
+            .route(&format!("{prefix}/alerts"), get(absent::alerts));
     }
     router
         .route("/prometheus/{*rest}", any(unknown))
@@ -147,10 +154,10 @@ async fn evaluate(shared: &Shared, gate: &Gate, form: &Form, instants: Instants)
         let Ok(_turn) = gate.acquire().await else {
             return Err(PromqlError::Cancelled);
         };
-        engine.query(text, instants).await
+        engine.query_told(text, instants).await
     };
     match tokio::time::timeout(limit.min(TIME_LIMIT), turn).await {
-        Ok(Ok(value)) => Ok(render::value(&value)),
+        Ok(Ok(told)) => Ok(render::told(&told, form.get("stats").is_some())),
         Ok(Err(error)) => Err(Refusal::of("query", &error)),
         Err(_) => Err(Refusal::timeout()),
     }
@@ -212,7 +219,7 @@ async fn unknown() -> Refusal {
     Refusal {
         status: StatusCode::NOT_FOUND,
         kind: "not_found",
-        error: "of Prometheus' API this server has query, query_range, series, labels, label/NAME/values, metadata and status/buildinfo"
+        error: "of Prometheus' API this server has query, query_range, series, labels, label/NAME/values, metadata and status/buildinfo, and answers that it has no exemplars, rules and alerts"
             .to_owned(),
     }
 }

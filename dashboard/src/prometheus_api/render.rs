@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use heliostat_models::metrics::MetricKind;
 use heliostat_models::{Catalogue, Timestamp};
-use heliostat_store::promql::{Labels, ResultSeries, Value};
+use heliostat_store::promql::{Labels, ResultSeries, Told, Value};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ fn json(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn success(data: &str) -> Response {
+pub(super) fn success(data: &str) -> Response {
     json(
         StatusCode::OK,
         format!("{{\"status\":\"success\",\"data\":{data}}}"),
@@ -37,8 +37,26 @@ pub(super) fn refusal(refusal: &Refusal) -> Response {
     json(refusal.status, text)
 }
 
-pub(super) fn value(value: &Value) -> Response {
-    success(&data(value))
+/// An answer; with `stats`, where a request asks for them or a rollup went in.
+pub(super) fn told(told: &Told, stats: bool) -> Response {
+    let mut out = data(&told.value);
+    if stats || told.source.rollup_ms.is_some() {
+        out.pop();
+        let rollup = told.source.rollup_ms.map(|ms| ms as f64 / 1e3);
+        let rollup = rollup.map_or("null".to_owned(), |seconds| seconds.to_string());
+        let raw = told.source.raw_samples;
+        let _ = write!(
+            out,
+            ",\"stats\":{{\"rollupSeconds\":{rollup},\"samples\":{{\"totalQueryableSamples\":{raw}}}}}}}"
+        );
+    }
+    let warnings = (told.partial.iter())
+        .map(|why| format!(",\"warnings\":[{}]", quoted(why)))
+        .collect::<String>();
+    json(
+        StatusCode::OK,
+        format!("{{\"status\":\"success\",\"data\":{out}{warnings}}}"),
+    )
 }
 
 fn data(value: &Value) -> String {

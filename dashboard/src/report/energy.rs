@@ -6,7 +6,7 @@ use heliostat_models::indicators::{
 };
 use heliostat_models::site::MeterRole;
 use heliostat_models::{Catalogue, DeviceId, MetricId, Quality, Reading, Site, Timestamp, Watts};
-use heliostat_store::query::Selector;
+use heliostat_store::query::{OverTime, Selector, Series};
 use heliostat_store::{Query, TimeSeriesStore};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +17,9 @@ const PART: Duration = Duration::from_secs(7 * 86_400);
 /// How far beyond a part a register's readings are looked for: gaps up to here
 /// are bridged by the register also across the border of two parts.
 const REGISTER_REACH: Duration = Duration::from_secs(6 * 3_600);
+
+/// An hour in milliseconds.
+const HOUR_MS: i64 = 3_600_000;
 
 /// Sums over a period.
 #[derive(Debug, Default)]
@@ -34,12 +37,19 @@ pub struct Books {
     pub direct: Carbon,
     /// Carbon of EDC with life-cycle intensities.
     pub life_cycle: Carbon,
+    /// Width of the coarsest rollup that stood in for readings no longer kept.
+    pub condensed: Option<Duration>,
 }
 
 impl Books {
     /// Energy of all meters of a role.
     pub fn energy(&self, role: MeterRole) -> Energy {
         self.roles.get(&role).copied().unwrap_or_default()
+    }
+
+    fn told<T>(&mut self, (found, rollup): (T, Option<Duration>)) -> T {
+        self.condensed = self.condensed.max(rollup);
+        found
     }
 }
 
@@ -77,7 +87,8 @@ impl Loader<'_> {
         let mut roles: HashMap<MeterRole, Profile> = HashMap::new();
         for meter in &self.site.meters {
             let (register, power) = (Catalogue::meter_energy(), Catalogue::meter_power());
-            let profile = self.profile(&meter.id, register, power, from, to).await?;
+            let found = self.profile(&meter.id, register, power, from, to).await?;
+            let profile = books.told(found);
             *books.roles.entry(meter.role).or_default() += profile.energy();
             let together = match roles.get(&meter.role) {
                 Some(others) => others.plus(&profile),
@@ -87,8 +98,8 @@ impl Loader<'_> {
         }
         for device in &self.site.devices {
             let (register, power) = (Catalogue::gpu_energy(), Catalogue::gpu_power());
-            let profile = self.profile(&device.id, register, power, from, to).await?;
-            books.gpu += profile.energy();
+            let found = self.profile(&device.id, register, power, from, to).await?;
+            books.gpu += books.told(found).energy();
         }
         let nothing = || {
             let rules = self.rules(Catalogue::meter_power());
@@ -110,7 +121,8 @@ impl Loader<'_> {
             (Catalogue::grid_carbon_direct(), &mut books.direct),
             (Catalogue::grid_carbon(), &mut books.life_cycle),
         ] {
-            let intensity = self.readings(&grid, metric, from - self.hold, to).await?;
+            let (intensity, rollup) = self.intensity(&grid, metric, from - self.hold, to).await?;
+            books.condensed = books.condensed.max(rollup);
             *sum += carbon(&edc, &intensity, self.hold);
         }
         Ok(())
@@ -133,20 +145,64 @@ impl Loader<'_> {
         power: MetricId,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Profile, ReportError> {
+    ) -> Result<(Profile, Option<Duration>), ReportError> {
+        let whole = |profile: &Profile| profile.energy().coverage.unknown_seconds <= 0.0;
         let rules = self.rules(power);
-        let register = self
-            .readings(device, register, from - REGISTER_REACH, to + REGISTER_REACH)
-            .await?;
-        let by_register = Profile::new(from, to, &register, &[], &rules);
-        if by_register.energy().coverage.unknown_seconds <= 0.0 {
-            return Ok(by_register);
+        let (begin, end) = (from - REGISTER_REACH, to + REGISTER_REACH);
+        let readings = self.readings(device, register, begin, end).await?;
+        let by_register = Profile::new(from, to, &readings, &[], &rules);
+        if whole(&by_register) {
+            return Ok((by_register, None));
         }
         let reach = self.max_gap;
-        let power = self
+        let powers = self
             .readings(device, power, from - reach, to + reach)
             .await?;
-        Ok(Profile::new(from, to, &register, &power, &rules))
+        let mut profile = Profile::new(from, to, &readings, &powers, &rules);
+        let mut rollup = None;
+        // What is not kept as readings may be kept as energy; a register before a power.
+        for metric in [register, power] {
+            if whole(&profile) {
+                break;
+            }
+            let name = &Catalogue::builtin().metric(metric).name;
+            let left = self.store.condensed(name, device, begin, end).await?;
+            let before = profile.energy();
+            profile = profile.filled(&left.stretches, &rules);
+            if profile.energy() != before {
+                rollup = rollup.max(left.rollup_ms.map(Duration::from_millis));
+            }
+        }
+        Ok((profile, rollup))
+    }
+
+    /// The intensity of the grid; where its readings are no longer kept, the
+    /// means of hours.
+    async fn intensity(
+        &self,
+        grid: &DeviceId,
+        metric: MetricId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<(Vec<Placed>, Option<Duration>), ReportError> {
+        let readings = self.readings(grid, metric, from, to).await?;
+        if !readings.is_empty() {
+            return Ok((readings, None));
+        }
+        let begin = from.0.div_euclid(HOUR_MS).saturating_mul(HOUR_MS);
+        let query = Query::Aggregate {
+            metric: Catalogue::builtin().metric(metric).name.clone(),
+            select: of(grid),
+            from: Timestamp(begin),
+            to,
+            step_ms: HOUR_MS as u64,
+            over_time: OverTime::Avg,
+            across: None,
+            group_by: Vec::new(),
+        };
+        let (answer, source) = self.store.query_with_source(&query).await?;
+        let rollup = source.rollup_ms.map(Duration::from_millis);
+        Ok((placed(answer.series()), rollup))
     }
 
     async fn readings(
@@ -158,24 +214,33 @@ impl Loader<'_> {
     ) -> Result<Vec<Placed>, ReportError> {
         let query = Query::Range {
             metric: Catalogue::builtin().metric(metric).name.clone(),
-            select: Selector {
-                devices: vec![device.clone()],
-                labels: Vec::new(),
-            },
+            select: of(device),
             from,
             to,
         };
         let series = self.store.query(&query).await?.series();
-        Ok((series.into_iter())
-            .flat_map(|s| s.points)
-            .map(|p| {
-                let reading = match (p.value, p.quality) {
-                    (Some(value), Quality::Measured) => Reading::Measured(value),
-                    (Some(value), Quality::Estimated) => Reading::Estimated(value),
-                    _ => Reading::Missing,
-                };
-                (p.at, reading)
-            })
-            .collect())
+        Ok(placed(series))
     }
+}
+
+fn of(device: &DeviceId) -> Selector {
+    Selector {
+        devices: vec![device.clone()],
+        labels: Vec::new(),
+    }
+}
+
+/// Points as readings.
+fn placed(series: Vec<Series>) -> Vec<Placed> {
+    (series.into_iter())
+        .flat_map(|s| s.points)
+        .map(|p| {
+            let reading = match (p.value, p.quality) {
+                (Some(value), Quality::Measured) => Reading::Measured(value),
+                (Some(value), Quality::Estimated) => Reading::Estimated(value),
+                _ => Reading::Missing,
+            };
+            (p.at, reading)
+        })
+        .collect()
 }

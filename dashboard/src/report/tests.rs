@@ -116,6 +116,74 @@ async fn figures_agree_with_hand_calculation() {
     assert!(!report.is_empty());
 }
 
+/// A report does not change when the raw readings go: registers are exact at
+/// every step of a rollup, a power within one reading at each end of the period.
+#[tokio::test]
+async fn a_report_over_days_whose_readings_are_gone_is_made_of_rollups() {
+    let site = site();
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SteppedClock::new(Timestamp(0)));
+    let given = Arc::clone(&clock) as Arc<_>;
+    let store = EmbeddedStore::open(directory.path(), Arc::clone(&site), given).unwrap();
+    let mut frames = two_hours(&site);
+    // Intensities come often enough to be condensed; and the day after has some too.
+    frames.retain(|f| f.device != site.grid_device());
+    for t in (0..2 * HOUR).step_by(300) {
+        let grams = if t < HOUR { 400.0 } else { 200.0 };
+        let readings = [
+            (Catalogue::grid_carbon_direct(), grams),
+            (Catalogue::grid_carbon(), grams + 50.0),
+        ];
+        frames.push(frame(&site.grid_device(), t, &readings));
+    }
+    store.append(frames).await.unwrap();
+    let span = [0, 2 * HOUR].map(Timestamp::from_seconds);
+    let made = async || {
+        let options = ReportOptions::default();
+        report(&site, store.as_ref(), span[0], span[1], options).await
+    };
+    let before = made().await.unwrap();
+    let late = 91 * 24 * HOUR;
+    clock.advance_to(Timestamp::from_seconds(late));
+    let sign_of_life = [(Catalogue::gpu_power(), 500.0)];
+    let sign_of_life = frame(&site.devices[0].id, late, &sign_of_life);
+    store.append(vec![sign_of_life]).await.unwrap();
+    store.compact().await.unwrap();
+    assert_eq!(store.stats().frames, 1, "the readings are gone");
+    let after = made().await.unwrap();
+    for key in [
+        "energy_data_centre",
+        "energy_it",
+        "energy_gpu",
+        "pue",
+        "carbon_location_based_direct",
+        "carbon_location_based_life_cycle",
+        "cue",
+    ] {
+        let (wanted, found) = (before.get(key).unwrap(), after.get(key).unwrap());
+        // One reading of sixty seconds at either end of two hours.
+        let bound = 2.0 * 60.0 / 7_200.0;
+        let (a, b) = (value(&before, key), value(&after, key));
+        assert!((a - b).abs() <= bound * a, "{key}: {b} is not {a}");
+        for (a, b) in [
+            (wanted.measured_share, found.measured_share),
+            (wanted.estimated_share, found.estimated_share),
+            (wanted.missing_share, found.missing_share),
+        ] {
+            assert!((a - b).abs() <= bound, "{key}: {found:?} is not {wanted:?}");
+        }
+    }
+    let note = &after.get("energy_data_centre").unwrap().note;
+    assert!(note.contains("rollups of"), "{note}");
+    assert!(
+        !before
+            .get("energy_data_centre")
+            .unwrap()
+            .note
+            .contains("rollups")
+    );
+}
+
 #[tokio::test]
 async fn no_data_gives_nulls_and_never_zero() {
     let site = site();

@@ -15,7 +15,7 @@ mod readings;
 
 use control::{JOBS, decisions, records, view};
 
-use heliostat_dashboard::{App, ControlCommands, HealthCounter};
+use heliostat_dashboard::{App, ControlCommands, Health, HealthCounter};
 use heliostat_models::site::config;
 use heliostat_models::{Site, Timestamp};
 use heliostat_optimizer::grid_event::GridEvent;
@@ -105,12 +105,16 @@ impl World {
                     help: help.into(),
                     value: value as f64,
                 };
-                vec![
+                let counters = vec![
                     counter("store_frames", "Frames stored", stats.frames),
                     counter("store_samples", "Samples stored", stats.samples),
                     counter("ingest_refused_total", "Values refused", 0),
                     counter("agents_connected", "Agents connected", 33),
-                ]
+                ];
+                Health {
+                    counters,
+                    troubles: Vec::new(),
+                }
             }),
             title_note: Some(
                 "Demonstration in software: 3,456 times real time, recorded grid data of 2019"

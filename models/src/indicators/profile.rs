@@ -56,6 +56,19 @@ impl Span {
     }
 }
 
+/// Energy that is known of a stretch of time as a whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    /// Begin.
+    pub from: Timestamp,
+    /// End.
+    pub to: Timestamp,
+    /// How much.
+    pub joules: Joules,
+    /// Whether it was counted by a register, not estimated.
+    pub measured: bool,
+}
+
 /// Power of one meter or device over an interval, where it is known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -93,6 +106,35 @@ impl Profile {
         let sound = profile.by_register(register, rules);
         profile.spans = profile.with_power(sound, power, rules);
         profile
+    }
+
+    /// Fills what is open with energy that is known of stretches of time, by
+    /// rising time; of one that reaches into what is known already only the rest
+    /// is taken, at its mean power. None is believed above the highest power.
+    pub fn filled(mut self, stretches: &[Stretch], rules: &EnergyRules) -> Self {
+        let spans = (stretches.iter())
+            .filter(|s| s.from < s.to && s.from.0 < self.to && s.to.0 > self.from)
+            .map(|s| {
+                let watts = s.joules.0 / ((s.to.0 - s.from.0) as f64 / 1_000.0);
+                Span {
+                    from: s.from.0,
+                    to: s.to.0,
+                    begin: watts,
+                    end: watts,
+                    measured: s.measured,
+                }
+            })
+            .filter(|s| s.begin <= rules.max_power.0 * (1.0 + 1e-9))
+            // Of two that overlap the earlier one counts there.
+            .scan(i64::MIN, |end, span| {
+                let from = span.from.max(*end);
+                *end = span.to.max(*end);
+                Some(Span { from, ..span })
+            })
+            .filter(|s| s.from < s.to);
+        let known = std::mem::take(&mut self.spans);
+        self.spans = self.with(known, spans);
+        self
     }
 
     fn by_register(&self, register: &[Placed], rules: &EnergyRules) -> Vec<Span> {
@@ -136,7 +178,7 @@ impl Profile {
     fn with_power(&self, sound: Vec<Span>, power: &[Placed], rules: &EnergyRules) -> Vec<Span> {
         let values = believed(power, rules.max_power.0);
         let max_gap = rules.max_gap.as_millis() as i64;
-        let mut pairs = values
+        let pairs = values
             .windows(2)
             .map(|p| Span {
                 from: p[0].0,
@@ -145,8 +187,13 @@ impl Profile {
                 end: p[1].1,
                 measured: false,
             })
-            .filter(|s| s.to > s.from && s.to - s.from <= max_gap)
-            .peekable();
+            .filter(|s| s.to > s.from && s.to - s.from <= max_gap);
+        self.with(sound, pairs)
+    }
+
+    /// Fills what `sound` leaves open from others.
+    fn with(&self, sound: Vec<Span>, others: impl Iterator<Item = Span>) -> Vec<Span> {
+        let mut pairs = others.peekable();
         let mut all = Vec::with_capacity(sound.len());
         let mut open = self.from;
         let borders = (sound.into_iter().map(Some)).chain([None]);

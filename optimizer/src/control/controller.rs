@@ -8,6 +8,7 @@ use crate::grid_event::GridEvent;
 use crate::plan::Planner;
 use crate::plan_service::PlanService;
 use crate::view::{ControlView, ViewReceiver};
+use heliostat_models::mqtt::MqttConfig;
 use heliostat_models::site::ControlPolicy;
 use heliostat_models::{Site, Timestamp};
 use heliostat_store::decisions::DecisionLog;
@@ -27,8 +28,8 @@ const FIRST_HELLOS: Duration = Duration::from_secs(2);
 /// How control is to behave.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
-    /// The broker: host and port.
-    pub mqtt: (String, u16),
+    /// The broker.
+    pub mqtt: MqttConfig,
     /// Whether caps are sent from the start. Observing is the default everywhere else.
     pub armed: bool,
     /// Periods, leases and margins; the site's own, or overridden.

@@ -4,6 +4,7 @@
 use heliostat_models::AgentId;
 use heliostat_models::SiteId;
 use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand};
+use heliostat_models::mqtt::MqttConfig;
 use heliostat_models::wire::{JobOrders, Topics};
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing, QoS,
@@ -42,12 +43,12 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects, now or when the broker is there. Must be called within a tokio runtime.
-    pub fn start(
-        site: &SiteId,
-        run: &str,
-        (host, port): (String, u16),
-    ) -> (Self, mpsc::Receiver<Arrival>) {
-        let mut options = MqttOptions::new(format!("heliostat-control-{run}"), host, port);
+    pub fn start(site: &SiteId, run: &str, broker: MqttConfig) -> (Self, mpsc::Receiver<Arrival>) {
+        let mut options =
+            MqttOptions::new(format!("heliostat-control-{run}"), broker.host, broker.port);
+        if let Some(credentials) = broker.credentials {
+            options.set_credentials(credentials.user, credentials.password);
+        }
         options.set_keep_alive(Duration::from_secs(15));
         options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
         options.set_inflight(200);

@@ -2,6 +2,7 @@
 //! temporary disk, a clock that is told to move.
 
 use async_trait::async_trait;
+use heliostat_models::mqtt::MqttConfig;
 use heliostat_models::{
     DeviceId, Frame, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
@@ -75,7 +76,7 @@ impl LoopWorld {
 
     pub fn config(&self, port: u16, armed: bool) -> ControllerConfig {
         ControllerConfig {
-            mqtt: ("127.0.0.1".into(), port),
+            mqtt: MqttConfig::new("127.0.0.1", port),
             armed,
             policy: self.site.control.clone(),
             planner_enabled: false,

@@ -207,6 +207,14 @@ impl Data {
                 begin += step_ms as i64;
             }
         }
+        let best = match across {
+            Some(AcrossDevices::TopK(k)) => Some((k, -1.0)),
+            Some(AcrossDevices::BottomK(k)) => Some((k, 1.0)),
+            _ => None,
+        };
+        if let Some((k, sign)) = best {
+            return self.few(site, metric, over_time, (k, sign), group_by, steps);
+        }
         let Some(across) = across else {
             return (steps.into_iter())
                 .map(|(device, points)| Series {
@@ -235,6 +243,43 @@ impl Data {
                     .collect(),
             })
             .collect()
+    }
+}
+
+impl Data {
+    /// The steps of the devices of each group with the smallest (times `sign`)
+    /// value over the whole interval, best first.
+    fn few(
+        &self,
+        site: &Site,
+        metric: &str,
+        over_time: OverTime,
+        (k, sign): (u32, f64),
+        group_by: &[Label],
+        mut steps: BTreeMap<DeviceId, Vec<Point>>,
+    ) -> Vec<Series> {
+        let (from, to) = self.interval();
+        let mut ranked: Vec<(Vec<String>, f64, DeviceId)> = (self.points(metric).into_iter())
+            .filter_map(|(device, points)| {
+                let labels = site.labels(&device).unwrap_or_default();
+                let key = (group_by.iter())
+                    .map(|label| label.of(&device, &labels).to_owned())
+                    .collect();
+                let whole = step(&points, from.0, to.0, over_time)?;
+                Some((key, whole.value? * sign, device))
+            })
+            .collect();
+        ranked.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut all = Vec::new();
+        for group in ranked.chunk_by(|a, b| a.0 == b.0) {
+            for (_, _, device) in group.iter().take(k as usize) {
+                all.push(Series {
+                    labels: all_labels(site, device),
+                    points: steps.remove(device).unwrap_or_default(),
+                });
+            }
+        }
+        all
     }
 }
 
@@ -294,7 +339,7 @@ fn step(points: &[Point], begin: i64, end: i64, over_time: OverTime) -> Option<P
     let within: Vec<&Point> = (points.iter())
         .filter(|p| p.at.0 >= begin && p.at.0 < end)
         .collect();
-    let values: Vec<f64> = within.iter().filter_map(|p| p.value).collect();
+    let mut values: Vec<f64> = within.iter().filter_map(|p| p.value).collect();
     let flawed = within.iter().any(|p| p.quality != Quality::Measured);
     let count = values.len() as f64;
     let sum: f64 = values.iter().sum();
@@ -307,8 +352,19 @@ fn step(points: &[Point], begin: i64, end: i64, over_time: OverTime) -> Option<P
         OverTime::Last => values.last().copied().unwrap_or_default(),
         OverTime::Increase | OverTime::Rate => return growth(points, begin, end, over_time),
         OverTime::Integral => return area(points, begin, end),
+        OverTime::Quantile(q) => {
+            values.sort_by(f64::total_cmp);
+            between(&values, q)
+        }
     };
     (!values.is_empty()).then(|| made(begin, Some(value), flawed))
+}
+
+/// The value at a share of the way through sorted values.
+fn between(values: &[f64], share: f64) -> f64 {
+    let place = share * values.len().saturating_sub(1) as f64;
+    let at = |place: f64| values.get(place as usize).copied().unwrap_or_default();
+    at(place.floor()) + (at(place.ceil()) - at(place.floor())) * place.fract()
 }
 
 /// Neighbouring values.
@@ -365,7 +421,7 @@ fn join(points: &[Point], across: AcrossDevices) -> Point {
     let values: Vec<f64> = points.iter().filter_map(|p| p.value).collect();
     let sum: f64 = values.iter().sum();
     let value = match across {
-        AcrossDevices::Sum => sum,
+        AcrossDevices::Sum | AcrossDevices::TopK(_) | AcrossDevices::BottomK(_) => sum,
         AcrossDevices::Avg => sum / values.len() as f64,
         AcrossDevices::Min => values.iter().copied().fold(f64::INFINITY, f64::min),
         AcrossDevices::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),

@@ -193,6 +193,8 @@ impl Suite<'_> {
             OverTime::Increase,
             OverTime::Rate,
             OverTime::Integral,
+            OverTime::Quantile(0.5),
+            OverTime::Quantile(0.95),
         ];
         for over_time in kinds {
             let metric = match over_time {
@@ -212,6 +214,14 @@ impl Suite<'_> {
         for how in ways {
             let outcome = (self.aggregate(POWER, OverTime::Avg, Some(how), &[Label::Rack])).await;
             self.note(format!("across devices: {how:?} by rack ({when})"), outcome);
+        }
+        for (how, group_by) in [
+            (AcrossDevices::TopK(2), &[][..]),
+            (AcrossDevices::BottomK(3), &[]),
+            (AcrossDevices::TopK(1), &[Label::Rack]),
+        ] {
+            let outcome = (self.aggregate(POWER, OverTime::Max, Some(how), group_by)).await;
+            self.note(format!("{how:?} by {group_by:?} ({when})"), outcome);
         }
         for group_by in [&[][..], &[Label::Node, Label::Kind], &[Label::Device]] {
             let how = Some(AcrossDevices::Sum);
@@ -377,6 +387,29 @@ impl Suite<'_> {
             {
                 *to = *from;
             }
+            let outcome = match self.subject.store().query(&query).await {
+                Err(StoreError::BadQuery(reason)) => Ok(reason),
+                other => Err(format!("expected a refusal, got {other:?}")),
+            };
+            self.note(check, outcome);
+        }
+        let queries = [
+            (
+                "a quantile above 1",
+                (self.data).aggregate(POWER, OverTime::Quantile(1.5), 1_000, None, &[]),
+            ),
+            (
+                "the best 0 devices",
+                (self.data).aggregate(
+                    POWER,
+                    OverTime::Avg,
+                    1_000,
+                    Some(AcrossDevices::TopK(0)),
+                    &[],
+                ),
+            ),
+        ];
+        for (check, query) in queries {
             let outcome = match self.subject.store().query(&query).await {
                 Err(StoreError::BadQuery(reason)) => Ok(reason),
                 other => Err(format!("expected a refusal, got {other:?}")),

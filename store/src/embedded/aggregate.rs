@@ -83,7 +83,8 @@ impl Group {
     /// The points of the group.
     pub fn points(&self, across: AcrossDevices, from: i64, step_ms: u64) -> Vec<Point> {
         let of = |s: &GroupStep| match across {
-            AcrossDevices::Sum => s.sum,
+            // The best few are chosen elsewhere; of one device this is its value.
+            AcrossDevices::Sum | AcrossDevices::TopK(_) | AcrossDevices::BottomK(_) => s.sum,
             AcrossDevices::Avg => s.sum / f64::from(s.count),
             AcrossDevices::Min => s.min,
             AcrossDevices::Max => s.max,

@@ -4,15 +4,13 @@
 //! that no manifest names.
 
 use super::codec::ABSENT;
+use super::encode::Output;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier};
-use super::rollup;
-use super::seal::{Place, commit, create, encode_rollup, open_all};
-use super::segment::{
-    BlockMeta, Cache, Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment,
-};
+use super::seal::{Place, commit, create, discard, open_all};
+use super::segment::{BlockMeta, Cache, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment};
 use super::{Options, Shared};
 use crate::query::StoreError;
-use heliostat_models::{Catalogue, DeviceId, Timestamp};
+use heliostat_models::{DeviceId, Timestamp};
 use parquet::errors::ParquetError;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -118,9 +116,7 @@ pub fn run(
     let mut added = Vec::new();
     let written = write(directory, shared, options, job, &segments, &mut added);
     if let Err(error) = written {
-        for entry in added {
-            let _ = std::fs::remove_file(directory.join(entry.path()));
-        }
+        discard(directory, added);
         return Err(error);
     }
     let opened = open_all(directory, shared, added)?;
@@ -213,7 +209,7 @@ fn write(
             output.group(&group)?;
             group.clear();
         }
-        if output.raw.length() >= FULL_BYTES || place == last {
+        if output.length() >= FULL_BYTES || place == last {
             let full = std::mem::replace(&mut output, Output::new(&plan)?);
             let place = Place {
                 day: job.day,
@@ -230,53 +226,6 @@ fn write(
         }
     }
     Ok(())
-}
-
-/// A raw file on its way, and what its rollups will hold.
-struct Output {
-    raw: FileWriter,
-    rows: usize,
-    condensed: Vec<(Tier, Vec<(String, OwnedRows)>)>,
-}
-
-impl Output {
-    fn new(plan: &Plan) -> Result<Self, ParquetError> {
-        Ok(Self {
-            raw: FileWriter::new(plan.clone())?,
-            rows: 0,
-            condensed: Tier::ROLLUPS.into_iter().map(|t| (t, Vec::new())).collect(),
-        })
-    }
-
-    fn group(&mut self, devices: &[(DeviceId, OwnedRows)]) -> Result<(), ParquetError> {
-        let rows: Vec<_> = (devices.iter())
-            .map(|(device, rows)| rows.borrow(device.as_str()))
-            .collect();
-        for (tier, all) in &mut self.condensed {
-            for ((device, _), rows) in devices.iter().zip(&rows) {
-                all.push((
-                    device.to_string(),
-                    rollup::condense(rows, *tier, Catalogue::builtin()),
-                ));
-            }
-        }
-        self.rows += rows.iter().map(|r| r.times.len()).sum::<usize>();
-        self.raw.group(&rows)
-    }
-
-    fn finish(self, worth: usize) -> Result<Vec<(Tier, Encoded)>, ParquetError> {
-        let catalogue = Catalogue::builtin();
-        let mut files = vec![(Tier::Raw, self.raw.finish(catalogue)?)];
-        for (tier, condensed) in &self.condensed {
-            files.extend(encode_rollup(
-                *tier,
-                condensed,
-                (self.rows, worth),
-                catalogue,
-            )?);
-        }
-        Ok(files)
-    }
 }
 
 /// The rows of both, by rising time. Of an instant that both have, as after

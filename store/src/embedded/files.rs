@@ -14,7 +14,7 @@
 use super::disk::{Disk, FileSystem};
 use super::manifest::{Entry, Manifest, Tier};
 use super::segment::{BlockMeta, Cache, Segment};
-use super::state::State;
+use super::state::{ONE_INSTANT_MS, State};
 use super::wal::read_record;
 use crate::directory_lock::{Access, DirectoryLock};
 use crate::framed_log::{FramedLog, Recovered};
@@ -24,7 +24,6 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Kind of the write-ahead log.
 pub const WAL_KIND: &[u8; 3] = b"wal";
@@ -148,7 +147,7 @@ pub fn write_catalogue(directory: &Path, disk: &dyn Disk) -> Result<(), StoreErr
     let path = directory.join("catalogue.json");
     let metrics: Vec<_> = Catalogue::builtin().iter().map(|(_, m)| m).collect();
     let text = json!({
-        "layout": "segments/day=DAY/kind=KIND/N.parquet: one row a device and instant, UTC; a column a metric, in its unit; NAME_quality says measured, estimated or missing where not all is measured (null: not in the frame). rollups/step=STEP/...: one row a device and step.",
+        "layout": "segments/day=DAY/kind=KIND/N.parquet: one row a device and instant, UTC; a column a metric, in its unit; NAME_quality says measured, estimated or missing where not all is measured (null: not in the frame). rollups/step=STEP/...: one row a device and step from its begin, included, to its end, excluded; NAME_edge is the reading at the very begin, NAME_inside_min, _max and _sum stand where they differ without it.",
         "metrics": metrics,
     });
     let text =
@@ -159,8 +158,12 @@ pub fn write_catalogue(directory: &Path, disk: &dyn Disk) -> Result<(), StoreErr
     (disk.create(&path, &text)).map_err(|e| StoreError::io("writing", &path, e))
 }
 
-/// Opens a file that the manifest names.
-pub fn open_segment(directory: &Path, entry: &Entry, state: &mut State) -> io::Result<Segment> {
+/// Opens a file that the manifest names; `device` gives the store's index of a name.
+pub fn open_segment(
+    directory: &Path,
+    entry: &Entry,
+    mut device: impl FnMut(&DeviceId) -> u32,
+) -> io::Result<Segment> {
     let path = directory.join(entry.path());
     let catalogue = Catalogue::builtin();
     Segment::open(
@@ -169,7 +172,7 @@ pub fn open_segment(directory: &Path, entry: &Entry, state: &mut State) -> io::R
         entry.bytes,
         entry.footer,
         catalogue,
-        |name| state.intern(&DeviceId::from(name)),
+        |name| device(&DeviceId::from(name)),
     )
 }
 
@@ -184,6 +187,8 @@ pub struct Opened {
     pub highest: u64,
     /// Bytes of the live logs.
     pub wal_bytes: u64,
+    /// The last live log and its number, open at its end, where it may be written.
+    pub last: Option<(u64, FramedLog)>,
 }
 
 /// Opens all segments and brings the rows of the logs into memory. Changes
@@ -195,7 +200,7 @@ pub fn load(
     repair: bool,
 ) -> Result<Opened, StoreError> {
     for entry in &manifest.files {
-        match open_segment(directory, entry, state) {
+        match open_segment(directory, entry, |id| state.intern(id)) {
             Ok(segment) => {
                 state.stats.disk_bytes += entry.bytes;
                 if entry.tier == Tier::Raw {
@@ -214,12 +219,12 @@ pub fn load(
         }
     }
     state.note_left();
-    read_latest(state);
     let mut opened = Opened {
         live: Vec::new(),
         obsolete: Vec::new(),
         highest: manifest.sealed,
         wal_bytes: 0,
+        last: None,
     };
     for number in numbers(directory, "wal-", ".log")? {
         opened.highest = opened.highest.max(number);
@@ -229,12 +234,15 @@ pub fn load(
         }
         let path = wal_path(directory, number);
         let recovered = if repair {
-            FramedLog::open(&path, WAL_KIND).map(|(_, recovered)| recovered)
+            FramedLog::open(&path, WAL_KIND).map(|(log, recovered)| (Some(log), recovered))
         } else {
-            FramedLog::read(&path, WAL_KIND)
+            FramedLog::read(&path, WAL_KIND).map(|recovered| (None, recovered))
         };
         match recovered {
-            Ok(recovered) => replay(&path, recovered, state),
+            Ok((log, recovered)) => {
+                replay(&path, recovered, state);
+                opened.last = log.map(|log| (number, log));
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 state.stats.damaged += 1;
                 tracing::error!(file = %path.display(), %error, "a log cannot be read and is left aside");
@@ -245,6 +253,7 @@ pub fn load(
         opened.wal_bytes += std::fs::metadata(&path).map_or(0, |m| m.len());
         opened.live.push(number);
     }
+    read_latest(state);
     Ok(opened)
 }
 
@@ -260,7 +269,7 @@ fn replay(path: &Path, recovered: Recovered, state: &mut State) {
             let device = state.intern(&frame.device);
             // A crash between sealing and deleting leaves no doubles, because the
             // whole log is then obsolete; this holds even if files were copied about.
-            if !state.devices[device as usize].head.contains(frame.at.0) {
+            if !state.devices[device as usize].contains(frame.at.0) {
                 state.insert(device, frame);
             }
         }
@@ -274,8 +283,8 @@ fn replay(path: &Path, recovered: Recovered, state: &mut State) {
     }
 }
 
-/// The latest row of each device among the segments: of the latest block that
-/// can be read.
+/// The rows of the latest instant of each device among the segments, as far as
+/// they can be read and the logs have brought nothing newer.
 fn read_latest(state: &mut State) {
     let mut blocks: Vec<Vec<(usize, BlockMeta)>> = vec![Vec::new(); state.devices.len()];
     for (place, segment) in state.segments.iter().enumerate() {
@@ -283,15 +292,22 @@ fn read_latest(state: &mut State) {
             blocks[meta.device as usize].push((place, *meta));
         }
     }
-    let mut cache = Cache::default();
+    let mut cache = Cache::for_devices(state.devices.len());
     for (device, mut of_device) in blocks.into_iter().enumerate() {
         of_device.sort_by_key(|(_, meta)| std::cmp::Reverse(meta.last));
+        let mut newest = state.devices[device].newest();
+        let mut rows = Vec::new();
         for (place, meta) in of_device {
-            let segment = Arc::clone(&state.segments[place]);
-            match segment.last_row(&mut cache, &meta) {
-                Ok(readings) => {
-                    state.devices[device].latest = Some((meta.last, readings));
-                    break;
+            let of_one_instant = |newest: i64| newest.saturating_sub(ONE_INSTANT_MS - 1);
+            if newest.is_some_and(|newest| meta.last < of_one_instant(newest)) {
+                break;
+            }
+            let segment = &state.segments[place];
+            let from = of_one_instant(newest.unwrap_or(meta.last).max(meta.last));
+            match segment.last_rows(&mut cache, &meta, from) {
+                Ok(found) => {
+                    rows.extend(found);
+                    newest = newest.max(Some(meta.last));
                 }
                 Err(error) => {
                     if segment.report_damage(meta.group, &error) {
@@ -300,6 +316,8 @@ fn read_latest(state: &mut State) {
                 }
             }
         }
+        rows.sort_by_key(|(at, _)| *at);
+        state.devices[device].sealed = rows;
     }
 }
 

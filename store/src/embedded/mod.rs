@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! append -> writer thread: log (one write, one fsync a group) -> memory -> answer
-//!                          memory full or old -> Parquet files -> manifest -> old log deleted
+//!                          memory full or old -> set aside, a new log begins
+//!           sealer thread: set aside -> Parquet files -> manifest -> old log deleted
+//!           keeper thread: small files -> large ones; what is too old goes
 //! query  -> memory and segments, on a blocking thread; the latest frames from memory alone
 //! ```
 //!
@@ -13,11 +15,17 @@
 //! segment) and one device's rows of a query at a time.
 
 mod aggregate;
+mod bucket;
 mod codec;
 mod compact;
+mod condense;
 mod decimal;
+mod decoded;
 pub mod disk;
+mod encode;
 mod files;
+mod gather;
+mod group;
 mod head;
 mod keeper;
 pub mod maintain;
@@ -27,6 +35,7 @@ mod reader;
 mod retention;
 mod rollup;
 mod seal;
+mod sealer;
 mod segment;
 mod state;
 mod steps;
@@ -35,14 +44,21 @@ mod writer;
 
 use crate::clock::Clock;
 use crate::directory_lock::{Access, DirectoryLock};
-use crate::query::{Answer, AppendReceipt, Query, Source, StoreError, StoreStats, TimeSeriesStore};
+use crate::instants::Instants;
+use crate::query::{
+    Answer, AppendReceipt, Condensed, Limits, Query, Source, StoreError, StoreStats,
+    TimeSeriesStore,
+};
 use async_trait::async_trait;
+use decoded::DecodedColumns;
 use disk::{Disk, FileSystem};
-use heliostat_models::{Frame, Site};
+use heliostat_models::{DeviceId, Frame, Site, Timestamp};
 use keeper::{Keeper, Work};
 use manifest::Manifest;
 pub use manifest::Tier;
+use reader::Waiting;
 pub use retention::Retention;
+use sealer::Sealer;
 pub use segment::Precision;
 use state::State;
 use std::path::Path;
@@ -61,7 +77,8 @@ const QUEUE: usize = 1_024;
 /// How the engine behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Readings in memory at which they are sealed into a segment; about 9 bytes each.
+    /// Readings in memory at which they are sealed into a segment; about 10 bytes
+    /// each, and there may be as many again that are being sealed.
     pub seal_samples: u64,
     /// Age of what is in memory, by the site's clock, at which it is sealed.
     pub seal_age: Duration,
@@ -74,6 +91,10 @@ pub struct Options {
     pub rollup_rows: usize,
     /// How long files are kept.
     pub retention: Retention,
+    /// Which instants are taken.
+    pub instants: Instants,
+    /// What one query may use.
+    pub limits: Limits,
     /// How files are written.
     pub disk: Arc<dyn Disk>,
 }
@@ -87,6 +108,8 @@ impl Default for Options {
             compact_files: 8,
             rollup_rows: 8,
             retention: Retention::default(),
+            instants: Instants::default(),
+            limits: Limits::default(),
             disk: Arc::new(FileSystem),
         }
     }
@@ -103,6 +126,10 @@ struct Shared {
     stopping: AtomicBool,
     /// Segments found damaged by a query.
     damaged: AtomicU64,
+    /// Columns of rollups for the queries to come.
+    decoded: DecodedColumns,
+    /// What one query may use.
+    limits: Limits,
 }
 
 impl Shared {
@@ -119,7 +146,7 @@ impl Shared {
     }
 }
 
-/// What ends before the directory is free: writer and keeper, then the lock.
+/// What ends before the directory is free: writer, sealer and keeper, then the lock.
 type Threads = (Vec<JoinHandle<()>>, DirectoryLock);
 
 /// The embedded store. Dropping it, or [`EmbeddedStore::close`], ends the writer
@@ -168,6 +195,8 @@ impl EmbeddedStore {
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
+            decoded: DecodedColumns::default(),
+            limits: options.limits,
         });
         let (work, work_queue) = std::sync::mpsc::channel();
         let keeper = Keeper {
@@ -177,24 +206,31 @@ impl EmbeddedStore {
             options: options.clone(),
             failed: Vec::new(),
         };
-        let look = work.clone();
-        let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened, look)?;
         let (commands, queue) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(queue))
-            .map_err(|e| StoreError::io("starting the writer of", directory, e))?;
-        let keeper = std::thread::Builder::new()
-            .name("store-keeper".to_owned())
-            .spawn(move || keeper.run(work_queue))
-            .map_err(|e| StoreError::io("starting the keeper of", directory, e))?;
+        let (jobs, job_queue) = std::sync::mpsc::channel();
+        let (outcomes, outcome_queue) = std::sync::mpsc::channel();
+        let sealer = Sealer {
+            directory: directory.to_owned(),
+            shared: Arc::clone(&shared),
+            options: options.clone(),
+            outcomes,
+            wake: commands.downgrade(),
+            look: work.clone(),
+        };
+        let ways = (jobs, outcome_queue);
+        let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened, ways)?;
+        let threads = vec![
+            spawn(directory, "store-writer", move || writer.run(queue))?,
+            spawn(directory, "store-sealer", move || sealer.run(job_queue))?,
+            spawn(directory, "store-keeper", move || keeper.run(work_queue))?,
+        ];
         // Days may have ended since the store was last open.
         let _ = work.send(Work::Look);
         Ok(Arc::new(Self {
             shared,
             commands: Mutex::new(Some(commands)),
             work: Mutex::new(Some(work)),
-            writer: Mutex::new(Some((vec![thread, keeper], lock))),
+            writer: Mutex::new(Some((threads, lock))),
             read_only: false,
         }))
     }
@@ -214,6 +250,8 @@ impl EmbeddedStore {
             wal_bytes: AtomicU64::new(opened.wal_bytes),
             stopping: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
+            decoded: DecodedColumns::default(),
+            limits: Limits::default(),
         });
         Ok(Arc::new(Self {
             shared,
@@ -297,6 +335,16 @@ impl EmbeddedStore {
     }
 }
 
+fn spawn(
+    directory: &Path,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    (std::thread::Builder::new().name(name.to_owned()))
+        .spawn(work)
+        .map_err(|e| StoreError::io("starting a thread for", directory, e))
+}
+
 /// Waits for the threads, then frees the directory.
 fn end(threads: Option<Threads>) {
     if let Some((threads, lock)) = threads {
@@ -315,6 +363,15 @@ impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.take_sender();
         end(self.take_writer());
+    }
+}
+
+/// Ends a query on its thread when the one who asked has gone.
+struct EndOnDrop(Waiting);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -340,7 +397,23 @@ impl TimeSeriesStore for EmbeddedStore {
         }
         let shared = Arc::clone(&self.shared);
         let query = query.clone();
-        tokio::task::spawn_blocking(move || read::answer(&shared, &query))
+        let guard = EndOnDrop(Waiting::default());
+        let waiting = guard.0.clone();
+        tokio::task::spawn_blocking(move || read::answer(&shared, &query, &waiting))
+            .await
+            .map_err(|e| StoreError::Stopped(format!("a query ended early: {e}")))?
+    }
+
+    async fn condensed(
+        &self,
+        metric: &str,
+        device: &DeviceId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Condensed, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let (metric, device) = (metric.to_owned(), device.clone());
+        tokio::task::spawn_blocking(move || read::condensed(&shared, &metric, &device, (from, to)))
             .await
             .map_err(|e| StoreError::Stopped(format!("a query ended early: {e}")))?
     }

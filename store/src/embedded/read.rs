@@ -6,16 +6,16 @@
 use super::Shared;
 use super::aggregate::{Group, point};
 use super::codec::{ESTIMATED, MEASURED};
+use super::gather;
 use super::head::Sample;
-use super::manifest::Tier;
-use super::reader::{Asked, Reader};
-use super::rollup;
-use super::steps::{Spacings, Stepper};
+use super::reader::{Asked, Reader, Waiting};
+use super::steps::{Spacings, StepValue, Stepper};
+use crate::promql::best_first;
 use crate::query::{
-    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, Source,
-    StoreError,
+    AcrossDevices, Answer, Condensed, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series,
+    Source, StoreError,
 };
-use heliostat_models::{Catalogue, Frame, MetricId, Quality, Timestamp};
+use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Quality, Timestamp};
 use std::collections::BTreeMap;
 
 /// The latest frame of each device, by name.
@@ -24,11 +24,12 @@ pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
     let frames = (state.select(select).into_iter())
         .filter_map(|index| {
             let entry = &state.devices[index as usize];
-            let (at, readings) = entry.latest.as_ref()?;
-            (*at >= since.0).then(|| Frame {
+            entry.newest().filter(|at| *at >= since.0)?;
+            let (at, readings) = entry.latest()?;
+            Some(Frame {
                 device: entry.id.clone(),
-                at: Timestamp(*at),
-                readings: readings.clone(),
+                at: Timestamp(at),
+                readings,
             })
         })
         .collect();
@@ -36,7 +37,11 @@ pub fn latest(shared: &Shared, select: &Selector, since: Timestamp) -> Answer {
 }
 
 /// Answers any query; reads files.
-pub fn answer(shared: &Shared, query: &Query) -> Result<(Answer, Source), StoreError> {
+pub fn answer(
+    shared: &Shared,
+    query: &Query,
+    waiting: &Waiting,
+) -> Result<(Answer, Source), StoreError> {
     let (series, source) = match query {
         Query::Latest { select, since } => {
             return Ok((latest(shared, select, *since), Source::default()));
@@ -49,7 +54,14 @@ pub fn answer(shared: &Shared, query: &Query) -> Result<(Answer, Source), StoreE
         } => {
             let metric = known(metric)?;
             check_interval(*from, *to)?;
-            range(shared, metric, select, from.0, to.0)
+            let asked = Asked {
+                metric,
+                from: from.0,
+                to: to.0,
+                step: 1,
+                over_time: OverTime::Last,
+            };
+            range(shared, select, &asked, waiting)
         }
         Query::Aggregate {
             metric,
@@ -63,25 +75,57 @@ pub fn answer(shared: &Shared, query: &Query) -> Result<(Answer, Source), StoreE
         } => {
             let metric = known(metric)?;
             check_interval(*from, *to)?;
-            if *step_ms == 0 {
-                return Err(StoreError::BadQuery(
-                    "the step must be at least 1 ms".to_owned(),
-                ));
-            }
-            let steps = Asked {
+            query.check()?;
+            let asked = Asked {
                 metric,
                 from: from.0,
                 to: to.0,
                 step: *step_ms,
                 over_time: *over_time,
             };
-            match across {
-                None => apart(shared, select, &steps),
-                Some(across) => grouped(shared, select, &steps, *across, group_by),
-            }
+            // In a statement of its own, so that the lock is not held from here on.
+            let devices = shared.read().select(select);
+            let mut reader = Reader::new(shared, devices.len(), waiting)?;
+            let series = match across {
+                None => apart(&mut reader, &devices, &asked),
+                Some(AcrossDevices::TopK(k)) => {
+                    let chosen = chosen(&mut reader, &devices, &asked, group_by, (*k, true))?;
+                    apart(&mut reader, &chosen, &asked)
+                }
+                Some(AcrossDevices::BottomK(k)) => {
+                    let chosen = chosen(&mut reader, &devices, &asked, group_by, (*k, false))?;
+                    apart(&mut reader, &chosen, &asked)
+                }
+                Some(across) => grouped(&mut reader, &devices, &asked, *across, group_by),
+            }?;
+            Ok((series, reader.source))
         }
     }?;
     Ok((Answer::Series(series), source))
+}
+
+/// The energy of a device that only rollups know, by a register or a power.
+pub fn condensed(
+    shared: &Shared,
+    metric: &str,
+    device: &DeviceId,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<Condensed, StoreError> {
+    let asked = Asked {
+        metric: known(metric)?,
+        from: from.0,
+        to: to.0,
+        // No rollup has such steps: of each segment the finest that is left.
+        step: 1,
+        over_time: OverTime::Integral,
+    };
+    let found = shared.read().find(device);
+    let mut reader = Reader::new(shared, 1, &Waiting::default())?;
+    let stretches = found.map_or_else(Vec::new, |device| reader.stretches(device, &asked));
+    Ok(Condensed {
+        stretches,
+        rollup_ms: reader.source.rollup_ms,
+    })
 }
 
 type Found = (Vec<Series>, Source);
@@ -110,49 +154,64 @@ fn check_points(count: usize) -> Result<(), StoreError> {
     )))
 }
 
-/// Label and value of all labels of a device that are not empty.
-fn labels_of(shared: &Shared, device: u32) -> Vec<(Label, String)> {
+const LABELS: [Label; 6] = [
+    Label::Kind,
+    Label::Hall,
+    Label::Row,
+    Label::Rack,
+    Label::Node,
+    Label::Device,
+];
+
+/// Label and value of all labels of devices that are not empty.
+fn labels_of(shared: &Shared, devices: &[u32]) -> Vec<Vec<(Label, String)>> {
     let state = shared.read();
-    let entry = &state.devices[device as usize];
-    [
-        Label::Kind,
-        Label::Hall,
-        Label::Row,
-        Label::Rack,
-        Label::Node,
-        Label::Device,
-    ]
-    .into_iter()
-    .map(|label| (label, label.of(&entry.id, &entry.labels).to_owned()))
-    .filter(|(_, value)| !value.is_empty())
-    .collect()
+    (devices.iter())
+        .map(|device| {
+            let entry = &state.devices[*device as usize];
+            (LABELS.into_iter())
+                .map(|label| (label, label.of(&entry.id, &entry.labels)))
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(label, value)| (label, value.to_owned()))
+                .collect()
+        })
+        .collect()
+}
+
+/// The values of these labels of each device.
+fn keys_of(shared: &Shared, devices: &[u32], group_by: &[Label]) -> Vec<Vec<String>> {
+    let state = shared.read();
+    let of = |device: &u32| {
+        let entry = &state.devices[*device as usize];
+        (group_by.iter())
+            .map(|label| label.of(&entry.id, &entry.labels).to_owned())
+            .collect()
+    };
+    devices.iter().map(of).collect()
 }
 
 fn range(
     shared: &Shared,
-    metric: MetricId,
     select: &Selector,
-    from: i64,
-    to: i64,
+    asked: &Asked,
+    waiting: &Waiting,
 ) -> Result<Found, StoreError> {
     let mut all = Vec::new();
     let mut count = 0;
     // In a statement of its own, so that the lock is not held during the loop.
     let devices = shared.read().select(select);
-    let mut reader = Reader::new(shared, devices.len());
-    for device in devices {
+    let mut reader = Reader::new(shared, devices.len(), waiting)?;
+    let labels = labels_of(shared, &devices);
+    for (device, labels) in devices.into_iter().zip(labels) {
         let mut points = Vec::new();
-        reader.visit(device, metric, from, to, &mut |samples| {
+        reader.visit(device, asked, &mut |samples| {
             check_points(count + points.len() + samples.len())?;
             points.extend(samples.iter().map(point_of));
             Ok(())
         })?;
         count += points.len();
         if !points.is_empty() {
-            all.push(Series {
-                labels: labels_of(shared, device),
-                points,
-            });
+            all.push(Series { labels, points });
         }
     }
     Ok((all, reader.source))
@@ -171,112 +230,148 @@ fn point_of(sample: &Sample) -> Point {
     }
 }
 
-impl Asked {
-    /// The coarsest rollup whose steps make up the steps that are asked for.
-    fn tier(&self) -> Option<Tier> {
-        let fits = |tier: &Tier| {
-            let width = tier.step_ms();
-            self.step.is_multiple_of(width as u64) && self.from.rem_euclid(width) == 0
-        };
-        Tier::ROLLUPS.into_iter().find(fits)
+/// Shows the steps of each device that has any.
+fn each(
+    reader: &mut Reader<'_>,
+    devices: &[u32],
+    asked: &Asked,
+    show: &mut dyn FnMut(u32, Vec<StepValue>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if let Some(steps) = gather::steps(asked) {
+        return gather::gather(reader, devices, asked, steps, show);
     }
+    for device in devices {
+        reader.go_on()?;
+        let found = in_order(reader, *device, asked)?;
+        show(*device, found)?;
+    }
+    Ok(())
+}
 
-    fn of(
-        &self,
-        reader: &mut Reader<'_>,
-        device: u32,
-    ) -> Result<Vec<super::steps::StepValue>, StoreError> {
-        let mut gap_limit = 0;
-        if self.over_time == OverTime::Integral {
-            let mut spacings = Spacings::default();
-            reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
-                spacings.push(samples);
-                Ok(())
+/// The steps of one device, of which the order of its values matters or that are
+/// too many to be held.
+fn in_order(
+    reader: &mut Reader<'_>,
+    device: u32,
+    asked: &Asked,
+) -> Result<Vec<StepValue>, StoreError> {
+    let mut gap_limit = 0;
+    if asked.over_time == OverTime::Integral {
+        let mut spacings = Spacings::default();
+        reader.visit(device, asked, &mut |samples| {
+            spacings.push(samples);
+            Ok(())
+        })?;
+        gap_limit = spacings.gap_limit();
+    }
+    let mut stepper = Stepper::new(asked.from, asked.step, asked.over_time, gap_limit);
+    let within = |stepper: &Stepper| check_points(if stepper.overflow() { usize::MAX } else { 0 });
+    match asked.over_time {
+        OverTime::Increase | OverTime::Rate => {
+            reader.visit_counter(device, asked, &mut |values| {
+                stepper.push_traced(values);
+                within(&stepper)
             })?;
-            gap_limit = spacings.gap_limit();
         }
-        let mut stepper = Stepper::new(self.from, self.step, self.over_time, gap_limit);
-        let within =
-            |stepper: &Stepper| check_points(if stepper.overflow() { usize::MAX } else { 0 });
-        if rollup::answers(self.over_time) {
-            reader.visit_partials(device, self, self.tier(), &mut |partials| {
+        OverTime::Integral | OverTime::Quantile(_) => {
+            if asked.over_time == OverTime::Integral {
+                stepper.push_energies(&reader.energies(device, asked));
+            } else {
+                stepper.push_left(&reader.steps_left(device, asked));
+            }
+            reader.visit(device, asked, &mut |samples| {
+                stepper.push(samples);
+                within(&stepper)
+            })?;
+        }
+        _ => {
+            reader.visit_partials(device, asked, &mut |partials| {
                 stepper.push_partials(partials);
                 within(&stepper)
             })?;
-        } else if self.over_time == OverTime::Integral {
-            stepper.push_energies(&reader.energies(device, self));
-            reader.visit(device, self.metric, self.from, self.to, &mut |samples| {
-                stepper.push(samples);
-                within(&stepper)
-            })?;
-        } else {
-            reader.visit_counter(device, self, &mut |samples| {
-                stepper.push(samples);
-                within(&stepper)
-            })?;
         }
-        Ok(stepper.finish())
     }
+    Ok(stepper.finish())
 }
 
-fn apart(shared: &Shared, select: &Selector, steps: &Asked) -> Result<Found, StoreError> {
+fn apart(
+    reader: &mut Reader<'_>,
+    devices: &[u32],
+    asked: &Asked,
+) -> Result<Vec<Series>, StoreError> {
+    let mut labels = labels_of(reader.shared, devices).into_iter();
     let mut all = Vec::new();
     let mut count = 0;
-    // In a statement of its own, so that the lock is not held during the loop.
-    let devices = shared.read().select(select);
-    let mut reader = Reader::new(shared, devices.len());
-    for device in devices {
-        let found = steps.of(&mut reader, device)?;
+    each(reader, devices, asked, &mut |_, found| {
+        let labels = labels.next().unwrap_or_default();
         count += found.len();
         check_points(count)?;
         if !found.is_empty() {
             let points = (found.iter())
-                .map(|s| point(steps.from, steps.step, s.index, s.value, s.estimated))
+                .map(|s| point(asked.from, asked.step, s.index, s.value, s.estimated))
                 .collect();
-            all.push(Series {
-                labels: labels_of(shared, device),
-                points,
-            });
+            all.push(Series { labels, points });
         }
-    }
-    Ok((all, reader.source))
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 fn grouped(
-    shared: &Shared,
-    select: &Selector,
-    steps: &Asked,
+    reader: &mut Reader<'_>,
+    devices: &[u32],
+    asked: &Asked,
     across: AcrossDevices,
     group_by: &[Label],
-) -> Result<Found, StoreError> {
+) -> Result<Vec<Series>, StoreError> {
+    let mut keys = keys_of(reader.shared, devices, group_by).into_iter();
     let mut groups: BTreeMap<Vec<String>, Group> = BTreeMap::new();
     let mut count = 0;
-    // In a statement of its own, so that the lock is not held during the loop.
-    let devices = shared.read().select(select);
-    let mut reader = Reader::new(shared, devices.len());
-    for device in devices {
-        let found = steps.of(&mut reader, device)?;
+    each(reader, devices, asked, &mut |_, found| {
+        let key = keys.next().unwrap_or_default();
         if found.is_empty() {
-            continue;
+            return Ok(());
         }
-        let key: Vec<String> = {
-            let state = shared.read();
-            let entry = &state.devices[device as usize];
-            (group_by.iter())
-                .map(|label| label.of(&entry.id, &entry.labels).to_owned())
-                .collect()
-        };
         let group = groups.entry(key).or_default();
         count -= group.len();
         group.add(&found);
         count += group.len();
-        check_points(count)?;
-    }
-    let all = (groups.into_iter())
+        check_points(count)
+    })?;
+    Ok((groups.into_iter())
         .map(|(key, group)| Series {
             labels: group_by.iter().copied().zip(key).collect(),
-            points: group.points(across, steps.from, steps.step),
+            points: group.points(across, asked.from, asked.step),
         })
-        .collect();
-    Ok((all, reader.source))
+        .collect())
+}
+
+/// The devices of each group with the largest (or smallest) value over the whole
+/// time, best first; of equal ones the first by name.
+fn chosen(
+    reader: &mut Reader<'_>,
+    devices: &[u32],
+    asked: &Asked,
+    group_by: &[Label],
+    (k, largest): (u32, bool),
+) -> Result<Vec<u32>, StoreError> {
+    let whole = Asked {
+        step: asked.to.abs_diff(asked.from),
+        ..*asked
+    };
+    let mut keys = keys_of(reader.shared, devices, group_by).into_iter();
+    let mut groups: BTreeMap<Vec<String>, Vec<(f64, u32)>> = BTreeMap::new();
+    each(reader, devices, &whole, &mut |device, found| {
+        let key = keys.next().unwrap_or_default();
+        if let Some(value) = found.first().and_then(|step| step.value) {
+            groups.entry(key).or_default().push((value, device));
+        }
+        Ok(())
+    })?;
+    let mut chosen = Vec::new();
+    for group in groups.values_mut() {
+        group.sort_by(|a, b| best_first(a.0, b.0, largest));
+        chosen.extend(group.iter().take(k as usize).map(|(_, device)| *device));
+    }
+    Ok(chosen)
 }

@@ -4,25 +4,24 @@
 //! file, makes no rollup wrong: a query adds up what the rollups of all files
 //! say of a step.
 //!
-//! Sums are taken over the decimals that the values are, so that they are exact.
-//! Energy is the trapezoid between neighbouring values of one file, over gaps no
-//! longer than [`GAP_LIMIT`](super::steps::GAP_LIMIT) median spacings.
+//! Here they are read; `condense` makes them of rows, `bucket` says what of a step
+//! is kept.
 
-use super::codec::{ABSENT, ESTIMATED, MEASURED, MISSING, has_value};
-use super::decimal::{MAX_SCALE, fit, power};
+use super::codec::{ABSENT, ESTIMATED, MISSING, has_value};
+use super::decoded::{DecodedColumns, Rows};
 use super::head::Sample;
 use super::manifest::Tier;
 use super::segment::schema::{Key, Part};
-use super::segment::{BlockMeta, Cache, OwnedRows, ReadError, Rows, Segment};
-use super::steps::Spacings;
+use super::segment::{BlockMeta, Cache, Decoded, ReadError, Segment};
 use crate::query::OverTime;
-use heliostat_models::metrics::MetricKind;
-use heliostat_models::{Catalogue, MetricId};
+use heliostat_models::MetricId;
+use std::sync::Arc;
 
 /// What is known of the values of one device and metric in a part of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Partial {
-    /// An instant within the step: of a sample its own, of a rollup its begin.
+    /// An instant within the step: of a sample its own, of a rollup one at which
+    /// it begins.
     pub at: i64,
     /// How many values; where the query does not ask for it, whether there are any.
     pub count: u64,
@@ -56,280 +55,227 @@ impl Partial {
     }
 }
 
-/// Begin of the step that an instant lies in.
-fn begin_of(at: i64, step: i64) -> i64 {
-    at.checked_sub(at.rem_euclid(step)).unwrap_or(i64::MIN)
+/// A value of a counter, and how it grew up to there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Traced {
+    /// The value.
+    pub sample: Sample,
+    /// From the value before in the same step of a rollup: what the counter had
+    /// counted at restarts between, and whether a value between is estimated.
+    pub since: Option<(f64, bool)>,
 }
 
-#[derive(Clone, Copy)]
-struct Sums {
-    count: u32,
-    estimated: u32,
-    missing: u32,
-    sum: f64,
-    exact: i64,
-    min: f64,
-    max: f64,
-    last: f64,
-    /// Joules and seconds.
-    measured: f64,
-    guessed: f64,
-    known: f64,
+/// Which intervals the steps of a query are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lean {
+    /// `[t, t + step)`, like those of a rollup.
+    Left,
+    /// `(t, t + step]`: in milliseconds, from the one after `t`.
+    Right,
 }
 
-const NOTHING: Sums = Sums {
-    count: 0,
-    estimated: 0,
-    missing: 0,
-    sum: 0.0,
-    exact: 0,
-    min: f64::INFINITY,
-    max: f64::NEG_INFINITY,
-    last: 0.0,
-    measured: 0.0,
-    guessed: 0.0,
-    known: 0.0,
-};
+impl Lean {
+    /// How steps from this instant lie to the steps of a rollup, if they do.
+    pub fn of(from: i64, tier: Tier) -> Option<Self> {
+        match from.rem_euclid(tier.step_ms().max(1)) {
+            0 => Some(Self::Left),
+            1 => Some(Self::Right),
+            _ => None,
+        }
+    }
 
-/// The rows of one device, condensed.
-pub fn condense(rows: &Rows<'_>, tier: Tier, catalogue: &Catalogue) -> OwnedRows {
-    let step = tier.step_ms().max(1);
-    let mut times: Vec<i64> = rows.times.iter().map(|at| begin_of(*at, step)).collect();
-    times.dedup();
-    let mut columns = Vec::new();
-    for (key, states, values) in &rows.columns {
-        if key.part == Part::Value && states.iter().any(|s| *s != ABSENT) {
-            let metric = catalogue.metric(key.metric);
-            let is_power = metric.unit == "W" && metric.kind == MetricKind::Gauge;
-            let scale = common_scale(states, values);
-            let mut sums = add_up(rows.times, &times, step, states, values, scale);
-            if is_power {
-                integrate(rows.times, &times, step, states, values, &mut sums);
+    /// From a step of a rollup to one of a query, milliseconds.
+    fn by(self) -> i64 {
+        i64::from(self == Self::Right)
+    }
+}
+
+/// A rollup as one query reads it.
+pub struct View<'a> {
+    /// Where decoded columns are kept.
+    pub kept: &'a DecodedColumns,
+    /// The rollup.
+    pub segment: &'a Arc<Segment>,
+    /// Which metric.
+    pub metric: MetricId,
+    /// Which intervals are asked for.
+    pub lean: Lean,
+    /// Begin and end of the query.
+    pub interval: (i64, i64),
+    /// Whether more devices than a few are asked for.
+    pub many: bool,
+}
+
+/// State and value of a row of a column that may not be there.
+fn cell(column: &Option<Arc<Decoded>>, row: usize) -> (u8, f64) {
+    let Some(column) = column else {
+        return (ABSENT, 0.0);
+    };
+    match (column.0.get(row), column.1.get(row)) {
+        (Some(state), Some(value)) => (*state, *value),
+        _ => (ABSENT, 0.0),
+    }
+}
+
+/// The columns that hold the answer: of the whole step, and of what is inside
+/// where that is another.
+fn main_parts(over_time: OverTime) -> (Part, Part) {
+    match over_time {
+        OverTime::Min => (Part::Min, Part::InsideMin),
+        OverTime::Max => (Part::Max, Part::InsideMax),
+        OverTime::Last => (Part::Last, Part::Last),
+        _ => (Part::Sum, Part::InsideSum),
+    }
+}
+
+impl View<'_> {
+    /// The columns that [`View::show`] reads.
+    pub fn read(
+        &self,
+        cache: &mut Cache,
+        meta: &BlockMeta,
+        over_time: OverTime,
+    ) -> Result<Rows, ReadError> {
+        let (main, inside) = main_parts(over_time);
+        let parts = [Part::Count, Part::Estimated, Part::Missing, main];
+        let parts = parts.into_iter().chain(
+            match self.lean {
+                Lean::Left => None,
+                Lean::Right => Some([Part::Edge, inside]),
             }
-            put(key.metric, is_power, scale, &sums, &mut columns);
-        }
+            .into_iter()
+            .flatten(),
+        );
+        self.columns(cache, meta, parts)
     }
-    OwnedRows { times, columns }
-}
 
-/// The smallest scale at which all values are decimals.
-fn common_scale(states: &[u8], values: &[f64]) -> Option<u8> {
-    let mut scale = 0;
-    for (_, value) in states.iter().zip(values).filter(|(s, _)| has_value(**s)) {
-        while fit(*value, scale).is_none() {
-            scale += 1;
-            if scale > MAX_SCALE {
-                return None;
-            }
-        }
+    fn columns(
+        &self,
+        cache: &mut Cache,
+        meta: &BlockMeta,
+        parts: impl Iterator<Item = Part>,
+    ) -> Result<Rows, ReadError> {
+        let metric = self.metric;
+        let keys: Vec<Key> = parts.map(|part| Key { metric, part }).collect();
+        (self.kept).rows(self.segment, cache, meta, &keys, self.many)
     }
-    Some(scale)
-}
 
-fn add_up(
-    times: &[i64],
-    steps: &[i64],
-    step: i64,
-    states: &[u8],
-    values: &[f64],
-    scale: Option<u8>,
-) -> Vec<Sums> {
-    let mut sums = vec![NOTHING; steps.len()];
-    let mut at = 0;
-    for ((time, state), value) in times.iter().zip(states).zip(values) {
-        while at + 1 < steps.len() && steps[at] != begin_of(*time, step) {
-            at += 1;
-        }
-        let Some(sum) = sums.get_mut(at) else { break };
-        if *state == MISSING {
-            sum.missing += 1;
-        }
-        if !has_value(*state) {
-            continue;
-        }
-        sum.count += 1;
-        sum.estimated += u32::from(*state == ESTIMATED);
-        sum.sum += value;
-        let exact = scale.and_then(|scale| fit(*value, scale));
-        sum.exact = sum.exact.saturating_add(exact.unwrap_or(0));
-        sum.min = sum.min.min(*value);
-        sum.max = sum.max.max(*value);
-        sum.last = *value;
+    /// The rows of a block that have a part in the query.
+    fn rows_of(&self, rows: &Rows, meta: &BlockMeta) -> std::ops::Range<usize> {
+        let (from, to) = self.interval;
+        rows.of(meta, from.saturating_sub(self.lean.by()), to)
     }
-    sums
-}
 
-/// Energy between neighbouring values, split at the borders of the steps.
-fn integrate(
-    times: &[i64],
-    steps: &[i64],
-    step: i64,
-    states: &[u8],
-    values: &[f64],
-    sums: &mut [Sums],
-) {
-    let rows = times.iter().zip(states).zip(values);
-    let samples: Vec<Sample> = rows
-        .map(|((at, state), value)| Sample {
-            at: *at,
-            state: *state,
-            value: *value,
-        })
-        .collect();
-    let mut spacings = Spacings::default();
-    spacings.push(&samples);
-    let limit = spacings.gap_limit();
-    let mut before: Option<Sample> = None;
-    let mut bridged = false;
-    let mut at = 0;
-    for sample in samples.iter().filter(|s| s.state != ABSENT) {
-        if !has_value(sample.state) {
-            bridged = true;
-            continue;
-        }
-        let guessed = std::mem::take(&mut bridged) || sample.state == ESTIMATED;
-        let Some(begin) = before.replace(*sample) else {
-            continue;
+    /// Shows what the rows of a block say of the steps of a query, by rising time.
+    pub fn show(
+        &self,
+        rows: &Rows,
+        meta: &BlockMeta,
+        over_time: OverTime,
+        mut take: impl FnMut(&Partial),
+    ) {
+        let [counts, estimates, gaps, main, rest @ ..] = rows.columns.as_slice() else {
+            return;
         };
-        let span = sample.at.wrapping_sub(begin.at) as u64;
-        if span > limit {
-            continue;
-        }
-        let guessed = guessed || begin.state == ESTIMATED;
-        let slope = (sample.value - begin.value) / span as f64;
-        let mut t = begin.at;
-        while t < sample.at {
-            let first = begin_of(t, step);
-            let next = first.saturating_add(step).min(sample.at);
-            while at + 1 < steps.len() && steps[at] < first {
-                at += 1;
+        let mut part = |at, (count, value): (u64, f64), estimated, missing| {
+            if count > 0 || missing {
+                take(&Partial {
+                    at,
+                    count,
+                    sum: value,
+                    min: value,
+                    max: value,
+                    last: value,
+                    estimated,
+                    missing,
+                });
             }
-            let value_at = |t: i64| begin.value + slope * (t - begin.at) as f64;
-            let seconds = (next - t) as f64 / 1e3;
-            let joules = (value_at(t) + value_at(next)) / 2.0 * seconds;
-            // A step without any row has no place; what passes through it stays unknown.
-            if let Some(sum) = sums.get_mut(at).filter(|_| steps[at] == first) {
-                sum.known += seconds;
-                if guessed {
-                    sum.guessed += joules;
-                } else {
-                    sum.measured += joules;
-                }
-            }
-            t = next;
-        }
-    }
-}
-
-/// The columns of one metric; parts that say nothing are left out.
-fn put(
-    metric: MetricId,
-    is_power: bool,
-    scale: Option<u8>,
-    sums: &[Sums],
-    columns: &mut Vec<(Key, Vec<u8>, Vec<f64>)>,
-) {
-    let milli = |value: f64| (value * 1e3).round() / 1e3;
-    let mut column = |part, there: &dyn Fn(&Sums) -> bool, value: &dyn Fn(&Sums) -> f64| {
-        if sums.iter().any(there) {
-            let state = |s| if there(s) { MEASURED } else { ABSENT };
-            let states = sums.iter().map(state).collect();
-            let value = |s| if there(s) { value(s) } else { 0.0 };
-            let key = Key { metric, part };
-            columns.push((key, states, sums.iter().map(value).collect()));
-        }
-    };
-    let valued = |s: &Sums| s.count > 0;
-    column(Part::Min, &valued, &|s| s.min);
-    column(Part::Max, &valued, &|s| s.max);
-    column(Part::Sum, &valued, &|s| match scale {
-        Some(scale) => s.exact as f64 / power(scale),
-        None => s.sum,
-    });
-    column(Part::Count, &valued, &|s| f64::from(s.count));
-    column(Part::Last, &valued, &|s| s.last);
-    column(Part::Estimated, &|s| s.estimated > 0, &|s| {
-        f64::from(s.estimated)
-    });
-    column(Part::Missing, &|s| s.missing > 0, &|s| f64::from(s.missing));
-    if is_power {
-        let known = |s: &Sums| s.known > 0.0;
-        column(Part::MeasuredJoules, &known, &|s| milli(s.measured));
-        column(Part::EstimatedJoules, &|s| s.guessed != 0.0, &|s| {
-            milli(s.guessed)
-        });
-        column(Part::KnownSeconds, &known, &|s| s.known);
-    }
-}
-
-/// Whether rollups can answer this kind of question.
-pub fn answers(over_time: OverTime) -> bool {
-    !matches!(
-        over_time,
-        OverTime::Increase | OverTime::Rate | OverTime::Integral
-    )
-}
-
-/// The steps of a rollup of a device and metric that begin in `[from, to)`.
-pub fn partials(
-    segment: &Segment,
-    cache: &mut Cache,
-    meta: &BlockMeta,
-    metric: MetricId,
-    over_time: OverTime,
-    (from, to): (i64, i64),
-) -> Result<Vec<Partial>, ReadError> {
-    let mut partials: Vec<Partial> = Vec::new();
-    let wanted: &[Part] = match over_time {
-        OverTime::Avg => &[Part::Count, Part::Sum],
-        OverTime::Min => &[Part::Min],
-        OverTime::Max => &[Part::Max],
-        OverTime::Sum => &[Part::Sum],
-        OverTime::Last => &[Part::Last],
-        _ => &[Part::Count],
-    };
-    for part in wanted
-        .iter()
-        .copied()
-        .chain([Part::Estimated, Part::Missing])
-    {
-        let samples = segment.samples(cache, meta, Key { metric, part }, from, to)?;
-        let mut place = 0;
-        for sample in samples {
-            while partials.get(place).is_some_and(|p| p.at < sample.at) {
-                place += 1;
-            }
-            if partials.get(place).is_none_or(|p| p.at != sample.at) {
-                let nothing = Partial {
-                    at: sample.at,
-                    count: 0,
-                    sum: 0.0,
-                    min: f64::INFINITY,
-                    max: f64::NEG_INFINITY,
-                    last: 0.0,
-                    estimated: false,
-                    missing: false,
-                };
-                partials.insert(place, nothing);
-            }
-            let Some(partial) = partials.get_mut(place) else {
+        };
+        let (from, to) = self.interval;
+        for row in self.rows_of(rows, meta) {
+            let Some(begin) = rows.times.get(row).copied() else {
+                break;
+            };
+            let (mut count, whole) = (cell(counts, row).1 as u64, cell(main, row).1);
+            let (mut estimated, mut missing) = (cell(estimates, row).1, cell(gaps, row).1);
+            let [edges, insides] = rest else {
+                part(begin, (count, whole), estimated > 0.0, missing > 0.0);
                 continue;
             };
-            match part {
-                Part::Estimated => partial.estimated = true,
-                Part::Missing => partial.missing = true,
-                Part::Count => partial.count = sample.value as u64,
-                _ => {
-                    partial.count = partial.count.max(1);
-                    match part {
-                        Part::Min => partial.min = sample.value,
-                        Part::Max => partial.max = sample.value,
-                        Part::Last => partial.last = sample.value,
-                        _ => partial.sum = sample.value,
-                    }
-                }
+            let (state, edge) = cell(edges, row);
+            if state != ABSENT && begin >= from {
+                let valued = has_value(state);
+                let one = (u64::from(valued), edge);
+                part(begin, one, state == ESTIMATED, state == MISSING);
             }
+            if begin.saturating_add(1) >= to {
+                continue;
+            }
+            count = count.saturating_sub(u64::from(has_value(state)));
+            estimated -= f64::from(u8::from(state == ESTIMATED));
+            missing -= f64::from(u8::from(state == MISSING));
+            let inside = match (over_time, cell(insides, row)) {
+                (OverTime::Last, _) => whole,
+                (_, (told, value)) if told != ABSENT => value,
+                (OverTime::Avg | OverTime::Sum, _) if has_value(state) => whole - edge,
+                _ => whole,
+            };
+            part(begin + 1, (count, inside), estimated > 0.0, missing > 0.0);
         }
     }
-    Ok(partials)
+
+    /// The values of a counter that say all of its growth, by rising time.
+    pub fn traces(&self, cache: &mut Cache, meta: &BlockMeta) -> Result<Vec<Traced>, ReadError> {
+        const PARTS: [Part; 7] = [
+            Part::Estimated,
+            Part::Edge,
+            Part::First,
+            Part::FirstAfter,
+            Part::Last,
+            Part::LastAfter,
+            Part::Restarts,
+        ];
+        let rows = self.columns(cache, meta, PARTS.into_iter())?;
+        let [
+            estimates,
+            edges,
+            first,
+            first_after,
+            last,
+            last_after,
+            restarts,
+        ] = rows.columns.as_slice()
+        else {
+            return Ok(Vec::new());
+        };
+        let (from, to) = self.interval;
+        let mut traces = Vec::new();
+        let mut add = |at: i64, (state, value): (u8, f64), since| {
+            if has_value(state) && at >= from && at < to {
+                let sample = Sample { at, state, value };
+                traces.push(Traced { sample, since });
+            }
+        };
+        for row in self.rows_of(&rows, meta) {
+            let Some(begin) = rows.times.get(row).copied() else {
+                break;
+            };
+            let edge = cell(edges, row);
+            add(begin, edge, None);
+            let first = cell(first, row);
+            if !has_value(first.0) {
+                continue;
+            }
+            let [first_at, last_at] = [first_after, last_after]
+                .map(|after| begin.saturating_add(cell(after, row).1 as i64));
+            add(first_at, first, None);
+            if last_at > first_at {
+                let at_edge = f64::from(u8::from(edge.0 == ESTIMATED));
+                let estimated = cell(estimates, row).1 > at_edge;
+                let since = (cell(restarts, row).1, estimated);
+                add(last_at, cell(last, row), Some(since));
+            }
+        }
+        Ok(traces)
+    }
 }

@@ -1,14 +1,22 @@
 //! What the engine keeps in memory, under one lock: devices with their rows not
 //! yet sealed and their latest frame, and the list of segments.
 
-use super::head::DeviceHead;
+use super::head::{DeviceHead, Sample};
 use super::manifest::{Entry, Tier};
 use super::segment::{BlockMeta, Segment};
 use crate::query::{Selector, StoreStats};
+use ahash::RandomState;
 use heliostat_models::site::Labels;
 use heliostat_models::{DeviceId, Frame, MetricId, Reading, Site, foreign};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+
+/// Rows of a device that are fewer milliseconds apart are one instant, whose
+/// readings came in several parts: open ingest gives each part a frame of its own.
+pub const ONE_INSTANT_MS: i64 = 8;
+
+/// A frame without its device.
+pub type Row = (i64, Vec<(MetricId, Reading)>);
 
 /// A device that has been heard of.
 #[derive(Debug)]
@@ -17,10 +25,105 @@ pub struct DeviceEntry {
     pub id: DeviceId,
     /// Its labels; empty where the site does not know it.
     pub labels: Labels,
-    /// Rows not yet sealed.
+    /// Rows that came since the last sealing began.
     pub head: DeviceHead,
-    /// The row with the latest instant.
-    pub latest: Option<(i64, Vec<(MetricId, Reading)>)>,
+    /// Rows that are being sealed: they are in memory until their segment is there.
+    pub frozen: Option<Arc<DeviceHead>>,
+    /// The rows of the latest instant among the segments, by rising time.
+    pub sealed: Vec<Row>,
+}
+
+impl DeviceEntry {
+    /// The latest instant there is.
+    pub fn newest(&self) -> Option<i64> {
+        let frozen = self.frozen.as_ref().and_then(|head| head.newest());
+        let sealed = self.sealed.last().map(|(at, _)| *at);
+        [self.head.newest(), frozen, sealed]
+            .into_iter()
+            .flatten()
+            .max()
+    }
+
+    /// The rows of the latest instant, by rising time.
+    fn latest_rows(&self) -> Vec<Row> {
+        let Some(newest) = self.newest() else {
+            return Vec::new();
+        };
+        let from = newest.saturating_sub(ONE_INSTANT_MS - 1);
+        let mut rows = self.head.readings_from(from);
+        let frozen = self.frozen.iter().flat_map(|head| head.readings_from(from));
+        let sealed = self.sealed.iter().filter(|(at, _)| *at >= from).cloned();
+        rows.extend(frozen.chain(sealed));
+        rows.sort_by_key(|(at, _)| *at);
+        rows
+    }
+
+    /// The latest instant and what was read then, of a metric that was read
+    /// twice the later reading.
+    pub fn latest(&self) -> Option<Row> {
+        let mut rows = self.latest_rows();
+        let (at, mut readings) = rows.pop()?;
+        for (_, earlier) in rows.into_iter().rev() {
+            let before = readings.len();
+            for reading in earlier {
+                if readings[..before]
+                    .iter()
+                    .all(|(metric, _)| *metric != reading.0)
+                {
+                    readings.push(reading);
+                }
+            }
+        }
+        Some((at, readings))
+    }
+
+    /// Whether a row at this instant is in memory.
+    pub fn contains(&self, at: i64) -> bool {
+        self.head.contains(at) || self.frozen.as_ref().is_some_and(|head| head.contains(at))
+    }
+
+    /// What is in memory of a metric in `[from, to)`, by rising time.
+    pub fn samples(&self, metric: MetricId, from: i64, to: i64) -> Vec<Sample> {
+        let Some(last) = to.checked_sub(1).filter(|last| *last >= from) else {
+            return Vec::new();
+        };
+        let newer = self.head.samples(metric, from, last);
+        let Some(frozen) = &self.frozen else {
+            return newer;
+        };
+        let mut all = frozen.samples(metric, from, last);
+        let in_order = match (all.last(), newer.first()) {
+            (Some(before), Some(after)) => before.at < after.at,
+            _ => true,
+        };
+        all.extend(newer);
+        if !in_order {
+            all.sort_by_key(|sample| sample.at);
+        }
+        all
+    }
+
+    /// The rows being sealed are in a segment now.
+    pub fn thaw(&mut self) {
+        // What is newer than those rows stays in the head and is not kept twice.
+        let head = std::mem::take(&mut self.head);
+        self.sealed = self.latest_rows();
+        self.frozen = None;
+        self.head = head;
+    }
+}
+
+/// A device's rows that are being sealed.
+#[derive(Debug)]
+pub struct Frozen {
+    /// Its index.
+    pub device: u32,
+    /// Its name.
+    pub id: DeviceId,
+    /// Its kind; empty where the site does not know it.
+    pub kind: &'static str,
+    /// The rows.
+    pub head: Arc<DeviceHead>,
 }
 
 /// Everything in memory.
@@ -29,7 +132,7 @@ pub struct State {
     site: Arc<Site>,
     /// Devices by index.
     pub devices: Vec<DeviceEntry>,
-    by_name: HashMap<DeviceId, u32>,
+    by_name: HashMap<DeviceId, u32, RandomState>,
     /// Devices that are no series of unknown metrics, by index.
     own: Vec<u32>,
     /// Those that are.
@@ -40,8 +143,10 @@ pub struct State {
     pub rollups: HashMap<(u64, Tier), Arc<Segment>>,
     /// Segments that are gone and whose rollups are left.
     left: BTreeSet<u64>,
-    /// Readings not yet sealed.
+    /// Readings that came since the last sealing began.
     pub head_samples: u64,
+    /// Readings that are being sealed.
+    pub frozen_samples: u64,
     /// Counters, without the log's bytes.
     pub stats: StoreStats,
 }
@@ -52,13 +157,14 @@ impl State {
         Self {
             site,
             devices: Vec::new(),
-            by_name: HashMap::new(),
+            by_name: HashMap::default(),
             own: Vec::new(),
             foreign: BTreeMap::new(),
             segments: Vec::new(),
             rollups: HashMap::new(),
             left: BTreeSet::new(),
             head_samples: 0,
+            frozen_samples: 0,
             stats: StoreStats::default(),
         }
     }
@@ -75,19 +181,9 @@ impl State {
         }
     }
 
-    /// Where there is something of a device in rollups whose segment is gone: of
-    /// each segment the rollup of this tier, else the finest that is left.
-    pub fn left(
-        &self,
-        device: u32,
-        tier: Option<Tier>,
-    ) -> impl Iterator<Item = (Tier, &Arc<Segment>, BlockMeta)> {
-        self.left.iter().filter_map(move |of| {
-            let tiers = Tier::ROLLUPS.into_iter().rev();
-            let (tier, rollup) = (tier.into_iter().chain(tiers))
-                .find_map(|tier| Some((tier, self.rollups.get(&(*of, tier))?)))?;
-            Some((tier, rollup, *rollup.block_of(device)?))
-        })
+    /// Segments that are gone and whose rollups are left.
+    pub fn left(&self) -> impl Iterator<Item = u64> + '_ {
+        self.left.iter().copied()
     }
 
     /// Finds the rollups whose segment is gone.
@@ -149,7 +245,8 @@ impl State {
             id: id.clone(),
             labels: self.site.labels(id).unwrap_or_default(),
             head: DeviceHead::default(),
-            latest: None,
+            frozen: None,
+            sealed: Vec::new(),
         });
         self.by_name.insert(id.clone(), index);
         if foreign::is_foreign(id) {
@@ -166,17 +263,31 @@ impl State {
             return;
         };
         entry.head.insert(frame.at.0, &frame.readings);
-        if entry.latest.as_ref().is_none_or(|(at, _)| frame.at.0 > *at) {
-            // Reuses the vector: this happens for every frame.
-            let (at, readings) = entry.latest.get_or_insert_default();
-            *at = frame.at.0;
-            readings.clear();
-            readings.extend_from_slice(&frame.readings);
-        }
         let samples = frame.readings.len() as u64;
         self.head_samples += samples;
         self.stats.frames += 1;
         self.stats.samples += samples;
+    }
+
+    /// Sets the rows in memory aside for sealing; those of the last time must
+    /// have been thawed. Returns them with their devices.
+    pub fn freeze(&mut self) -> Vec<Frozen> {
+        let mut frozen = Vec::new();
+        for (index, entry) in self.devices.iter_mut().enumerate() {
+            if entry.head.is_empty() {
+                continue;
+            }
+            let head = Arc::new(std::mem::take(&mut entry.head));
+            entry.frozen = Some(Arc::clone(&head));
+            frozen.push(Frozen {
+                device: index as u32,
+                id: entry.id.clone(),
+                kind: entry.labels.kind,
+                head,
+            });
+        }
+        self.frozen_samples = std::mem::take(&mut self.head_samples);
+        frozen
     }
 
     /// Segments that may hold rows of a device in `[from, to]`, with the place in each.
@@ -186,7 +297,8 @@ impl State {
         from: i64,
         to: i64,
     ) -> impl Iterator<Item = (&Arc<Segment>, BlockMeta)> {
-        self.segments.iter().filter_map(move |segment| {
+        let there = move |s: &&Arc<Segment>| s.span.0 <= to && s.span.1 >= from;
+        (self.segments.iter().filter(there)).filter_map(move |segment| {
             let meta = segment.block_of(device)?;
             (meta.first <= to && meta.last >= from).then_some((segment, *meta))
         })

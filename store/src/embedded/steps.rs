@@ -7,9 +7,10 @@
 use super::codec::{ESTIMATED, has_value};
 use super::head::Sample;
 use super::reader::Energy;
-use super::rollup::Partial;
+use super::rollup::{Partial, Traced};
+use crate::promql::quantile;
 use crate::query::{MAX_POINTS, OverTime};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Gaps of at most this many median spacings are integrated over.
 pub const GAP_LIMIT: u64 = 5;
@@ -37,6 +38,10 @@ pub struct Stepper {
     /// A reading was missing since the previous value.
     bridged: bool,
     current: Option<Current>,
+    /// Values of the step at hand, where all of them are needed.
+    values: Vec<f64>,
+    /// Steps of which there were samples that are no longer left.
+    left: BTreeSet<u64>,
     done: Vec<StepValue>,
     overflow: bool,
 }
@@ -69,6 +74,8 @@ impl Stepper {
             previous: None,
             bridged: false,
             current: None,
+            values: Vec::new(),
+            left: BTreeSet::new(),
             done: Vec::new(),
             overflow: false,
         }
@@ -78,11 +85,25 @@ impl Stepper {
     pub fn push(&mut self, samples: &[Sample]) {
         for sample in samples {
             match self.over_time {
-                OverTime::Increase | OverTime::Rate => self.count_on(sample),
+                OverTime::Increase | OverTime::Rate => self.count_on(sample, None),
                 OverTime::Integral => self.integrate(sample),
                 _ => self.collect(sample),
             }
         }
+    }
+
+    /// Takes values of a counter by rising time.
+    pub fn push_traced(&mut self, values: &[Traced]) {
+        for value in values {
+            self.count_on(&value.sample, value.since);
+        }
+    }
+
+    /// Takes note of steps of which there were samples that are no longer left.
+    pub fn push_left(&mut self, parts: &[Partial]) {
+        let (from, step) = (self.from, self.step);
+        let left = parts.iter().map(|part| since(from, part.at) / step);
+        self.left.extend(left);
     }
 
     /// Takes parts of steps by rising time; for values, not for counters and integrals.
@@ -123,6 +144,19 @@ impl Stepper {
     /// The steps, by rising number.
     pub fn finish(mut self) -> Vec<StepValue> {
         self.close();
+        for index in self.left {
+            match self.done.binary_search_by_key(&index, |step| step.index) {
+                Ok(place) => self.done[place].estimated = true,
+                Err(place) => self.done.insert(
+                    place,
+                    StepValue {
+                        index,
+                        value: None,
+                        estimated: true,
+                    },
+                ),
+            }
+        }
         self.done
     }
 
@@ -160,6 +194,11 @@ impl Stepper {
             OverTime::Increase => (c.covered > 0).then_some(c.sum),
             OverTime::Rate => (c.covered > 0).then(|| c.sum / (c.covered as f64 / 1_000.0)),
             OverTime::Integral => (c.covered > 0).then_some(c.sum),
+            OverTime::Quantile(q) => {
+                let value = (c.count > 0).then(|| quantile(q, &mut self.values));
+                self.values.clear();
+                value
+            }
         };
         // A step without values is no point; only an integral says that it left something out.
         if value.is_some() || (self.over_time == OverTime::Integral && c.incomplete) {
@@ -183,25 +222,31 @@ impl Stepper {
         step.max = step.max.max(sample.value);
         step.last = sample.value;
         step.estimated |= sample.state == ESTIMATED;
+        if matches!(self.over_time, OverTime::Quantile(_)) {
+            self.values.push(sample.value);
+        }
     }
 
     /// The growth between two values counts for the step of the later one.
-    fn count_on(&mut self, sample: &Sample) {
+    /// `through`: what had been counted at restarts between, where values between
+    /// are known to a rollup, and whether one of those is estimated.
+    fn count_on(&mut self, sample: &Sample, through: Option<(f64, bool)>) {
         if !has_value(sample.state) {
             return;
         }
         if let Some(before) = self.previous.replace(*sample) {
             // A drop is a restart at zero: what was counted since is the new value.
-            let growth = if sample.value >= before.value {
-                sample.value - before.value
-            } else {
-                sample.value
+            let growth = match through {
+                Some((restarts, _)) => sample.value - before.value + restarts,
+                None if sample.value >= before.value => sample.value - before.value,
+                None => sample.value,
             };
             let index = self.index(sample.at);
             let step = self.at(index);
             step.sum += growth;
             step.covered += since(before.at, sample.at);
             step.estimated |= before.state == ESTIMATED || sample.state == ESTIMATED;
+            step.estimated |= through.is_some_and(|(_, estimated)| estimated);
         }
     }
 

@@ -111,7 +111,7 @@ fn choose(
 }
 
 /// Best first; what is not a number is last either way.
-pub(super) fn best_first(a: f64, b: f64, largest: bool) -> Ordering {
+pub(crate) fn best_first(a: f64, b: f64, largest: bool) -> Ordering {
     a.is_nan().cmp(&b.is_nan()).then_with(|| {
         let rising = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
         if largest { rising.reverse() } else { rising }

@@ -30,6 +30,8 @@ pub(super) enum Fetched {
     Samples(Vec<Samples>),
     /// One value per instant, folded by the store.
     Folded(Vec<Row>),
+    /// The same of each group of devices.
+    Grouped(Vec<Row>),
 }
 
 /// A series as evaluated: one value per instant of the grid.

@@ -168,6 +168,14 @@ impl Evaluator<'_> {
                 param,
                 argument,
             } => {
+                if let Node::Window {
+                    windows: Windows::Stored(which),
+                    ..
+                } = &**argument
+                    && let Fetched::Grouped(rows) = &self.fetched[*which]
+                {
+                    return Ok(spread_all(rows, grid.count));
+                }
                 let param = self.optional(param.as_deref(), grid)?;
                 let rows = self.vector(argument, grid)?;
                 self.check()?;
@@ -248,6 +256,8 @@ impl Evaluator<'_> {
                     });
                     return merge(labelled);
                 }
+                // Taken by the aggregation around it.
+                Fetched::Grouped(rows) => return Ok(spread_all(rows, grid.count)),
             },
             Windows::Subquery {
                 references,
@@ -283,7 +293,7 @@ impl Evaluator<'_> {
         match windows {
             Windows::Stored(which) => Ok(match &self.fetched[*which] {
                 Fetched::Samples(all) => all.clone(),
-                Fetched::Folded(_) => Vec::new(),
+                Fetched::Folded(_) | Fetched::Grouped(_) => Vec::new(),
             }),
             Windows::Subquery { node, inner, .. } => {
                 let rows = self.vector(node, inner)?;
@@ -317,6 +327,15 @@ fn spread(values: &[f64], count: usize) -> Vec<f64> {
         [only] => vec![*only; count],
         all => all.to_vec(),
     }
+}
+
+fn spread_all(rows: &[Row], count: usize) -> Vec<Row> {
+    (rows.iter().filter(|row| !row.is_empty()))
+        .map(|row| Row {
+            labels: row.labels.clone(),
+            values: spread(&row.values, count),
+        })
+        .collect()
 }
 
 /// The latest sample of each window, unless it says that the reading was missing.

@@ -7,13 +7,17 @@ use super::error::PromqlError;
 use super::foreign;
 use super::labels::{Labels, METRIC_NAME};
 use super::plan::Selector;
-use crate::query::{Label, Query, Selector as Devices, Series, StoreError, TimeSeriesStore};
+use crate::query::{
+    Label, Query, Selector as Devices, Series, Source, StoreError, TimeSeriesStore,
+};
 use heliostat_models::{Catalogue, DeviceId, Site, Timestamp};
 use promql_parser::label::{MatchOp, Matcher};
 use std::collections::HashMap;
 
 /// Points that one question to the store should bring, about.
 const POINTS_AT_ONCE: usize = 500_000;
+/// Folded windows that one question may bring.
+const FOLDED_AT_ONCE: usize = 2_000_000;
 /// Devices of the first question.
 const FIRST_DEVICES: usize = 16;
 
@@ -44,27 +48,63 @@ fn device_labels(site: &Site, device: &DeviceId) -> Labels {
 fn devices(matchers: &[Matcher]) -> Devices {
     let mut select = Devices::default();
     for matcher in matchers.iter().filter(|m| !m.value.is_empty()) {
-        let label = match matcher.name.as_str() {
-            "device" => {
+        match store_label(&matcher.name) {
+            Some(Label::Device) => {
                 if let Some(names) = literals(matcher)
                     && select.devices.is_empty()
                 {
                     select.devices = names.into_iter().map(DeviceId::from).collect();
                 }
-                continue;
             }
-            "kind" => Label::Kind,
-            "hall" => Label::Hall,
-            "row" => Label::Row,
-            "rack" => Label::Rack,
-            "node" => Label::Node,
-            _ => continue,
-        };
-        if matches!(matcher.op, MatchOp::Equal) {
-            select.labels.push((label, matcher.value.clone()));
+            Some(label) if matches!(matcher.op, MatchOp::Equal) => {
+                select.labels.push((label, matcher.value.clone()));
+            }
+            _ => {}
         }
     }
     select
+}
+
+/// The store's label of this name.
+pub(super) fn store_label(name: &str) -> Option<Label> {
+    Some(match name {
+        "kind" => Label::Kind,
+        "hall" => Label::Hall,
+        "row" => Label::Row,
+        "rack" => Label::Rack,
+        "node" => Label::Node,
+        "device" => Label::Device,
+        _ => return None,
+    })
+}
+
+/// The name of the store's label.
+fn label_name(label: Label) -> &'static str {
+    match label {
+        Label::Kind => "kind",
+        Label::Hall => "hall",
+        Label::Row => "row",
+        Label::Rack => "rack",
+        Label::Node => "node",
+        Label::Device => "device",
+    }
+}
+
+/// Whether [`devices`] says all that matchers say of devices.
+fn says_all(matchers: &[Matcher], site: &Site) -> bool {
+    let mut named = false;
+    (matchers.iter())
+        .filter(|m| m.name != METRIC_NAME)
+        .all(|matcher| {
+            let equal = matches!(matcher.op, MatchOp::Equal) && !matcher.value.is_empty();
+            match store_label(&matcher.name) {
+                Some(Label::Device) => {
+                    !std::mem::replace(&mut named, true) && literals(matcher).is_some()
+                }
+                Some(_) => equal,
+                None => matcher.name == "site" && matcher.is_match(site.id.as_str()),
+            }
+        })
 }
 
 /// The texts that a matcher accepts, where it names them one by one.
@@ -138,13 +178,23 @@ pub(super) async fn candidates(
     Ok(found)
 }
 
+/// What was read for a selector, and what the store said of it.
+pub(super) struct Read {
+    /// The series.
+    pub fetched: Fetched,
+    /// What they were made of.
+    pub source: Source,
+    /// Why they are not all.
+    pub partial: Option<String>,
+}
+
 /// Reads what a selector looks at.
 pub(super) async fn fetch(
     store: &dyn TimeSeriesStore,
     site: &Site,
     selector: &Selector,
     limits: &Limits,
-) -> Result<Fetched, PromqlError> {
+) -> Result<Read, PromqlError> {
     let mut reader = Reader {
         store,
         site,
@@ -154,30 +204,57 @@ pub(super) async fn fetch(
         samples: Vec::new(),
         rows: Vec::new(),
         places: HashMap::new(),
+        source: Source::default(),
+        partial: None,
     };
     let (first, last) = selector.span();
     if selector.references.count > 0 && first <= last {
         let names = selector.matchers.iter().filter(|m| m.name == METRIC_NAME);
         let accepts = |name: &str| names.clone().all(|m| m.is_match(name));
-        let matching = reader.devices().await?;
-        for (_, metric) in Catalogue::builtin()
-            .iter()
+        let metrics: Vec<&str> = (Catalogue::builtin().iter())
             .filter(|(id, m)| *id != Catalogue::unknown_value() && accepts(&m.name))
-        {
-            reader.metric(&metric.name, &matching, first, last).await?;
+            .map(|(_, m)| m.name.as_str())
+            .collect();
+        let at_once = reader.at_once();
+        let mut matching = None;
+        for name in metrics {
+            let done = match &at_once {
+                Some(select) => reader.whole(name, select, first, last).await?,
+                None => false,
+            };
+            if !done {
+                if matching.is_none() {
+                    matching = Some(reader.devices().await?);
+                }
+                let devices = matching.as_deref().unwrap_or_default();
+                reader.metric(name, devices, first, last).await?;
+            }
         }
         let unknown = foreign::candidates(store, &selector.matchers, Timestamp(first)).await?;
         let unknown: Vec<DeviceId> = unknown.into_iter().map(|(device, _)| device).collect();
         let about = Catalogue::builtin().metric(Catalogue::unknown_value());
         reader.metric(&about.name, &unknown, first, last).await?;
     }
-    Ok(match selector.fold {
-        Some(_) => Fetched::Folded(reader.rows),
-        None => {
+    let fetched = match (selector.fold, &selector.across) {
+        (Some(_), Some(_)) => Fetched::Grouped(reader.rows),
+        (Some(_), None) => Fetched::Folded(reader.rows),
+        (None, _) => {
             reader.samples.sort_by(|a, b| a.labels.cmp(&b.labels));
             Fetched::Samples(reader.samples)
         }
+    };
+    Ok(Read {
+        fetched,
+        source: reader.source,
+        partial: reader.partial,
     })
+}
+
+fn of(devices: &[DeviceId]) -> Devices {
+    Devices {
+        devices: devices.to_vec(),
+        labels: Vec::new(),
+    }
 }
 
 struct Reader<'a> {
@@ -190,9 +267,47 @@ struct Reader<'a> {
     samples: Vec<Samples>,
     rows: Vec<Row>,
     places: HashMap<Labels, usize>,
+    source: Source,
+    partial: Option<String>,
 }
 
 impl Reader<'_> {
+    /// What to ask the store for where one question brings all, and not too much.
+    fn at_once(&self) -> Option<Devices> {
+        let select = devices(&self.selector.matchers);
+        let site_devices = self.site.devices.len() + self.site.nodes.len() + self.site.meters.len();
+        let count = match select.devices.len() {
+            0 => site_devices,
+            named => named,
+        };
+        let small = match (self.selector.fold, &self.selector.across) {
+            (Some(_), Some(_)) => true,
+            (Some(_), None) => {
+                count.saturating_mul(self.selector.references.count) <= FOLDED_AT_ONCE
+            }
+            (None, _) => !select.devices.is_empty() && count <= FIRST_DEVICES,
+        };
+        (small && says_all(&self.selector.matchers, self.site)).then_some(select)
+    }
+
+    /// Reads one metric in one question; not, where the store refuses so much.
+    /// Groups that cannot be had at once are those of the devices that match.
+    async fn whole(
+        &mut self,
+        name: &str,
+        select: &Devices,
+        first: i64,
+        last: i64,
+    ) -> Result<bool, PromqlError> {
+        match self.ask(name, select.clone(), first, last).await {
+            Ok(_) => Ok(true),
+            Err(PromqlError::Store(StoreError::BadQuery(_))) if self.selector.across.is_none() => {
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
     /// The devices that may have a matching series.
     async fn devices(&self) -> Result<Vec<DeviceId>, PromqlError> {
         let matchers = &self.selector.matchers;
@@ -215,17 +330,23 @@ impl Reader<'_> {
         first: i64,
         last: i64,
     ) -> Result<(), PromqlError> {
-        let mut at_once = FIRST_DEVICES;
+        let mut at_once = match self.selector.across {
+            // A group's devices must not be parted.
+            Some(_) => devices.len(),
+            None => FIRST_DEVICES,
+        };
         let mut rest = devices;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(at_once.min(rest.len()));
-            match self.ask(name, now, first, last).await {
+            match self.ask(name, of(now), first, last).await {
                 Ok(points) => {
                     let more = POINTS_AT_ONCE / (points / now.len()).max(1);
                     at_once = more.clamp(1, at_once.saturating_mul(8));
                     rest = later;
                 }
-                Err(PromqlError::Store(StoreError::BadQuery(_))) if now.len() > 1 => {
+                Err(PromqlError::Store(StoreError::BadQuery(_)))
+                    if now.len() > 1 && self.selector.across.is_none() =>
+                {
                     at_once = now.len() / 2;
                 }
                 Err(PromqlError::Store(StoreError::BadQuery(_)))
@@ -252,7 +373,7 @@ impl Reader<'_> {
         let mut length = (last - first) / 2;
         while from <= last {
             let to = from.saturating_add(length).min(last);
-            match self.ask(name, device, from, to).await {
+            match self.ask(name, of(device), from, to).await {
                 Ok(_) => from = to.saturating_add(1),
                 Err(PromqlError::Store(StoreError::BadQuery(_))) if length > 1_000 => length /= 2,
                 Err(other) => return Err(other),
@@ -265,14 +386,10 @@ impl Reader<'_> {
     async fn ask(
         &mut self,
         name: &str,
-        devices: &[DeviceId],
+        select: Devices,
         first: i64,
         last: i64,
     ) -> Result<usize, PromqlError> {
-        let select = Devices {
-            devices: devices.to_vec(),
-            labels: Vec::new(),
-        };
         let (from, to) = (Timestamp(first), Timestamp(last.saturating_add(1)));
         let metric = name.to_owned();
         let query = match self.selector.fold {
@@ -289,11 +406,15 @@ impl Reader<'_> {
                 to,
                 step_ms: self.fold_step(),
                 over_time,
-                across: None,
-                group_by: Vec::new(),
+                across: self.selector.across.as_ref().map(|(how, _)| *how),
+                group_by: (self.selector.across.as_ref())
+                    .map_or_else(Vec::new, |(_, labels)| labels.clone()),
             },
         };
-        let series = self.store.query(&query).await?.series();
+        let told = self.store.ask(&query).await?;
+        self.source.add(told.source);
+        self.partial = self.partial.take().or(told.partial);
+        let series = told.answer.series();
         let points = series.iter().map(|s| s.points.len()).sum();
         for one in series {
             self.take(name, one)?;
@@ -307,16 +428,21 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, name: &str, series: Series) -> Result<(), PromqlError> {
-        let device = (series.labels.iter()).find(|(label, _)| *label == Label::Device);
-        let Some((_, device)) = device else {
-            return Ok(());
+        let labels = if self.selector.across.is_some() {
+            let pairs = series.labels.iter();
+            Labels::of(pairs.map(|(label, value)| (label_name(*label), value.as_str())))
+        } else {
+            let device = (series.labels.iter()).find(|(label, _)| *label == Label::Device);
+            let Some((_, device)) = device else {
+                return Ok(());
+            };
+            let device = DeviceId::from(device.as_str());
+            foreign::labels(&device).unwrap_or_else(|| {
+                let mut labels = device_labels(self.site, &device);
+                labels.set(METRIC_NAME, name);
+                labels
+            })
         };
-        let device = DeviceId::from(device.as_str());
-        let labels = foreign::labels(&device).unwrap_or_else(|| {
-            let mut labels = device_labels(self.site, &device);
-            labels.set(METRIC_NAME, name);
-            labels
-        });
         let kept = match self.selector.fold {
             Some(_) => self.fold(labels, &series),
             None => self.keep(labels, &series),

@@ -1,13 +1,14 @@
 //! From the parsed expression to the plan; what is not evaluated is refused here, by name.
 
 use super::error::PromqlError;
+use super::fetch;
 use super::labels::{Labels, METRIC_NAME};
 use super::plan::{
     AggregateFn, BinaryFn, Cardinality, Grid, Grouping, Matching, Node, Selector, Shift, ValueFn,
     WindowFn, Windows,
 };
 use super::{Dialect, LOOKBACK_MS};
-use crate::query::OverTime;
+use crate::query::{AcrossDevices, Label, OverTime};
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::token::{
     T_ADD, T_ATAN2, T_AVG, T_BOTTOMK, T_COUNT, T_DIV, T_EQLC, T_GROUP, T_GTE, T_GTR, T_LAND, T_LOR,
@@ -137,6 +138,7 @@ impl Lowering {
             latest_only: true,
             closed: self.dialect.closed(),
             fold: None,
+            across: None,
         });
         Ok(self.selectors.len() - 1)
     }
@@ -157,6 +159,7 @@ impl Lowering {
                     latest_only: false,
                     closed,
                     fold: fold.filter(|_| tiles),
+                    across: None,
                 });
                 Ok(Windows::Stored(self.selectors.len() - 1))
             }
@@ -324,11 +327,20 @@ impl Lowering {
             Some(param) => Some(self.boxed(param, grid)?),
             None => None,
         };
+        let argument = self.boxed(&aggregate.expr, grid)?;
+        if let Node::Window {
+            windows: Windows::Stored(which),
+            ..
+        } = &*argument
+            && let Some(selector) = self.selectors.get_mut(*which)
+        {
+            selector.across = across(function, &grouping, selector);
+        }
         Ok(Node::Aggregate {
             function,
             grouping,
             param,
-            argument: self.boxed(&aggregate.expr, grid)?,
+            argument,
         })
     }
 
@@ -386,6 +398,34 @@ impl Lowering {
             right: self.boxed(&binary.rhs, grid)?,
         })
     }
+}
+
+/// How the store can make groups of the windows that it folds: where each device
+/// has one series at most, and the labels are the store's own.
+fn across(
+    function: AggregateFn,
+    grouping: &Grouping,
+    selector: &Selector,
+) -> Option<(AcrossDevices, Vec<Label>)> {
+    let across = match function {
+        AggregateFn::Sum => AcrossDevices::Sum,
+        AggregateFn::Avg => AcrossDevices::Avg,
+        AggregateFn::Min => AcrossDevices::Min,
+        AggregateFn::Max => AcrossDevices::Max,
+        AggregateFn::Count => AcrossDevices::Count,
+        _ => return None,
+    };
+    let one_metric =
+        (selector.matchers.iter()).any(|m| m.name == METRIC_NAME && matches!(m.op, MatchOp::Equal));
+    let Grouping::By(names) = grouping else {
+        return None;
+    };
+    let mut labels: Vec<Label> = (names.iter())
+        .map(|name| fetch::store_label(name))
+        .collect::<Option<_>>()?;
+    labels.sort_by_key(|label| *label as u8);
+    labels.dedup();
+    (one_metric && selector.fold.is_some()).then_some((across, labels))
 }
 
 fn window_function(name: &str) -> Option<(WindowFn, Option<OverTime>)> {

@@ -29,11 +29,13 @@ mod text;
 mod value;
 mod window;
 
+pub(crate) use aggregate::best_first;
 pub use error::PromqlError;
 pub use labels::{Labels, METRIC_NAME};
 pub use lower::is_label_name;
+pub(crate) use stats::quantile;
 
-use crate::query::TimeSeriesStore;
+use crate::query::{Source, TimeSeriesStore};
 use eval::Evaluator;
 use heliostat_models::{Site, Timestamp};
 use lower::{Lowering, bare};
@@ -125,6 +127,17 @@ pub enum Value {
     Matrix(Vec<ResultSeries>),
 }
 
+/// An answer and what is to be said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The answer.
+    pub value: Value,
+    /// What it was made of.
+    pub source: Source,
+    /// Why it holds only what is at hand; `None`: it is whole.
+    pub partial: Option<String>,
+}
+
 /// Evaluates PromQL on a store.
 #[derive(Clone)]
 pub struct Engine {
@@ -168,13 +181,22 @@ impl Engine {
     /// Answers a query. Dropping the future ends the evaluation too, so a time
     /// limit is a timeout around this.
     pub async fn query(&self, text: &str, instants: Instants) -> Result<Value, PromqlError> {
+        self.query_told(text, instants).await.map(|told| told.value)
+    }
+
+    /// Answers a query and says what the answer was made of.
+    pub async fn query_told(&self, text: &str, instants: Instants) -> Result<Told, PromqlError> {
         let (engine, text) = (self.clone(), text.to_owned());
         let planned = on_deep_stack(move || engine.plan(&text::parse(&text)?, instants));
         let plan = planned.await?;
         let mut fetched = Vec::with_capacity(plan.selectors.len());
+        let (mut source, mut partial) = (Source::default(), None);
         for selector in &plan.selectors {
             let store = self.store.as_ref();
-            fetched.push(fetch::fetch(store, &self.site, selector, &self.limits).await?);
+            let read = fetch::fetch(store, &self.site, selector, &self.limits).await?;
+            fetched.push(read.fetched);
+            source.add(read.source);
+            partial = partial.or(read.partial);
         }
         let guard = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let cancelled = Arc::clone(&guard.0);
@@ -190,7 +212,11 @@ impl Engine {
             let output = evaluator.output(&plan.node, &plan.grid)?;
             answer::answer(&plan, output, instants)
         });
-        evaluated.await
+        Ok(Told {
+            value: evaluated.await?,
+            source,
+            partial,
+        })
     }
 
     /// The labels of the series that any of the selectors accepts (all, if there

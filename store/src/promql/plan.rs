@@ -2,7 +2,7 @@
 //! and function resolved, and the samples that must be read for it.
 
 use super::labels::Labels;
-use crate::query::OverTime;
+use crate::query::{AcrossDevices, Label, OverTime};
 use promql_parser::label::Matcher;
 use regex::Regex;
 
@@ -80,6 +80,8 @@ pub(super) struct Selector {
     pub closed: bool,
     /// The store may fold each window into one value.
     pub fold: Option<OverTime>,
+    /// And the values of each group of devices into one.
+    pub across: Option<(AcrossDevices, Vec<Label>)>,
 }
 
 impl Selector {
@@ -317,7 +319,7 @@ mod tests {
             closed: bool, latest_only: bool, time in -100_i64..200, gap in 1_i64..40,
         ) {
             let references = Grid { start, step, count };
-            let selector = Selector { matchers: vec![], references, reach, latest_only, closed, fold: None };
+            let selector = Selector { matchers: vec![], references, reach, latest_only, closed, fold: None, across: None };
             let next = time + gap;
             let used = references.times().any(|t| {
                 let in_window = time <= t && (time > t - reach || (closed && time == t - reach));

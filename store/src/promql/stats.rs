@@ -36,7 +36,7 @@ pub(super) fn sum(values: &[f64]) -> f64 {
 
 /// The quantile by linear interpolation between neighbours; below 0 and above 1
 /// infinite. Sorts the values, NaN first.
-pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
+pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
     }

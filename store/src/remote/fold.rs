@@ -4,6 +4,7 @@
 //! `[from + i*step, from + (i+1)*step)`, a missing reading makes an estimate of
 //! a step that has other values, and growth belongs to the later of two values.
 
+use crate::promql::quantile;
 use crate::query::{AcrossDevices, OverTime, Point};
 use heliostat_models::{Quality, Timestamp};
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ impl Steps {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sums {
     count: u64,
     sum: f64,
@@ -49,6 +50,8 @@ struct Sums {
     covered: i64,
     estimated: bool,
     incomplete: bool,
+    /// All of them, where they are needed.
+    values: Vec<f64>,
 }
 
 impl Default for Sums {
@@ -62,6 +65,7 @@ impl Default for Sums {
             covered: 0,
             estimated: false,
             incomplete: false,
+            values: Vec::new(),
         }
     }
 }
@@ -85,6 +89,9 @@ pub fn steps_of(points: &[Point], steps: &Steps) -> Vec<Point> {
                         step.min = step.min.min(value);
                         step.max = step.max.max(value);
                         step.last = value;
+                        if matches!(steps.over_time, OverTime::Quantile(_)) {
+                            step.values.push(value);
+                        }
                         step.estimated |= point.quality == Quality::Estimated;
                     }
                 }
@@ -92,11 +99,11 @@ pub fn steps_of(points: &[Point], steps: &Steps) -> Vec<Point> {
         }
     }
     (sums.into_iter())
-        .filter_map(|(begin, step)| finish(begin, &step, steps.over_time))
+        .filter_map(|(begin, step)| finish(begin, step, steps.over_time))
         .collect()
 }
 
-fn finish(begin: i64, step: &Sums, over_time: OverTime) -> Option<Point> {
+fn finish(begin: i64, mut step: Sums, over_time: OverTime) -> Option<Point> {
     let counted = step.count > 0;
     let covered = step.covered > 0;
     let value = match over_time {
@@ -108,6 +115,7 @@ fn finish(begin: i64, step: &Sums, over_time: OverTime) -> Option<Point> {
         OverTime::Last => counted.then_some(step.last),
         OverTime::Increase | OverTime::Integral => covered.then_some(step.sum),
         OverTime::Rate => covered.then(|| step.sum / (step.covered as f64 / 1_000.0)),
+        OverTime::Quantile(q) => counted.then(|| quantile(q, &mut step.values)),
     };
     let told = value.is_some() || (over_time == OverTime::Integral && step.incomplete);
     told.then(|| point(begin, value, step.estimated || step.incomplete))
@@ -202,7 +210,8 @@ pub fn across(devices: &[Vec<Point>], how: AcrossDevices) -> Vec<Point> {
     (steps.into_iter())
         .map(|(at, step)| {
             let value = (step.count > 0).then(|| match how {
-                AcrossDevices::Sum => step.sum,
+                // The best few are chosen before; of one device this is its value.
+                AcrossDevices::Sum | AcrossDevices::TopK(_) | AcrossDevices::BottomK(_) => step.sum,
                 AcrossDevices::Avg => step.sum / step.count as f64,
                 AcrossDevices::Min => step.min,
                 AcrossDevices::Max => step.max,

@@ -3,9 +3,10 @@
 use super::engine::{ByDevice, RemoteError};
 use super::fold::{Steps, across, point, steps_of};
 use super::{FOREVER, Shared, runs, selects};
+use crate::promql::best_first;
 use crate::query::{
-    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, StoreError,
-    Told,
+    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, Source,
+    StoreError, Told,
 };
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Timestamp};
 use std::collections::BTreeMap;
@@ -53,12 +54,8 @@ pub async fn ask(shared: &Shared, query: &Query) -> Result<Told, StoreError> {
         } => {
             let id = known(metric)?;
             check_interval(*from, *to)?;
+            query.check()?;
             let step = i64::try_from(*step_ms).unwrap_or(i64::MAX);
-            if step == 0 {
-                return Err(StoreError::BadQuery(
-                    "the step must be at least 1 ms".to_owned(),
-                ));
-            }
             let steps = Steps {
                 from: from.0,
                 to: to.0,
@@ -67,6 +64,10 @@ pub async fn ask(shared: &Shared, query: &Query) -> Result<Told, StoreError> {
             };
             if *over_time == OverTime::Integral {
                 check_points(usize::try_from(steps.count()).unwrap_or(usize::MAX))?;
+            }
+            if let Some((k, largest)) = best(*how) {
+                let steps = (&steps, group_by.as_slice(), k, largest);
+                return few(shared, (metric, id), select, steps).await;
             }
             let (devices, partial) = aggregate(shared, metric, id, select, &steps).await?;
             check_points(devices.values().map(Vec::len).sum())?;
@@ -83,6 +84,7 @@ fn told(series: Vec<Series>, partial: Option<String>) -> Told {
     Told {
         answer: Answer::Series(series),
         partial,
+        source: Source::default(),
     }
 }
 
@@ -198,6 +200,7 @@ async fn aggregate(
             | OverTime::Sum
             | OverTime::Count
             | OverTime::Last
+            | OverTime::Quantile(_)
     );
     let ready = if whole {
         let outcome = shared.engine.steps(metric, select, steps).await;
@@ -241,6 +244,59 @@ async fn aggregate(
     }
     devices.retain(|_, points| !points.is_empty());
     Ok((devices, None))
+}
+
+/// How many of the best are asked for, and whether those are the largest.
+fn best(how: Option<AcrossDevices>) -> Option<(u32, bool)> {
+    match how {
+        Some(AcrossDevices::TopK(k)) => Some((k, true)),
+        Some(AcrossDevices::BottomK(k)) => Some((k, false)),
+        _ => None,
+    }
+}
+
+/// The `k` devices of each group with the best value over the whole time, best
+/// first; of equal ones the first by name.
+async fn few(
+    shared: &Shared,
+    (metric, id): (&str, MetricId),
+    select: &Selector,
+    (steps, group_by, k, largest): (&Steps, &[Label], u32, bool),
+) -> Result<Told, StoreError> {
+    let whole = Steps {
+        step: steps.to.saturating_sub(steps.from),
+        ..*steps
+    };
+    let (ranked, partial) = aggregate(shared, metric, id, select, &whole).await?;
+    let mut groups: BTreeMap<Vec<String>, Vec<(f64, DeviceId)>> = BTreeMap::new();
+    for (device, points) in ranked {
+        let labels = shared.site.labels(&device).unwrap_or_default();
+        let key = (group_by.iter())
+            .map(|label| label.of(&device, &labels).to_owned())
+            .collect();
+        if let Some(value) = points.first().and_then(|point| point.value) {
+            groups.entry(key).or_default().push((value, device));
+        }
+    }
+    let mut chosen = Vec::new();
+    for mut group in groups.into_values() {
+        group.sort_by(|a, b| best_first(a.0, b.0, largest));
+        chosen.extend(group.into_iter().take(k as usize).map(|(_, device)| device));
+    }
+    if chosen.is_empty() {
+        return Ok(told(Vec::new(), partial));
+    }
+    let select = Selector {
+        devices: chosen.clone(),
+        ..select.clone()
+    };
+    let (mut devices, then_partial) = aggregate(shared, metric, id, &select, steps).await?;
+    check_points(devices.values().map(Vec::len).sum())?;
+    let series = (chosen.into_iter())
+        .filter_map(|device| devices.remove_entry(&device))
+        .flat_map(|(device, points)| apart(shared, BTreeMap::from([(device, points)])))
+        .collect();
+    Ok(told(series, partial.or(then_partial)))
 }
 
 /// Every device on its own, with all its labels that are not empty.
@@ -298,6 +354,7 @@ async fn latest(shared: &Shared, select: &Selector, since: i64) -> Result<Told, 
     Ok(Told {
         answer: Answer::Frames(frames.into_values().collect()),
         partial,
+        source: Source::default(),
     })
 }
 

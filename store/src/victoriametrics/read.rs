@@ -280,15 +280,17 @@ pub(super) async fn latest(
         .collect())
 }
 
-/// The function of PromQL that says exactly the same.
-fn function(over_time: OverTime) -> Option<&'static str> {
+/// The function of PromQL that says exactly the same, up to the series.
+fn function(over_time: OverTime) -> Option<String> {
+    let plain = |name: &str| Some(format!("{name}("));
     match over_time {
-        OverTime::Avg => Some("avg_over_time"),
-        OverTime::Min => Some("min_over_time"),
-        OverTime::Max => Some("max_over_time"),
-        OverTime::Sum => Some("sum_over_time"),
-        OverTime::Count => Some("count_over_time"),
-        OverTime::Last => Some("last_over_time"),
+        OverTime::Avg => plain("avg_over_time"),
+        OverTime::Min => plain("min_over_time"),
+        OverTime::Max => plain("max_over_time"),
+        OverTime::Sum => plain("sum_over_time"),
+        OverTime::Count => plain("count_over_time"),
+        OverTime::Last => plain("last_over_time"),
+        OverTime::Quantile(q) => Some(format!("quantile_over_time({q},")),
         // PromQL extrapolates, looks before the begin, and knows no gap too
         // long to integrate over.
         _ => None,
@@ -310,10 +312,10 @@ pub(super) async fn steps(
         // Mostly empty, whatever is stored: readings are cheaper than so many questions.
         return Ok(None);
     }
-    let values = stepped(http, function, metric, select, steps).await?;
+    let values = stepped(http, &function, metric, select, steps).await?;
     // Two questions, because a step without values must not become a point.
     let flagged = format!("{metric}{QUALITY}");
-    let mut flagged = stepped(http, "count_over_time", &flagged, select, steps).await?;
+    let mut flagged = stepped(http, "count_over_time(", &flagged, select, steps).await?;
     Ok(Some(
         (values.into_iter())
             .map(|(device, values)| {
@@ -349,7 +351,7 @@ async fn stepped(
         let form = vec![
             (
                 "query",
-                format!("{function}({}[{width}ms])", matchers(name, select)),
+                format!("{function}{}[{width}ms])", matchers(name, select)),
             ),
             ("start", seconds(first)),
             ("end", seconds(first + (count - 1) * width)),

@@ -1,10 +1,12 @@
-"""Reads a store's Parquet files with pyarrow and with DuckDB.
+"""Reads a store's Parquet files with pyarrow, DuckDB and Polars, as they lie.
 
-Usage: read_back.py DIRECTORY. Prints one JSON object:
-  pyarrow   [[device, milliseconds, {metric: [value as 16 hex digits or null, quality or null]}], ...]
-  duckdb    the same, from one query over all files of the frames
+Usage: read_back.py DIRECTORY. Prints one JSON object. For each reader, frames and rollups:
+  frames    [[device, milliseconds, {metric: [value as 16 hex digits or null, quality or null]}, day, kind], ...]
+  rollups   [[step, device, milliseconds, {column: value as 16 hex digits}, day, kind], ...]
+Readers: `files` (pyarrow, file by file), `dataset` (pyarrow.dataset over the directory), `duckdb`, `polars`.
+Beside them:
   columns   {metric: {unit, kind, description}} as found in the files
-  types     {metric: Arrow type of the column, of all files}
+  types     {column: Arrow types of the column, over all files of frames}
 """
 
 import glob
@@ -13,69 +15,100 @@ import struct
 import sys
 
 import duckdb
+import polars
+import pyarrow
+import pyarrow.dataset
 import pyarrow.parquet as pq
 
 directory = sys.argv[1]
-pattern = f"{directory}/segments/**/*.parquet"
+INDEX = ("device", "time", "day", "kind", "step")
 
 
 def bits(value):
     return None if value is None else struct.pack(">d", float(value)).hex()
 
 
-def rows_of(names, rows, qualities):
-    for row in rows:
-        row = dict(zip(names, row))
-        metrics = {}
-        for name, value in row.items():
-            if name in ("device", "time", "day", "kind") or name.endswith("_quality"):
-                continue
-            if name + "_quality" in qualities:
-                quality = row.get(name + "_quality")
-            else:
-                quality = None if value is None else "measured"
-            if quality is not None:
-                metrics[name] = [bits(value), quality]
-        yield [row["device"], row["time"], metrics]
+def milliseconds(instant):
+    if isinstance(instant, int):
+        return instant
+    return round(instant.replace(microsecond=0).timestamp()) * 1000 + instant.microsecond // 1000
 
 
-frames, columns, types = [], {}, {}
-for path in sorted(glob.glob(pattern, recursive=True)):
-    table = pq.ParquetFile(path).read()
+def by_files(pattern):
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        table = pq.ParquetFile(path).read()
+        parts = dict(part.split("=", 1) for part in path.split("/") if "=" in part)
+        for row in table.to_pylist():
+            yield {**row, **parts}
+
+
+def by_dataset(pattern):
+    # The schema of all files together: by default pyarrow takes that of the first
+    # one, and would round the numbers of a file that needs doubles to its decimals.
+    files = sorted(glob.glob(pattern, recursive=True))
+    partitioning = pyarrow.dataset.partitioning(
+        pyarrow.schema([(n, pyarrow.string()) for n in INDEX if f"/{n}=" in files[0]]), flavor="hive"
+    )
+    schema = pyarrow.unify_schemas(
+        [pq.read_schema(f) for f in files] + [partitioning.schema], promote_options="permissive"
+    )
+    root = files[0].split("/day=")[0].split("/step=")[0]
+    found = pyarrow.dataset.dataset(root, format="parquet", schema=schema, partitioning=partitioning)
+    yield from found.to_table().to_pylist()
+
+
+def by_duckdb(pattern):
+    found = duckdb.sql(
+        f"SELECT * REPLACE (epoch_ms(time) AS time)"
+        f" FROM read_parquet('{pattern}', union_by_name=true, hive_partitioning=true, hive_types_autocast=false)"
+    )
+    names = found.columns
+    for row in found.fetchall():
+        yield dict(zip(names, row))
+
+
+def by_polars(pattern):
+    files = sorted(glob.glob(pattern, recursive=True))
+    frames = [polars.read_parquet(f, hive_partitioning=True, try_parse_hive_dates=False) for f in files]
+    found = polars.concat(frames, how="diagonal_relaxed")
+    yield from found.iter_rows(named=True)
+
+
+def frame(row):
+    metrics = {}
+    for name, value in row.items():
+        if name in INDEX or name.endswith("_quality"):
+            continue
+        quality = row.get(name + "_quality")
+        # Without a quality column, or a quality in it, a value is measured.
+        if quality is None and value is not None:
+            quality = "measured"
+        if quality is not None:
+            metrics[name] = [bits(value), quality]
+    return [row["device"], milliseconds(row["time"]), metrics, str(row["day"]), row["kind"]]
+
+
+def rollup(row):
+    columns = {n: bits(v) for n, v in row.items() if n not in INDEX and v is not None}
+    return [row["step"], row["device"], milliseconds(row["time"]), columns, str(row["day"]), row["kind"]]
+
+
+columns, types = {}, {}
+for path in sorted(glob.glob(f"{directory}/segments/**/*.parquet", recursive=True)):
     meta = pq.read_metadata(path).metadata
     columns.update(json.loads(meta[b"heliostat.columns"]))
-    for field in table.schema:
+    for field in pq.read_schema(path):
         types.setdefault(field.name, set()).add(str(field.type))
-    names = table.schema.names
-    lists = [
-        [int(v.timestamp() * 1000) for v in column.to_pylist()] if name == "time" else column.to_pylist()
-        for name, column in zip(names, table.columns)
-    ]
-    frames.extend(rows_of(names, zip(*lists), set(names)))
 
-found = duckdb.sql(
-    f"SELECT * REPLACE (epoch_ms(time) AS time) FROM read_parquet('{pattern}', union_by_name=true, hive_partitioning=true)"
-)
-rows = found.fetchall()
-# A file without a quality column has measured values only.
-asked = []
-for row in rows:
-    row = list(row)
-    for place, name in enumerate(found.columns):
-        if name.endswith("_quality") and row[place] is None:
-            if row[found.columns.index(name[: -len("_quality")])] is not None:
-                row[place] = "measured"
-    asked.append(row)
-
-print(
-    json.dumps(
-        {
-            "pyarrow": sorted(frames, key=lambda f: (f[0], f[1])),
-            "duckdb": sorted(
-                rows_of(found.columns, asked, set(found.columns)), key=lambda f: (f[0], f[1])
-            ),
-            "columns": columns,
-            "types": {name: sorted(all_types) for name, all_types in types.items()},
-        }
-    )
-)
+answer = {"columns": columns, "types": {name: sorted(all_types) for name, all_types in types.items()}}
+for name, reader in {
+    "files": by_files,
+    "dataset": by_dataset,
+    "duckdb": by_duckdb,
+    "polars": by_polars,
+}.items():
+    answer[name] = {
+        "frames": sorted(map(frame, reader(f"{directory}/segments/**/*.parquet")), key=lambda r: (r[0], r[1])),
+        "rollups": sorted(map(rollup, reader(f"{directory}/rollups/**/*.parquet")), key=lambda r: (r[0], r[1], r[2])),
+    }
+print(json.dumps(answer))

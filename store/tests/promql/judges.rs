@@ -1,10 +1,17 @@
 //! The same questions to us, to Prometheus and to VictoriaMetrics, on the same samples.
 //!
 //! Prometheus judges everything, at the edges of its version 2 (the one that
-//! Debian has). VictoriaMetrics judges what it computes by the same rules: it
-//! extrapolates no rate, keeps the names of metrics through functions, and looks
-//! for the latest value by rules of its own, so rates, names and bare selectors
-//! are left to Prometheus.
+//! Debian has). VictoriaMetrics judges what MetricsQL computes by the same rules;
+//! it differs on purpose, and is no judge, in:
+//!
+//! * `rate`, `increase`, `delta`, `irate`, `idelta`, `changes`, `resets`: it extrapolates nothing and
+//!   counts the sample before the window;
+//! * bare selectors: how long a value counts follows from the series' own interval;
+//! * names of metrics, which it keeps through functions, so that two metrics' series do not collide;
+//! * `deriv` of a single sample (0, ours: nothing), `sgn` of nothing (0, ours: nothing), `bottomk` where
+//!   series lack an instant (nothing counts as the smallest), `scalar` of nothing (absent, ours: NaN);
+//! * subqueries, whose steps it begins elsewhere; `quantile` beyond 0 and 1; what is refused: it
+//!   answers more.
 
 use crate::data::{T0, engine, hall, stored};
 use crate::peers::{Peer, Table};
@@ -124,7 +131,8 @@ pub const QUERIES: &[&str] = &[
 ];
 
 /// What VictoriaMetrics computes by the same rules.
-const VICTORIA_METRICS: &[&str] = &[
+pub const VICTORIA_METRICS: &[&str] = &[
+    // Functions of a window; an aggregation takes the name away, which VictoriaMetrics keeps.
     "sum by (rack) (avg_over_time(gpu_power_watts[1m]))",
     "sum(sum_over_time(gpu_power_watts[5m]))",
     "sum by (node) (count_over_time(gpu_power_watts[5m]))",
@@ -132,19 +140,65 @@ const VICTORIA_METRICS: &[&str] = &[
     "max by (rack) (max_over_time(gpu_power_watts[90s]))",
     "avg without (device) (avg_over_time(gpu_power_watts[10m]))",
     "max by (device) (quantile_over_time(0.9, gpu_power_watts[10m]))",
+    "max by (device) (quantile_over_time(0, gpu_power_watts[10m]))",
     "max by (device) (stddev_over_time(gpu_power_watts[10m]))",
+    "max by (device) (stdvar_over_time(gpu_power_watts[10m]))",
     "max by (device) (last_over_time(gpu_power_watts[2m]))",
-    "count(avg_over_time(gpu_power_watts[1m]) > 300)",
-    "stddev(avg_over_time(gpu_power_watts[5m]))",
-    "quantile(0.75, avg_over_time(gpu_power_watts[5m]))",
-    "sum(round(avg_over_time(gpu_power_watts[5m]), 25))",
-    "sum(clamp_max(avg_over_time(gpu_power_watts[5m]), 300))",
-    "sum by (node) (avg_over_time(gpu_power_watts[5m])) / on(node) group_left sum by (node) (avg_over_time(node_power_watts[5m]))",
-    "sum by (node) (avg_over_time(gpu_power_watts[5m])) and on(node) (sum by (node) (avg_over_time(node_power_watts[5m])) > 1500)",
-    "sum by (rack) (avg_over_time(gpu_power_watts[5m])) > 600",
+    "max by (device) (present_over_time(gpu_power_watts[2m]))",
     "sum by (rack) (avg_over_time(gpu_power_watts[5m] offset 4m))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m] offset -4m))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m] @ 1551400000))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m] @ end()))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m] @ start() offset 1m))",
+    // Selection.
+    "sum(avg_over_time(gpu_power_watts{rack=\"r01\"}[1m]))",
+    "sum(avg_over_time(gpu_power_watts{device!~\".*gpu0\"}[1m]))",
+    "sum(avg_over_time(no_such_metric[1m]))",
+    // Aggregations.
+    "avg by (rack) (avg_over_time(gpu_power_watts[1m]))",
+    "count(avg_over_time(gpu_power_watts[1m]) > 300)",
+    "group by (hall) (avg_over_time(gpu_power_watts[1m]))",
+    "stddev(avg_over_time(gpu_power_watts[5m]))",
+    "stdvar by (rack) (avg_over_time(gpu_power_watts[5m]))",
+    "quantile(0.75, avg_over_time(gpu_power_watts[5m]))",
+    "quantile by (rack) (0.25, avg_over_time(gpu_power_watts[5m]))",
     "max(avg_over_time(gpu_energy_joules_total[5m])) - min(avg_over_time(gpu_energy_joules_total[5m]))",
+    "sum(topk(2, sum by (device) (avg_over_time(gpu_energy_joules_total[5m]))))",
+    // Functions of a value.
+    "sum(abs(avg_over_time(gpu_temperature_celsius[5m]) - 45))",
+    "sum(ceil(avg_over_time(gpu_power_watts[5m]) / 7))",
+    "sum(floor(avg_over_time(gpu_power_watts[5m]) / 7))",
+    "sum(round(avg_over_time(gpu_power_watts[5m])))",
+    "sum(round(avg_over_time(gpu_power_watts[5m]), 25))",
+    "sum(clamp(avg_over_time(gpu_power_watts[5m]), 200, 400))",
+    "sum(clamp_min(avg_over_time(gpu_power_watts[5m]), 300))",
+    "sum(clamp_max(avg_over_time(gpu_power_watts[5m]), 300))",
+    "sum(sqrt(avg_over_time(gpu_power_watts[5m])))",
+    "sum(ln(avg_over_time(gpu_power_watts[5m])))",
+    "sum(log2(avg_over_time(gpu_power_watts[5m])))",
+    "sum(log10(avg_over_time(gpu_power_watts[5m])))",
+    "sum(exp(avg_over_time(gpu_utilization_ratio[5m])))",
+    "vector(time())",
+    "absent(sum(avg_over_time(no_such_metric[5m])))",
+    "label_replace(sum by (device) (avg_over_time(gpu_power_watts[5m])), \"slot\", \"$2-$1\", \"device\", \"(.*)-gpu(.*)\")",
+    // Operators.
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m])) * 2 + 1",
+    "1000 - sum by (rack) (avg_over_time(gpu_power_watts[5m]))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m])) % 7",
     "2 ^ (sum by (rack) (avg_over_time(gpu_temperature_celsius[5m])) / 100)",
+    "-sum by (rack) (avg_over_time(gpu_power_watts[5m]))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m])) > 600",
+    "600 < sum by (rack) (avg_over_time(gpu_power_watts[5m]))",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m])) > bool 600",
+    "sum by (rack) (avg_over_time(gpu_power_watts[5m])) != bool 600",
+    "sum by (node) (avg_over_time(gpu_power_watts[5m])) / on(node) group_left sum by (node) (avg_over_time(node_power_watts[5m]))",
+    "sum by (node) (avg_over_time(gpu_power_watts[5m])) / sum by (node) (avg_over_time(node_power_watts[5m]))",
+    "sum by (node, rack) (avg_over_time(gpu_power_watts[5m])) - ignoring(rack) sum by (node) (avg_over_time(node_power_watts[5m]))",
+    "sum by (node) (avg_over_time(gpu_power_watts[5m])) and on(node) (sum by (node) (avg_over_time(node_power_watts[5m])) > 1500)",
+    "sum by (node) (avg_over_time(gpu_power_watts[5m])) unless on(node) (sum by (node) (avg_over_time(node_power_watts[5m])) > 1500)",
+    "sum by (node) (avg_over_time(node_power_watts[5m])) or sum by (node) (avg_over_time(gpu_power_watts[5m]))",
+    "1 + 2 * 3 ^ 2 - 7 % 4",
+    "2 > bool 1",
 ];
 
 fn add(table: &mut Table, series: Vec<ResultSeries>) {

@@ -9,7 +9,7 @@ mod read;
 pub mod schema;
 mod write;
 
-pub use read::{Cache, Chunk, OwnedRows, ReadError};
+pub use read::{Cache, Chunk, Decoded, OwnedRows, ReadError};
 pub use write::{Encoded, FileWriter, GROUP_ROWS, Plan, Precision, Rows};
 
 use heliostat_models::Catalogue;
@@ -53,11 +53,16 @@ pub struct Segment {
     pub path: PathBuf,
     /// Its metrics.
     pub columns: Vec<Planned>,
+    /// Of a rollup: whether readings at the begin of a step are told apart from
+    /// those inside, as since the second form of rollups.
+    pub edges: bool,
     schema: SchemaDescPtr,
     /// Rows and chunks by column, by row group.
     groups: Vec<(u32, Vec<Chunk>)>,
     /// By device.
     blocks: Vec<BlockMeta>,
+    /// Instants of the first and the last of all rows.
+    pub span: (i64, i64),
     /// Row groups found damaged.
     damaged: Mutex<BTreeSet<u32>>,
     /// Replaced: the file goes when nobody reads it any more.
@@ -124,6 +129,8 @@ impl Segment {
             .ok_or_else(|| bad("its columns are not those of a segment"))?;
         let checksums: Vec<Vec<u32>> = entry(&meta, write::CHECKSUMS_KEY)?;
         let devices: Vec<Vec<(String, u32, i64, i64)>> = entry(&meta, write::DEVICES_KEY)?;
+        // The first form had no such entry.
+        let edges = entry(&meta, write::ROLLUP_KEY).is_ok_and(|form: u32| form >= 2);
         let contradicts = || bad("its footer contradicts itself");
         if checksums.len() != meta.num_row_groups() || devices.len() != meta.num_row_groups() {
             return Err(contradicts());
@@ -166,13 +173,17 @@ impl Segment {
             groups.push((start, chunks));
         }
         blocks.sort_by_key(|b| b.device);
+        let first = blocks.iter().map(|b| b.first).min().unwrap_or(i64::MAX);
+        let last = blocks.iter().map(|b| b.last).max().unwrap_or(i64::MIN);
         Ok(Self {
             id,
             path: path.to_owned(),
             columns,
+            edges,
             schema,
             groups,
             blocks,
+            span: (first, last),
             damaged: Mutex::default(),
             retired: AtomicBool::new(false),
         })
@@ -192,7 +203,8 @@ impl Segment {
         &self.blocks
     }
 
-    fn group_rows(&self, group: u32) -> u32 {
+    /// Rows of a row group.
+    pub fn group_rows(&self, group: u32) -> u32 {
         self.groups.get(group as usize).map_or(0, |g| g.0)
     }
 

@@ -2,12 +2,13 @@
 //! checksum, then only the pages that are wanted are decoded.
 
 use super::schema::{self, Key, Planned, Shape, TIME};
-use super::{BlockMeta, Rows, Segment};
+use super::{BlockMeta, Precision, Rows, Segment};
 use crate::embedded::codec::{ABSENT, MEASURED};
 use crate::embedded::decimal::power;
 use crate::embedded::head::{Sample, reading_of};
+use crate::embedded::state::Row;
 use bytes::{Buf, Bytes};
-use heliostat_models::{MetricId, Reading};
+use heliostat_models::Catalogue;
 use parquet::basic::Compression;
 use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::data_type::ByteArray;
@@ -15,7 +16,6 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -78,8 +78,8 @@ pub struct Cache {
     kept_decoded: usize,
 }
 
-/// State and value of each row.
-type Decoded = (Vec<u8>, Vec<f64>);
+/// State and value of each row; the value of a row without one is 0.
+pub type Decoded = (Vec<u8>, Vec<f64>);
 
 impl Cache {
     /// For a query of so many devices.
@@ -255,6 +255,26 @@ impl Segment {
         Ok(times.get(start..start + rows).unwrap_or_default().to_vec())
     }
 
+    /// The instants of a block's rows, and of no others.
+    pub fn block_times(&self, cache: &mut Cache, meta: &BlockMeta) -> Result<Vec<i64>, ReadError> {
+        let (start, rows) = (meta.start as usize, meta.rows as usize);
+        self.times_of(cache, meta.group, start, rows)
+    }
+
+    /// A column of a block's rows, and of no others; none when the file has no such column.
+    pub fn block_column(
+        &self,
+        cache: &mut Cache,
+        meta: &BlockMeta,
+        key: Key,
+    ) -> Result<Option<Decoded>, ReadError> {
+        let Some(column) = self.columns.iter().find(|c| c.key == Some(key)) else {
+            return Ok(None);
+        };
+        let (start, rows) = (meta.start as usize, meta.rows as usize);
+        (self.decode(cache, meta.group, column, start, rows)).map(Some)
+    }
+
     fn doubles(
         &self,
         cache: &mut Cache,
@@ -421,24 +441,28 @@ impl Segment {
             .collect())
     }
 
-    /// The last row of a block.
-    pub fn last_row(
+    /// The rows of a block from an instant on, of which there are few.
+    pub fn last_rows(
         &self,
         cache: &mut Cache,
         meta: &BlockMeta,
-    ) -> Result<Vec<(MetricId, Reading)>, ReadError> {
-        let mut readings = Vec::new();
-        let skip = (meta.start + meta.rows.saturating_sub(1)) as usize;
+        from: i64,
+    ) -> Result<Vec<Row>, ReadError> {
+        let times = self.times(cache, meta)?;
+        let first = times.partition_point(|at| *at < from);
+        let times = times.get(first..).unwrap_or_default();
+        let mut rows: Vec<Row> = times.iter().map(|at| (*at, Vec::new())).collect();
+        let skip = meta.start as usize + first;
         for column in &self.columns {
-            let (states, values) = self.column_of(cache, meta.group, column, skip, 1)?;
-            if let (Some(key), Some(state), Some(value)) =
-                (column.key, states.last(), values.last())
-                && let Some(reading) = reading_of(*state, *value)
-            {
-                readings.push((key.metric, reading));
+            let (states, values) = self.column_of(cache, meta.group, column, skip, rows.len())?;
+            let Some(key) = column.key else {
+                continue;
+            };
+            for ((_, readings), (state, value)) in rows.iter_mut().zip(states.iter().zip(values)) {
+                readings.extend(reading_of(*state, value).map(|reading| (key.metric, reading)));
             }
         }
-        Ok(readings)
+        Ok(rows)
     }
 
     /// All rows of a block: instants, and state and value by metric.
@@ -469,13 +493,25 @@ pub struct OwnedRows {
 }
 
 impl OwnedRows {
+    /// Rounds the values of metrics that are not stored bit by bit.
+    pub fn round(&mut self, precision: &Precision, catalogue: &Catalogue) {
+        for (key, _, values) in &mut self.columns {
+            let declared = catalogue.metric(key.metric);
+            if let Some(rounding) = precision.rounding(&declared.name, declared.precision) {
+                for value in values {
+                    *value = rounding.round(*value);
+                }
+            }
+        }
+    }
+
     /// The same, borrowed.
     pub fn borrow<'a>(&'a self, device: &'a str) -> Rows<'a> {
         Rows {
             device,
             times: &self.times,
             columns: (self.columns.iter())
-                .map(|(key, states, values)| (*key, states.as_slice(), Cow::from(values)))
+                .map(|(key, states, values)| (*key, states.as_slice(), values.as_slice()))
                 .collect(),
         }
     }

@@ -52,10 +52,35 @@ pub enum Part {
     EstimatedJoules,
     /// Of a power: the part of the step that those two speak of; the rest is unknown.
     KnownSeconds,
+    /// The reading at the very begin of the step; it counts in the parts above.
+    Edge,
+    /// Sum of the values without that one, where the two sums do not tell it.
+    InsideSum,
+    /// Smallest without that one, where it is another.
+    InsideMin,
+    /// Largest without that one, where it is another.
+    InsideMax,
+    /// Of counters and powers: the first value after the begin.
+    First,
+    /// Milliseconds of that one after the begin.
+    FirstAfter,
+    /// Milliseconds of the latest value after the begin.
+    LastAfter,
+    /// Of a counter: what it had counted at each restart between the first value
+    /// after the begin and the latest.
+    Restarts,
 }
 
 /// The parts and the endings of their columns' names.
-const ENDINGS: [(Part, &str); 10] = [
+const ENDINGS: [(Part, &str); 18] = [
+    (Part::Edge, "_edge"),
+    (Part::InsideSum, "_inside_sum"),
+    (Part::InsideMin, "_inside_min"),
+    (Part::InsideMax, "_inside_max"),
+    (Part::First, "_first"),
+    (Part::FirstAfter, "_first_after_ms"),
+    (Part::LastAfter, "_last_after_ms"),
+    (Part::Restarts, "_restarts"),
     (Part::Min, "_min"),
     (Part::Max, "_max"),
     (Part::Sum, "_sum"),
@@ -111,11 +136,13 @@ impl Key {
         let register =
             metric.kind != MetricKind::Gauge || matches!(metric.unit.as_str(), "W" | "J" | "B");
         match self.part {
-            Part::Count | Part::Estimated | Part::Missing => Shape::Decimal { scale: 0 },
+            Part::Count | Part::Estimated | Part::Missing | Part::FirstAfter | Part::LastAfter => {
+                Shape::Decimal { scale: 0 }
+            }
             Part::MeasuredJoules | Part::EstimatedJoules | Part::KnownSeconds => {
                 Shape::Decimal { scale: 3 }
             }
-            Part::Sum => Shape::Decimal {
+            Part::Sum | Part::InsideSum => Shape::Decimal {
                 scale: usual_scale(metric),
             },
             _ if register => Shape::Decimal {

@@ -17,7 +17,6 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Rows after which a row group is closed, once the device at hand is whole.
@@ -33,6 +32,10 @@ const LEVEL: i32 = 3;
 pub const DEVICES_KEY: &str = "heliostat.devices";
 /// Key of the checksums.
 pub const CHECKSUMS_KEY: &str = "heliostat.checksums";
+/// Key of a rollup's form: 2 where readings at the begin of a step are told apart.
+pub const ROLLUP_KEY: &str = "heliostat.rollup";
+/// The form that is written.
+pub const ROLLUP_FORM: u32 = 2;
 /// Key of what the columns mean.
 pub const COLUMNS_KEY: &str = "heliostat.columns";
 
@@ -61,7 +64,7 @@ impl Precision {
 }
 
 /// A column, the state of each row, the value of each row.
-pub type BorrowedColumn<'a> = (Key, &'a [u8], Cow<'a, [f64]>);
+pub type BorrowedColumn<'a> = (Key, &'a [u8], &'a [f64]);
 
 /// Rows of one device by rising time.
 #[derive(Clone, Debug)]
@@ -81,18 +84,6 @@ impl Rows<'_> {
             .filter(|(key, _, _)| key.part == Part::Value)
             .map(|(_, states, _)| states.iter().filter(|s| **s != ABSENT).count() as u64)
             .sum()
-    }
-
-    /// Rounds the values of metrics that are not stored bit by bit.
-    pub fn round(&mut self, precision: &Precision, catalogue: &Catalogue) {
-        for (key, _, values) in &mut self.columns {
-            let declared = catalogue.metric(key.metric);
-            if let Some(rounding) = precision.rounding(&declared.name, declared.precision) {
-                for value in values.to_mut() {
-                    *value = rounding.round(*value);
-                }
-            }
-        }
     }
 }
 
@@ -302,6 +293,7 @@ impl FileWriter {
                 Value::Array(std::mem::take(&mut self.checksums)),
             ),
             (COLUMNS_KEY, Value::Object(meaning)),
+            (ROLLUP_KEY, json!(ROLLUP_FORM)),
         ] {
             let entry = KeyValue::new(key.to_owned(), value.to_string());
             self.file.append_key_value_metadata(entry);
@@ -338,7 +330,7 @@ fn write_keys(group: &mut Group<'_>, devices: &[Rows<'_>]) -> Result<()> {
 fn found<'a>(rows: &'a Rows<'_>, column: &Planned) -> Option<(&'a [u8], &'a [f64])> {
     (rows.columns.iter())
         .find(|(key, _, _)| Some(*key) == column.key)
-        .map(|(_, states, values)| (*states, values.as_ref()))
+        .map(|(_, states, values)| (*states, *values))
 }
 
 fn write_values(group: &mut Group<'_>, planned: &Planned, devices: &[Rows<'_>]) -> Result<()> {
