@@ -3,7 +3,7 @@
 
 use super::book::NONE;
 use super::line::{Lines, Precision};
-use super::part::Part;
+use super::part::{Added, Part};
 use super::protobuf::WireFault;
 use super::remote_write;
 use super::resolve::{Channel, Resolver, Target};
@@ -15,6 +15,10 @@ use std::collections::HashMap;
 
 /// Faults told one by one; all are counted.
 const TOLD: usize = 20;
+
+/// Why the rest of a request is refused; see [`super::part::MOST_PARTS`].
+const TOO_MANY: &str =
+    "more than 500,000 devices and instants in one request; send smaller batches";
 
 /// A fault of a request, for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,8 +327,10 @@ impl Parcel {
                 }
             }
         };
-        if !resolver.group(channel, at, reading) {
-            self.tally.duplicates += 1;
+        match resolver.group(channel, at, reading) {
+            Added::New => {}
+            Added::Again => self.tally.duplicates += 1,
+            Added::TooMany => self.tally.fault(place, TOO_MANY.into(), 1),
         }
     }
 }

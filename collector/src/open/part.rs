@@ -53,6 +53,9 @@ pub(super) struct Part {
 }
 
 const NONE: u32 = u32::MAX;
+/// Parts of a request at most (about 120 bytes each): its memory is bounded
+/// also where each sample is of another device or instant.
+pub(super) const MOST_PARTS: usize = 500_000;
 /// Parts that room is made for beforehand, at most.
 const MOST_ROOM: usize = 100_000;
 
@@ -69,6 +72,17 @@ struct Place {
     latest: i64,
     /// Readings of a part lately: so much room the next one gets.
     usual: u32,
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It stands in its part.
+    New,
+    /// The request has said it before.
+    Again,
+    /// The request speaks of more devices and instants than [`MOST_PARTS`].
+    TooMany,
 }
 
 /// Brings samples together; kept from request to request for its memory of devices.
@@ -103,7 +117,7 @@ impl Grouping {
         std::mem::take(&mut self.parts)
     }
 
-    /// Takes a sample in; false where the request has said it before.
+    /// Takes a sample in.
     pub(super) fn add(
         &mut self,
         number: u32,
@@ -111,17 +125,18 @@ impl Grouping {
         at: i64,
         metric: MetricId,
         reading: Reading,
-    ) -> bool {
+    ) -> Added {
         let place = match self.find(number, at) {
             Some(place) => place,
+            None if self.parts.len() >= MOST_PARTS => return Added::TooMany,
             None => self.open(number, device(), at),
         };
         let part = &mut self.parts[place as usize];
         if !part.metrics.insert(metric) {
-            return false;
+            return Added::Again;
         }
         part.readings.push((metric, reading));
-        true
+        Added::New
     }
 
     /// The device's part of an instant.
@@ -204,6 +219,25 @@ mod tests {
         assert!(set.insert(MetricId(0)) && !set.contains(MetricId(1)));
     }
 
+    #[test]
+    fn one_request_takes_so_much_memory_and_the_next_begins_anew() {
+        let mut grouping = Grouping::default();
+        let device = || (DeviceId::from("d"), false);
+        let mut add =
+            |at: i64, metric: u16| grouping.add(0, device, at, MetricId(metric), Reading::Missing);
+        for at in 0..MOST_PARTS as i64 {
+            assert_eq!(add(at, 0), Added::New);
+        }
+        assert_eq!(add(-1, 0), Added::TooMany);
+        assert_eq!((add(7, 1), add(7, 1)), (Added::New, Added::Again));
+        assert_eq!(grouping.take().len(), MOST_PARTS);
+        grouping.begin();
+        assert_eq!(
+            grouping.add(0, device, -1, MetricId(0), Reading::Missing),
+            Added::New
+        );
+    }
+
     proptest! {
         /// In whatever order samples come: what a map by device and instant says.
         #[test]
@@ -222,7 +256,8 @@ mod tests {
                         known.push((metric, reading));
                     }
                     let device = || (DeviceId::from(format!("d{number}")), false);
-                    prop_assert_eq!(grouping.add(number, device, at, metric, reading), is_new);
+                    let expected = if is_new { Added::New } else { Added::Again };
+                    prop_assert_eq!(grouping.add(number, device, at, metric, reading), expected);
                 }
                 let parts = grouping.take();
                 let found: BTreeMap<_, _> = (parts.iter())

@@ -3,7 +3,7 @@
 
 use super::book::Book;
 use super::names::{About, Meaning, Names, Origin};
-use super::part::Grouping;
+use super::part::{Added, Grouping};
 use super::unknown::UnknownMetrics;
 use heliostat_models::foreign::{ForeignFault, ForeignSeries};
 use heliostat_models::{Catalogue, DeviceId, MetricId, Reading, Site, Timestamp};
@@ -132,8 +132,8 @@ impl Resolver {
         self.foreign.extend(series);
     }
 
-    /// Adds a reading to the request's; false where the request said it before.
-    pub(super) fn group(&mut self, channel: &Channel, at: Timestamp, reading: Reading) -> bool {
+    /// Adds a reading to the request's.
+    pub(super) fn group(&mut self, channel: &Channel, at: Timestamp, reading: Reading) -> Added {
         let devices = &self.devices;
         let device = || {
             let device = devices[channel.device as usize].clone();
