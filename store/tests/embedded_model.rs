@@ -1,15 +1,20 @@
-//! The engine against a plain map: random appends with doubles and late frames,
-//! seals and reopenings, then every kind of query must agree.
+//! The engine against a plain map: random appends with doubles, late frames and
+//! instants that cannot be, seals, compactions, days that end and are removed by
+//! retention, and reopenings, then every kind of query must agree.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use heliostat_models::{DeviceId, Frame, MetricId, Quality, Reading, Timestamp};
+use heliostat_store::embedded::{EmbeddedStore, Options, Retention};
+use heliostat_store::instants::Instants;
 use heliostat_store::query::{AcrossDevices, Label, OverTime, Point, Selector, Series};
-use heliostat_store::{Query, TimeSeriesStore};
+use heliostat_store::{Query, SteppedClock, StoreError, TimeSeriesStore};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use support::{SITE, metric, open, runtime, sealing_at};
+use std::sync::Arc;
+use std::time::Duration;
+use support::{SITE, metric, runtime, sealing_at};
 
 const METRICS: [&str; 3] = [
     "gpu_power_watts",
@@ -29,6 +34,10 @@ enum Step {
     Append(Vec<Frame>),
     Seal,
     Compact,
+    /// Frames, one of which bears an instant that cannot be.
+    Refuse(Vec<Frame>, i64),
+    /// Days pass; what lies before them is removed.
+    Age,
     Reopen,
 }
 
@@ -75,6 +84,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => prop::collection::vec(frame(), 0..25).prop_map(Step::Append),
         1 => Just(Step::Seal),
         1 => Just(Step::Compact),
+        1 => (prop::collection::vec(frame(), 0..5), prop_oneof![Just(-200_000i64), Just(3_000_000), Just(i64::MAX / 2)])
+            .prop_map(|(frames, at)| Step::Refuse(frames, at)),
+        1 => Just(Step::Age),
         1 => Just(Step::Reopen),
     ]
 }
@@ -386,7 +398,41 @@ fn assert_same(found: &[Series], wanted: &[Series], query: &Query) {
     }
 }
 
-fn queries() -> Vec<Query> {
+const DAY: i64 = 86_400_000;
+/// How far the days go on at a time; a day is kept for one more.
+const AGE: i64 = 3 * DAY;
+
+/// Sealing early, all tiers kept for a day after theirs, and instants held
+/// against the clock.
+fn options(seal_samples: u64) -> Options {
+    let day = Duration::from_millis(DAY as u64);
+    Options {
+        retention: Retention {
+            raw: day,
+            raw_of: Vec::new(),
+            minute: day,
+            quarter: day,
+            hour: day,
+        },
+        instants: Instants {
+            earliest: Timestamp(-100_000),
+            ahead: Duration::from_secs(2_000),
+        },
+        ..sealing_at(seal_samples)
+    }
+}
+
+/// Frames as they would be that much later.
+fn later(frames: Vec<Frame>, base: i64) -> Vec<Frame> {
+    let shift = |frame: Frame| Frame {
+        at: Timestamp(frame.at.0 + base),
+        ..frame
+    };
+    frames.into_iter().map(shift).collect()
+}
+
+/// Queries of a time that begins at `base`.
+fn queries(base: i64) -> Vec<Query> {
     let all = Selector::default();
     let first = &devices()[0];
     let rack = labels(first).rack;
@@ -415,7 +461,7 @@ fn queries() -> Vec<Query> {
             .into_iter()
             .enumerate()
             {
-                let (from, to) = (Timestamp(from), Timestamp(to));
+                let (from, to) = (Timestamp(base + from), Timestamp(base + to));
                 queries.push(Query::Range {
                     metric: name.to_owned(),
                     select: select.clone(),
@@ -473,11 +519,18 @@ proptest! {
     fn answers_like_a_plain_map(script in prop::collection::vec(step(), 1..14), seal_samples in 20u64..400) {
         let directory = tempfile::tempdir().unwrap();
         runtime().block_on(async {
-            let mut store = open(directory.path(), sealing_at(seal_samples));
+            let clock = Arc::new(SteppedClock::new(Timestamp(0)));
+            let open = || {
+                let clock = Arc::clone(&clock) as Arc<_>;
+                EmbeddedStore::open_with(directory.path(), Arc::clone(&SITE), clock, options(seal_samples)).unwrap()
+            };
+            let mut store = open();
             let mut model = Model::new();
+            let (mut base, mut refused) = (0, 0);
             for step in script {
                 match step {
                     Step::Append(frames) => {
+                        let frames = later(frames, base);
                         let (mut new, mut samples, mut doubles) = (0, 0, 0);
                         for frame in &frames {
                             let rows = model.entry(frame.device.clone()).or_default();
@@ -494,21 +547,45 @@ proptest! {
                     }
                     Step::Seal => store.seal().await.unwrap(),
                     Step::Compact => store.compact().await.unwrap(),
+                    Step::Refuse(frames, at) => {
+                        let mut frames = later(frames, base);
+                        // Before the first allowed, or ahead of the clock.
+                        let at = if at < 0 { at } else { at + base };
+                        frames.push(support::power_frame("stranger", at, 1.0));
+                        refused += frames.len() as u64;
+                        let error = store.append(frames).await.unwrap_err();
+                        assert!(matches!(error, StoreError::BadInstant { .. }), "{error}");
+                    }
+                    Step::Age => {
+                        base += AGE;
+                        clock.advance_to(Timestamp(base));
+                        let frame = support::power_frame("stranger", base, 1.0);
+                        model.entry(frame.device.clone()).or_default().insert(base, frame.readings.clone());
+                        store.append(vec![frame]).await.unwrap();
+                        // Seals, and removes what is too old.
+                        store.compact().await.unwrap();
+                        for rows in model.values_mut() {
+                            *rows = rows.split_off(&(base - DAY));
+                        }
+                        model.retain(|_, rows| !rows.is_empty());
+                    }
                     Step::Reopen => {
+                        assert_eq!(store.stats().refused, std::mem::take(&mut refused));
                         drop(store);
-                        store = open(directory.path(), sealing_at(seal_samples));
+                        store = open();
                     }
                 }
             }
             let stats = store.stats();
             assert_eq!(stats.damaged, 0);
+            assert_eq!(stats.refused, refused);
             assert_eq!(stats.frames, model.values().map(|r| r.len() as u64).sum::<u64>());
             assert_eq!(stats.samples, model.values().flat_map(|r| r.values()).map(|r| r.len() as u64).sum::<u64>());
-            for query in queries() {
+            for query in queries(base) {
                 let found = store.query(&query).await.unwrap().series();
                 assert_same(&found, &expected(&model, &query), &query);
             }
-            let since = Timestamp(20_000);
+            let since = Timestamp(base + 20_000);
             let latest = store.query(&Query::Latest { select: Selector::default(), since }).await.unwrap().frames();
             let wanted: Vec<(&DeviceId, i64, BTreeMap<MetricId, Reading>)> = (model.iter())
                 .filter_map(|(d, rows)| {

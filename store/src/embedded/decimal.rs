@@ -5,6 +5,9 @@ const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
 /// Integers up to here are exact in an f64.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
+/// 1.5 x 2^52.
+const ROUNDING: f64 = 6_755_399_441_055_744.0;
+
 /// The highest scale.
 pub const MAX_SCALE: u8 = POWERS.len() as u8 - 1;
 
@@ -17,11 +20,19 @@ pub fn power(scale: u8) -> f64 {
 /// comes back. -0.0 is no integer.
 pub fn fit(value: f64, scale: u8) -> Option<i64> {
     let power = power(scale);
-    let rounded = (value * power).round();
-    if rounded.is_nan() || rounded.abs() >= EXACT {
-        return None;
-    }
-    let integer = rounded as i64;
+    let scaled = value * power;
+    let integer = if scaled.abs() < EXACT / 4.0 {
+        // Beside this number doubles are whole: the sum is rounded by the
+        // addition, which is much faster than a call. That a half goes to the
+        // even side does not matter, because no decimal of these sizes is one.
+        (scaled + ROUNDING).to_bits() as i64 - ROUNDING.to_bits() as i64
+    } else {
+        let rounded = scaled.round();
+        if rounded.is_nan() || rounded.abs() >= EXACT {
+            return None;
+        }
+        rounded as i64
+    };
     ((integer as f64 / power).to_bits() == value.to_bits()).then_some(integer)
 }
 
