@@ -195,6 +195,7 @@ pub(super) fn build_info() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heliostat_store::Source;
 
     #[test]
     fn points_are_written_as_prometheus_writes_them() {
@@ -209,6 +210,35 @@ mod tests {
         assert_eq!(written(0, f64::NAN), "[0,\"NaN\"]");
         assert_eq!(written(0, f64::INFINITY), "[0,\"+Inf\"]");
         assert_eq!(written(0, f64::NEG_INFINITY), "[0,\"-Inf\"]");
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_that_a_rollup_went_in_and_what_is_missing() {
+        let text = async |rollup_ms, partial: Option<&str>, stats| {
+            let answer = Told {
+                value: Value::Vector(Vec::new()),
+                source: Source {
+                    rollup_ms,
+                    raw_samples: 7,
+                },
+                partial: partial.map(str::to_owned),
+            };
+            let body = told(&answer, stats).into_body();
+            let bytes = axum::body::to_bytes(body, 1_000).await.unwrap();
+            serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+        };
+        let plain = text(None, None, false).await;
+        assert!(plain["data"].get("stats").is_none() && plain.get("warnings").is_none());
+        let rolled = text(Some(60_000), Some("it is away"), false).await;
+        assert_eq!(rolled["data"]["stats"]["rollupSeconds"], 60);
+        assert_eq!(rolled["data"]["resultType"], "vector");
+        assert_eq!(rolled["warnings"][0], "it is away");
+        let asked = text(None, None, true).await;
+        assert_eq!(
+            asked["data"]["stats"]["samples"]["totalQueryableSamples"],
+            7
+        );
+        assert!(asked["data"]["stats"]["rollupSeconds"].is_null());
     }
 
     #[test]

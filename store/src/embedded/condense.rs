@@ -50,7 +50,7 @@ pub fn condense(rows: &Rows<'_>, catalogue: &Catalogue) -> Vec<(Tier, OwnedRows)
         }
         let metric = catalogue.metric(key.metric);
         let is_power = metric.unit == "W" && metric.kind == MetricKind::Gauge;
-        let traced = is_power || metric.kind != MetricKind::Gauge;
+        let traced = metric.kind != MetricKind::Gauge;
         let decimals = decimals(states, values);
         let buckets = add_up(rows.times, &minutes, &ends, (states, values), &decimals);
         for (tier, rollup) in &mut condensed {

@@ -60,11 +60,11 @@ pub enum Part {
     InsideMin,
     /// Largest without that one, where it is another.
     InsideMax,
-    /// Of counters and powers: the first value after the begin.
+    /// Of a counter: the first value after the begin.
     First,
-    /// Milliseconds of that one after the begin.
+    /// Of a counter: milliseconds of that one after the begin.
     FirstAfter,
-    /// Milliseconds of the latest value after the begin.
+    /// Of a counter: milliseconds of the latest value after the begin.
     LastAfter,
     /// Of a counter: what it had counted at each restart between the first value
     /// after the begin and the latest.
