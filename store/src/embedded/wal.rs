@@ -216,10 +216,13 @@ pub fn read_record(bytes: &[u8], catalogue: &Catalogue) -> Option<Vec<Frame>> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn wal_records(frames: &[Frame]) -> Vec<Vec<u8>> {
     let mut writer = RecordWriter::default();
+    let mut devices = std::collections::HashMap::new();
     for frame in frames {
-        writer.push(frame, Catalogue::builtin());
+        let next = devices.len() as u32;
+        let index = *devices.entry(&frame.device).or_insert(next);
+        writer.push(index, frame, Catalogue::builtin());
     }
-    writer.finish(Catalogue::builtin())
+    writer.take(Catalogue::builtin())
 }
 
 /// Whatever is read of a record is read again when it is written.
