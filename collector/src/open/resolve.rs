@@ -39,6 +39,10 @@ pub(super) struct Channel {
     pub(super) device: u32,
     pub(super) metric: MetricId,
     factor: f64,
+    /// One over the factor, where that is a whole number: then values are divided,
+    /// because 0.001 is not a thousandth, and a register's millijoules times it are
+    /// no decimals, which cost half as much again on disk.
+    divisor: Option<f64>,
     offset: f64,
     /// Lowest and highest value that the catalogue takes.
     pub(super) range: (f64, f64),
@@ -58,6 +62,7 @@ impl Channel {
             device,
             metric,
             factor: 1.0,
+            divisor: None,
             offset: 0.0,
             range: Catalogue::builtin().metric(metric).range,
             origin: None,
@@ -72,13 +77,9 @@ impl Channel {
         if value.is_nan() || (value.abs() >= self.missing_from && self.means_missing(value)) {
             return None;
         }
-        // Divided where the factor is one over a whole number: 0.001 is not a thousandth,
-        // and a register's millijoules times it are no decimals, which cost half as much again on disk.
-        let whole = 1.0 / self.factor;
-        let scaled = if whole.abs() > 1.0 && whole.fract() == 0.0 {
-            value / whole
-        } else {
-            value * self.factor
+        let scaled = match self.divisor {
+            Some(divisor) => value / divisor,
+            None => value * self.factor,
         };
         Some(scaled + self.offset)
     }
@@ -177,8 +178,10 @@ impl Resolver {
                         Err(target) => return target,
                     },
                 };
+                let whole = 1.0 / factor;
                 Target::Channel(Channel {
                     factor,
+                    divisor: (whole.abs() > 1.0 && whole.fract() == 0.0).then_some(whole),
                     offset,
                     origin: u16::try_from(rule.origin).ok(),
                     missing_from: origin.missing_from,

@@ -216,10 +216,10 @@ pub fn read_record(bytes: &[u8], catalogue: &Catalogue) -> Option<Vec<Frame>> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn wal_records(frames: &[Frame]) -> Vec<Vec<u8>> {
     let mut writer = RecordWriter::default();
-    let mut indices = std::collections::HashMap::new();
+    let mut devices = std::collections::HashMap::new();
     for frame in frames {
-        let next = indices.len() as u32;
-        let index = *indices.entry(&frame.device).or_insert(next);
+        let next = devices.len() as u32;
+        let index = *devices.entry(&frame.device).or_insert(next);
         writer.push(index, frame, Catalogue::builtin());
     }
     writer.take(Catalogue::builtin())
