@@ -17,6 +17,7 @@
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Reading, Timestamp};
 
 /// GPUs in the hall.
+#[allow(dead_code)] // not every bench uses it
 pub const GPUS: usize = 278;
 /// Metrics of a GPU, in the order of a frame.
 pub const METRICS: [&str; 9] = [
