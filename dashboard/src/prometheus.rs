@@ -13,6 +13,7 @@ use heliostat_models::metrics::MetricKind;
 use heliostat_models::site::Site;
 use heliostat_models::{Catalogue, JobState};
 use heliostat_optimizer::view::ControlMode;
+use heliostat_store::query::StoreStats;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = exposition(&shared.now(), &shared.app.site);
     open_ingest(&mut text, &shared.open.totals());
+    late_frames(&mut text, &shared.app.store.stats());
     (
         [(
             header::CONTENT_TYPE,
@@ -142,6 +144,24 @@ fn open_ingest(out: &mut String, tally: &Tally) {
         ("unplaced", tally.unplaced.values().sum()),
         ("refused", tally.refused.values().sum()),
         ("text", tally.texts),
+    ] {
+        family.sample(&[("outcome", outcome)], count as f64);
+    }
+}
+
+/// Frames that did not come in their turn.
+fn late_frames(out: &mut String, stats: &StoreStats) {
+    let mut family = Family::new(
+        out,
+        "store_frames_out_of_turn_total",
+        "Frames that came twice, late, in disorder, or with an instant that cannot be",
+        true,
+    );
+    for (outcome, count) in [
+        ("duplicate", stats.duplicates),
+        ("late", stats.late),
+        ("out_of_order", stats.out_of_order),
+        ("refused", stats.refused),
     ] {
         family.sample(&[("outcome", outcome)], count as f64);
     }

@@ -212,7 +212,8 @@ async fn sizes(directory: &Path, site: &Arc<Site>) {
         ("declared", Precision::AllDeclared),
     ] {
         let directory = directory.join(name);
-        let clock = Arc::new(SteppedClock::new(Timestamp(begin)));
+        let end = Timestamp(begin + seconds * 1_000);
+        let clock = Arc::new(SteppedClock::new(end));
         let options = Options {
             precision,
             ..Options::default()

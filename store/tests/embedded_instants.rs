@@ -161,6 +161,9 @@ fn a_frame_sent_again_after_its_raw_day_is_gone_is_not_counted_twice() {
         store.compact().await.unwrap();
         assert_eq!(stored(&store, "a").await, [], "the raw day is gone");
         assert_eq!(count(&store).await, Some(300.0));
+        // Opened when nothing but rollups is left of the device.
+        store.close().await;
+        let store = open_at(directory.path(), NOW, options());
         for reopened in [false, true] {
             let store = if reopened {
                 store.close().await;

@@ -40,8 +40,6 @@ pub struct Counts {
     pub late: u64,
     /// New frames that came, within one append, after a newer one of their device.
     pub out_of_order: u64,
-    /// Frames whose instant cannot be.
-    pub refused: u64,
 }
 
 /// Tells new frames from doubles.
@@ -51,6 +49,9 @@ pub struct Sorter {
     instants: Instants,
     /// Latest instant of each device, by index; of frames that are on their way as well.
     newest: Vec<Option<i64>>,
+    /// Up to when each device may have had frames that retention had removed
+    /// before the store was opened.
+    floor: Vec<Option<i64>>,
     /// The metrics of a frame that was found sound: the next is most often like it.
     sound: Vec<MetricId>,
     times: HashMap<(u64, u32), Arc<[i64]>, RandomState>,
@@ -60,11 +61,18 @@ pub struct Sorter {
 impl Sorter {
     /// For a store.
     pub fn new(shared: Arc<Shared>, instants: Instants) -> Self {
-        let newest = (shared.read().devices.iter()).map(|d| d.newest()).collect();
+        let (newest, floor) = {
+            let state = shared.read();
+            let floor = state.last_left();
+            let devices = state.devices.iter().zip(&floor);
+            let newest = devices.map(|(d, floor)| d.newest().max(*floor)).collect();
+            (newest, floor)
+        };
         Self {
             shared,
             instants,
             newest,
+            floor,
             sound: Vec::new(),
             times: HashMap::default(),
             kept_times: 0,
@@ -80,7 +88,10 @@ impl Sorter {
         // newer than all of its device.
         let mut known: Option<HashSet<(u32, i64), RandomState>> = None;
         for (mut frames, reply) in appends {
-            if let Err(error) = self.check(&mut frames, allowed, &mut counts) {
+            if let Err(error) = self.check(&mut frames, allowed) {
+                if matches!(error, StoreError::BadInstant { .. }) {
+                    self.shared.write().stats.refused += frames.len() as u64;
+                }
                 let _ = reply.send(Err(error));
                 continue;
             }
@@ -147,7 +158,8 @@ impl Sorter {
 
     fn durable(&self, device: u32) -> Option<i64> {
         let state = self.shared.read();
-        (state.devices.get(device as usize)).and_then(|entry| entry.newest())
+        let newest = (state.devices.get(device as usize)).and_then(|entry| entry.newest());
+        newest.max(self.floor.get(device as usize).copied().flatten())
     }
 
     /// Whether frames can be stored at all; of a metric that stands twice in
@@ -156,16 +168,13 @@ impl Sorter {
         &mut self,
         frames: &mut [Frame],
         (first, last): (Timestamp, Timestamp),
-        counts: &mut Counts,
     ) -> Result<(), StoreError> {
         let known = Catalogue::builtin().len();
-        for place in 0..frames.len() {
-            let frame = &mut frames[place];
+        for frame in frames {
             if frame.at < first || frame.at > last {
-                counts.refused += frames.len() as u64;
                 return Err(StoreError::BadInstant {
-                    device: frames[place].device.to_string(),
-                    at: frames[place].at,
+                    device: frame.device.to_string(),
+                    at: frame.at,
                     first,
                     last,
                 });

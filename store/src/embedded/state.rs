@@ -186,6 +186,23 @@ impl State {
         self.left.iter().copied()
     }
 
+    /// The last instant that each device may have in rollups whose segment is gone.
+    pub fn last_left(&self) -> Vec<Option<i64>> {
+        let mut last = vec![None; self.devices.len()];
+        for ((of, tier), rollup) in &self.rollups {
+            if !self.left.contains(of) {
+                continue;
+            }
+            for meta in rollup.blocks() {
+                let end = meta.last.saturating_add(tier.step_ms() - 1);
+                if let Some(last) = last.get_mut(meta.device as usize) {
+                    *last = (*last).max(Some(end));
+                }
+            }
+        }
+        last
+    }
+
     /// Finds the rollups whose segment is gone.
     pub fn note_left(&mut self) {
         let there: HashSet<u64> = self.segments.iter().map(|s| s.id).collect();

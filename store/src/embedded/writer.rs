@@ -164,7 +164,6 @@ impl Writer {
         let written = self.write(&group);
         if let Err(error) = written {
             tracing::error!(%error, "frames could not be stored and are not acknowledged");
-            self.shared.write().stats.refused += counts.refused;
             self.sorter.forget(&group);
             for append in group {
                 let _ = append.reply.send(Err(again(&error)));
@@ -189,7 +188,6 @@ impl Writer {
         }
         state.stats.late += counts.late;
         state.stats.out_of_order += counts.out_of_order;
-        state.stats.refused += counts.refused;
     }
 
     /// Brings a group's new frames to the disk.
