@@ -15,7 +15,7 @@ mod support;
 use heliostat_dashboard::{Server, serve};
 use heliostat_models::{DeviceId, Timestamp};
 use heliostat_store::query::Selector;
-use heliostat_store::{Query, TimeSeriesStore as _, WallClock};
+use heliostat_store::{Clock as _, Query, TimeSeriesStore as _, WallClock};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -389,6 +389,8 @@ async fn scraped_by(program: &str, args: impl Fn(&Path, &Exporter, SocketAddr) -
     let world = World::new(directory.path());
     let mut app = world.app();
     app.clock = Arc::new(WallClock);
+    // The store judges instants by the world's.
+    world.clock.advance_to(WallClock.now());
     let server = serve(LOOPBACK.parse().unwrap(), app, Some("s3".into()))
         .await
         .unwrap();

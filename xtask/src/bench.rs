@@ -41,6 +41,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "remote write, memory, bytes a sample, kill -9 and queries against VictoriaMetrics",
     ),
     (
+        "store",
+        "heliostat-store",
+        "write_path",
+        "processor time of each stage of a sample's life, native frames",
+    ),
+    (
         "open-ingest",
         "heliostat",
         "open_ingest",

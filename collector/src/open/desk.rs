@@ -119,6 +119,9 @@ impl Desk {
                 // Who no longer waits has been served all the same.
                 let _ = reply.send(match &outcome {
                     Ok(()) => Ok(written),
+                    Err(error @ StoreError::BadInstant { .. }) => {
+                        Err(OpenError::Refused(error.to_string()))
+                    }
                     Err(error) => Err(OpenError::Store(error.to_string())),
                 });
             }

@@ -62,6 +62,9 @@ pub enum OpenError {
     /// Too much is in work.
     #[error("too many requests are in work; send this one again")]
     Busy,
+    /// The store takes none of it, and would not if it came again.
+    #[error("{0}")]
+    Refused(String),
     /// The store cannot write; the sender keeps its samples.
     #[error("the store cannot write: {0}; send this again")]
     Store(String),

@@ -164,7 +164,7 @@ impl Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let (status, retry_after) = match &error {
-            OpenError::Body(_) => (StatusCode::BAD_REQUEST, None),
+            OpenError::Body(_) | OpenError::Refused(_) => (StatusCode::BAD_REQUEST, None),
             OpenError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, None),
             OpenError::Busy => (StatusCode::TOO_MANY_REQUESTS, Some("1")),
             OpenError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, Some("5")),

@@ -2,7 +2,7 @@
 
 Usage: read_back.py DIRECTORY. Prints one JSON object. For each reader, frames and rollups:
   frames    [[device, milliseconds, {metric: [value as 16 hex digits or null, quality or null]}, day, kind], ...]
-  rollups   [[step, device, milliseconds, {column: value as 16 hex digits}, day, kind], ...]
+  rollups   [[step, device, milliseconds, {column: value as 16 hex digits, or a quality}, day, kind], ...]
 Readers: `files` (pyarrow, file by file), `dataset` (pyarrow.dataset over the directory), `duckdb`, `polars`.
 Beside them:
   columns   {metric: {unit, kind, description}} as found in the files
@@ -89,7 +89,9 @@ def frame(row):
 
 
 def rollup(row):
-    columns = {n: bits(v) for n, v in row.items() if n not in INDEX and v is not None}
+    columns = {
+        n: v if n.endswith("_quality") else bits(v) for n, v in row.items() if n not in INDEX and v is not None
+    }
     return [row["step"], row["device"], milliseconds(row["time"]), columns, str(row["day"]), row["kind"]]
 
 
