@@ -29,12 +29,13 @@ impl std::fmt::Display for MqttConfig {
     }
 }
 
-impl From<std::net::SocketAddr> for MqttConfig {
-    fn from(address: std::net::SocketAddr) -> Self {
+// An address is a value; nothing in `core` can open a connection.
+impl From<core::net::SocketAddr> for MqttConfig {
+    fn from(address: core::net::SocketAddr) -> Self {
         let host = match address.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_string(),
+            core::net::IpAddr::V4(ip) => ip.to_string(),
             // Without brackets the port would be read as part of it.
-            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            core::net::IpAddr::V6(ip) => format!("[{ip}]"),
         };
         Self::new(host, address.port())
     }
