@@ -223,7 +223,7 @@ impl Sorter {
             // Of those only rollups are left. Where one has a row for the step that
             // the frame falls into, nobody can tell whether the frame went into it;
             // taken again, it would count twice for as long as rollups are kept.
-            let left = (state.left(device, None))
+            let left = (state.removed(device))
                 .map(|(tier, rollup, meta)| (Arc::clone(rollup), meta, step_of(at, tier)))
                 .filter(|(_, meta, step)| (meta.first..=meta.last).contains(step));
             (segments.collect(), left.collect())
