@@ -211,6 +211,9 @@ pub fn load(
             }
             Err(error) => {
                 state.stats.damaged += 1;
+                if entry.tier == Tier::Raw {
+                    state.lost.insert(entry.id);
+                }
                 tracing::error!(
                     file = %entry.path().display(), %error,
                     "a segment is damaged and left out, all else is served; restore the file from a copy"

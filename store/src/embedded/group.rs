@@ -223,15 +223,8 @@ impl Sorter {
             // Of those only rollups are left. Where one has a row for the step that
             // the frame falls into, nobody can tell whether the frame went into it;
             // taken again, it would count twice for as long as rollups are kept.
-            let left = (state.left())
-                .filter_map(|of| {
-                    let tiers = Tier::ROLLUPS.into_iter().rev();
-                    let (tier, rollup) = tiers
-                        .filter_map(|tier| Some((tier, state.rollups.get(&(of, tier))?)))
-                        .next()?;
-                    let meta = *rollup.block_of(device)?;
-                    Some((Arc::clone(rollup), meta, step_of(at, tier)))
-                })
+            let left = (state.removed(device))
+                .map(|(tier, rollup, meta)| (Arc::clone(rollup), meta, step_of(at, tier)))
                 .filter(|(_, meta, step)| (meta.first..=meta.last).contains(step));
             (segments.collect(), left.collect())
         };

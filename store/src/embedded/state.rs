@@ -143,6 +143,8 @@ pub struct State {
     pub rollups: HashMap<(u64, Tier), Arc<Segment>>,
     /// Segments that are gone and whose rollups are left.
     left: BTreeSet<u64>,
+    /// Of those the ones that are only damaged: what they held may be sent again.
+    pub lost: BTreeSet<u64>,
     /// Readings that came since the last sealing began.
     pub head_samples: u64,
     /// Readings that are being sealed.
@@ -163,6 +165,7 @@ impl State {
             segments: Vec::new(),
             rollups: HashMap::new(),
             left: BTreeSet::new(),
+            lost: BTreeSet::new(),
             head_samples: 0,
             frozen_samples: 0,
             stats: StoreStats::default(),
@@ -186,11 +189,22 @@ impl State {
         self.left.iter().copied()
     }
 
-    /// The last instant that each device may have in rollups whose segment is gone.
+    /// Where there is something of a device in rollups whose segment retention
+    /// has removed: of each segment the finest rollup that is left.
+    pub fn removed(&self, device: u32) -> impl Iterator<Item = (Tier, &Arc<Segment>, BlockMeta)> {
+        let removed = self.left.difference(&self.lost);
+        removed.filter_map(move |of| {
+            let (tier, rollup) = (Tier::ROLLUPS.into_iter().rev())
+                .find_map(|tier| Some((tier, self.rollups.get(&(*of, tier))?)))?;
+            Some((tier, rollup, *rollup.block_of(device)?))
+        })
+    }
+
+    /// The last instant that each device may have had in segments that retention has removed.
     pub fn last_left(&self) -> Vec<Option<i64>> {
         let mut last = vec![None; self.devices.len()];
         for ((of, tier), rollup) in &self.rollups {
-            if !self.left.contains(of) {
+            if !self.left.contains(of) || self.lost.contains(of) {
                 continue;
             }
             for meta in rollup.blocks() {
