@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use support::{SITE, open, power_frame, runtime, sealing_at, stored, try_open};
 
 fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
@@ -300,6 +301,38 @@ fn a_full_file_system_is_reported_as_such() {
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+#[test]
+fn a_crash_right_after_a_log_was_begun_keeps_nobody_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let store = open(directory.path(), Options::default());
+        store.append(batch("a", 0, 20)).await.unwrap();
+        drop(store);
+        // A next log that holds nothing yet but its header.
+        let log = files(directory.path(), ".log").pop().unwrap();
+        let name = log.file_stem().unwrap().to_str().unwrap();
+        let (stem, number) = name.split_once('-').unwrap();
+        let width = number.len();
+        let next = number.parse::<u64>().unwrap() + 1;
+        let header = std::fs::read(&log).unwrap()[..8].to_vec();
+        std::fs::write(
+            log.with_file_name(format!("{stem}-{next:0width$}.log")),
+            header,
+        )
+        .unwrap();
+        let store = open(directory.path(), Options::default());
+        for _ in 0..2 {
+            let sealed = tokio::time::timeout(Duration::from_secs(20), store.seal()).await;
+            sealed.expect("sealing ends").unwrap();
+        }
+        assert_eq!(stored(&store, "a").await.len(), 20);
+        assert_eq!(
+            files(&directory.path().join("segments"), ".parquet").len(),
+            1
+        );
+    });
 }
 
 #[test]

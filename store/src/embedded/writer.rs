@@ -259,9 +259,10 @@ impl Writer {
             let _ = reply.send(Ok(()));
             return;
         }
-        // The open log is sealed when it has been closed, with the next job.
-        let closed = head == 0 && self.log.is_empty();
-        let upto = self.number - u64::from(closed);
+        // The open log is sealed when it has been closed, with the next job. An
+        // empty one stays open: what is in memory then stands in those before,
+        // as after a crash between the begin of a log and its first record.
+        let upto = self.number - u64::from(self.log.is_empty());
         self.waiting.push((upto, reply));
     }
 
@@ -281,6 +282,10 @@ impl Writer {
             Some(job) => job,
             None => {
                 if self.in_memory().0 == 0 && self.log.is_empty() {
+                    // All is in segments; nobody may wait for what never comes.
+                    for (_, reply) in self.waiting.drain(..) {
+                        let _ = reply.send(Ok(()));
+                    }
                     return Ok(());
                 }
                 self.begin_log()?;
