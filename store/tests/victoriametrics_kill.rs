@@ -132,7 +132,9 @@ async fn killed_in_between_nothing_is_lost_or_doubled() {
     whole(&store, &site, second(0), second(80), false).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     write(&store, second(80), second(90)).await;
-    // And killed once more while it is being sent to.
+    // Long enough to be sent and acknowledged, far too short to be settled.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // And killed once more.
     server.kill();
     write(&store, second(90), second(100)).await;
     assert!(server.again());
