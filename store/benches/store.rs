@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a benchmark fails by panic and prints its result
 #![allow(clippy::disallowed_methods)] // it measures real time
 
+mod feed;
 mod hall;
 
+use feed::append;
 use hall::{Hall, METRICS};
 use heliostat_models::site::config;
 use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Reading, Site, Timestamp};
@@ -104,32 +106,6 @@ fn batches(site: &Site, from: i64) -> Vec<Vec<Frame>> {
         }
     }
     batches
-}
-
-async fn append(store: &Arc<EmbeddedStore>, batches: Vec<Vec<Frame>>, writers: usize) -> Vec<f64> {
-    let queue = Arc::new(std::sync::Mutex::new(batches.into_iter()));
-    let tasks: Vec<_> = (0..writers)
-        .map(|_| {
-            let (store, queue) = (Arc::clone(store), Arc::clone(&queue));
-            tokio::spawn(async move {
-                let mut waits = Vec::new();
-                loop {
-                    let Some(batch) = queue.lock().unwrap().next() else {
-                        return waits;
-                    };
-                    let begin = Instant::now();
-                    store.append(batch).await.unwrap();
-                    waits.push(begin.elapsed().as_secs_f64() * 1e3);
-                }
-            })
-        })
-        .collect();
-    let mut waits = Vec::new();
-    for task in tasks {
-        waits.extend(task.await.unwrap());
-    }
-    waits.sort_by(f64::total_cmp);
-    waits
 }
 
 fn percentile(sorted: &[f64], share: f64) -> f64 {

@@ -7,17 +7,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a benchmark fails by panic and prints its result
 #![allow(clippy::disallowed_methods)] // it measures real time
 
+mod feed;
 mod hall;
 
+use feed::append;
 use hall::Hall;
 use heliostat_models::site::config;
 use heliostat_models::wire::FrameBatch;
-use heliostat_models::{AgentId, Catalogue, DeviceId, Frame, Timestamp};
+use heliostat_models::{AgentId, Catalogue, DeviceId, Timestamp};
 use heliostat_store::embedded::{EmbeddedStore, Options};
 use heliostat_store::{SteppedClock, TimeSeriesStore};
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Begin of the data: 2025-12-01.
 const BEGIN: i64 = 1_764_547_200_000;
@@ -51,32 +52,6 @@ fn line(name: &str, unit: &str, ours: f64) {
         "{}",
         json!({"name": name, "unit": unit, "ours": ours, "theirs": null, "ratio": null, "peer": null})
     );
-}
-
-async fn append(store: &Arc<EmbeddedStore>, batches: Vec<Vec<Frame>>, writers: usize) -> Vec<f64> {
-    let queue = Arc::new(std::sync::Mutex::new(batches.into_iter()));
-    let tasks: Vec<_> = (0..writers)
-        .map(|_| {
-            let (store, queue) = (Arc::clone(store), Arc::clone(&queue));
-            tokio::spawn(async move {
-                let mut waits = Vec::new();
-                loop {
-                    let Some(batch) = queue.lock().unwrap().next() else {
-                        return waits;
-                    };
-                    let begin = Instant::now();
-                    store.append(batch).await.unwrap();
-                    waits.push(begin.elapsed().as_secs_f64() * 1e3);
-                }
-            })
-        })
-        .collect();
-    let mut waits = Vec::new();
-    for task in tasks {
-        waits.extend(task.await.unwrap());
-    }
-    waits.sort_by(f64::total_cmp);
-    waits
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]

@@ -17,6 +17,7 @@ pub mod instants;
 pub mod jobs;
 pub mod promql;
 pub mod query;
+mod question;
 pub mod remote;
 pub mod transfer;
 pub mod victoriametrics;

@@ -4,9 +4,8 @@
 use async_trait::async_trait;
 use heliostat_models::indicators::Stretch;
 use heliostat_models::site::Labels;
-use heliostat_models::{DeviceId, Frame, MetricId, Quality, Reading, Timestamp, foreign};
+use heliostat_models::{DeviceId, Frame, Quality, Timestamp, foreign};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// A store of frames. `append` returns when the frames are durable.
 #[async_trait]
@@ -148,6 +147,25 @@ pub enum Label {
 }
 
 impl Label {
+    /// All labels, from the widest to the device itself.
+    pub const ALL: [Self; 6] = [
+        Self::Kind,
+        Self::Hall,
+        Self::Row,
+        Self::Rack,
+        Self::Node,
+        Self::Device,
+    ];
+
+    /// Label and value of all labels of a device that are not empty.
+    pub fn all_of(device: &DeviceId, labels: &Labels) -> Vec<(Self, String)> {
+        (Self::ALL.into_iter())
+            .map(|label| (label, label.of(device, labels)))
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(label, value)| (label, value.to_owned()))
+            .collect()
+    }
+
     /// The value of this label of a device.
     pub fn of<'a>(self, device: &'a DeviceId, labels: &'a Labels) -> &'a str {
         match self {
@@ -305,34 +323,6 @@ pub enum Query {
         /// Labels whose values make a group.
         group_by: Vec<Label>,
     },
-}
-
-impl Query {
-    /// Whether a question makes sense, whatever is stored.
-    pub fn check(&self) -> Result<(), StoreError> {
-        let Self::Aggregate {
-            step_ms,
-            over_time,
-            across,
-            ..
-        } = self
-        else {
-            return Ok(());
-        };
-        let bad = |text: String| Err(StoreError::BadQuery(text));
-        if *step_ms == 0 {
-            return bad("the step must be at least 1 ms".to_owned());
-        }
-        if let OverTime::Quantile(q) = over_time
-            && !(0.0..=1.0).contains(q)
-        {
-            return bad(format!("the quantile {q} is not between 0 and 1"));
-        }
-        if let Some(AcrossDevices::TopK(0) | AcrossDevices::BottomK(0)) = across {
-            return bad("the best 0 devices are none; ask for at least 1".to_owned());
-        }
-        Ok(())
-    }
 }
 
 /// What one query may use.
@@ -494,11 +484,3 @@ impl StoreError {
         }
     }
 }
-
-/// A step of an aggregate is at least this long.
-pub const MIN_STEP: Duration = Duration::from_millis(1);
-/// Points that one query may return; more is refused.
-pub const MAX_POINTS: usize = 5_000_000;
-
-/// A reading's place in a series.
-pub type Placed = (Timestamp, MetricId, Reading);

@@ -329,25 +329,20 @@ fn step(params: &Params, from: Timestamp, to: Timestamp) -> Result<Option<Durati
 }
 
 fn group_by(params: &Params) -> Result<Vec<Label>, ApiError> {
-    let all = [
-        Label::Kind,
-        Label::Hall,
-        Label::Row,
-        Label::Rack,
-        Label::Node,
-        Label::Device,
-    ];
     params
         .list("by")
         .into_iter()
         .map(|text| {
-            all.into_iter().find(|l| word(*l) == text).ok_or_else(|| {
-                ApiError::bad(
-                    "by",
-                    format!("`{text}` is no label"),
-                    all.map(word).join(", "),
-                )
-            })
+            Label::ALL
+                .into_iter()
+                .find(|l| word(*l) == text)
+                .ok_or_else(|| {
+                    ApiError::bad(
+                        "by",
+                        format!("`{text}` is no label"),
+                        Label::ALL.map(word).join(", "),
+                    )
+                })
         })
         .collect()
 }

@@ -91,17 +91,9 @@ impl Data {
     pub fn labels(&self, site: &Site) -> Vec<(Label, String)> {
         let device = &self.devices[2];
         let labels = site.labels(device).unwrap_or_default();
-        [
-            Label::Kind,
-            Label::Hall,
-            Label::Row,
-            Label::Rack,
-            Label::Node,
-            Label::Device,
-        ]
-        .into_iter()
-        .map(|label| (label, label.of(device, &labels).to_owned()))
-        .collect()
+        (Label::ALL.into_iter())
+            .map(|label| (label, label.of(device, &labels).to_owned()))
+            .collect()
     }
 
     /// The latest frames no older than `since`, by device.
@@ -308,18 +300,10 @@ fn energy(place: usize, second: i64) -> Reading {
 
 fn all_labels(site: &Site, device: &DeviceId) -> Vec<(Label, String)> {
     let labels = site.labels(device).unwrap_or_default();
-    [
-        Label::Kind,
-        Label::Hall,
-        Label::Row,
-        Label::Rack,
-        Label::Node,
-        Label::Device,
-    ]
-    .into_iter()
-    .map(|label| (label, label.of(device, &labels).to_owned()))
-    .filter(|(_, value)| !value.is_empty())
-    .collect()
+    (Label::ALL.into_iter())
+        .map(|label| (label, label.of(device, &labels).to_owned()))
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
 }
 
 fn made(at: i64, value: Option<f64>, flawed: bool) -> Point {

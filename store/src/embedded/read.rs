@@ -12,10 +12,11 @@ use super::reader::{Asked, Reader, Waiting};
 use super::steps::{Spacings, StepValue, Stepper};
 use crate::promql::best_first;
 use crate::query::{
-    AcrossDevices, Answer, Condensed, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series,
-    Source, StoreError,
+    AcrossDevices, Answer, Condensed, Label, OverTime, Point, Query, Selector, Series, Source,
+    StoreError,
 };
-use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Quality, Timestamp};
+use crate::question::{self, check_points, known};
+use heliostat_models::{DeviceId, Frame, Quality, Timestamp};
 use std::collections::BTreeMap;
 
 /// The latest frame of each device, by name.
@@ -53,7 +54,7 @@ pub fn answer(
             to,
         } => {
             let metric = known(metric)?;
-            check_interval(*from, *to)?;
+            question::check(query)?;
             let asked = Asked {
                 metric,
                 from: from.0,
@@ -74,8 +75,7 @@ pub fn answer(
             group_by,
         } => {
             let metric = known(metric)?;
-            check_interval(*from, *to)?;
-            query.check()?;
+            question::check(query)?;
             let asked = Asked {
                 metric,
                 from: from.0,
@@ -130,50 +130,13 @@ pub fn condensed(
 
 type Found = (Vec<Series>, Source);
 
-fn known(metric: &str) -> Result<MetricId, StoreError> {
-    Catalogue::builtin()
-        .id(metric)
-        .ok_or_else(|| StoreError::UnknownMetric(metric.to_owned()))
-}
-
-fn check_interval(from: Timestamp, to: Timestamp) -> Result<(), StoreError> {
-    if from < to {
-        return Ok(());
-    }
-    Err(StoreError::BadQuery(format!(
-        "the interval from {from} to {to} is empty; `from` must be before `to`"
-    )))
-}
-
-fn check_points(count: usize) -> Result<(), StoreError> {
-    if count <= MAX_POINTS {
-        return Ok(());
-    }
-    Err(StoreError::BadQuery(format!(
-        "the answer would have more than {MAX_POINTS} points; ask for a shorter time, a longer step or fewer devices"
-    )))
-}
-
-const LABELS: [Label; 6] = [
-    Label::Kind,
-    Label::Hall,
-    Label::Row,
-    Label::Rack,
-    Label::Node,
-    Label::Device,
-];
-
 /// Label and value of all labels of devices that are not empty.
 fn labels_of(shared: &Shared, devices: &[u32]) -> Vec<Vec<(Label, String)>> {
     let state = shared.read();
     (devices.iter())
         .map(|device| {
             let entry = &state.devices[*device as usize];
-            (LABELS.into_iter())
-                .map(|label| (label, label.of(&entry.id, &entry.labels)))
-                .filter(|(_, value)| !value.is_empty())
-                .map(|(label, value)| (label, value.to_owned()))
-                .collect()
+            Label::all_of(&entry.id, &entry.labels)
         })
         .collect()
 }

@@ -9,7 +9,8 @@ use super::head::Sample;
 use super::reader::Energy;
 use super::rollup::{Partial, Traced};
 use crate::promql::quantile;
-use crate::query::{MAX_POINTS, OverTime};
+use crate::query::OverTime;
+use crate::question::MAX_POINTS;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Gaps of at most this many median spacings are integrated over.

@@ -56,10 +56,7 @@ impl Http {
         let this = self.clone();
         let url = format!("{}{path}", self.base);
         self.blocking(move || {
-            let mut request = this.agent.post(&url);
-            if let Some(token) = &this.token {
-                request = request.header("Authorization", format!("Bearer {token}"));
-            }
+            let request = this.with_token(this.agent.post(&url));
             let outcome = request.send(&body[..]);
             this.answer(&url, outcome).map(|_| ())
         })
@@ -78,10 +75,7 @@ impl Http {
         let this = self.clone();
         let url = format!("{}{path}", self.base);
         self.blocking(move || {
-            let mut request = this.agent.post(&url);
-            if let Some(token) = &this.token {
-                request = request.header("Authorization", format!("Bearer {token}"));
-            }
+            let request = this.with_token(this.agent.post(&url));
             let outcome = request.send_form(form.iter().map(|(k, v)| (*k, v.as_str())));
             let mut response = this.answer(&url, outcome)?;
             let mut reader = BufReader::new(response.body_mut().as_reader());
@@ -103,14 +97,18 @@ impl Http {
         let this = self.clone();
         let url = format!("{}{path}", self.base);
         self.blocking(move || {
-            let mut request = this.agent.get(&url);
-            if let Some(token) = &this.token {
-                request = request.header("Authorization", format!("Bearer {token}"));
-            }
+            let request = this.with_token(this.agent.get(&url));
             let mut response = this.answer(&url, request.call())?;
             (response.body_mut().read_to_string()).map_err(|error| this.away(&url, &error))
         })
         .await
+    }
+
+    fn with_token<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     fn answer(

@@ -5,21 +5,13 @@ use super::fold::{Steps, across, point, steps_of};
 use super::{FOREVER, Shared, runs, selects};
 use crate::promql::best_first;
 use crate::query::{
-    AcrossDevices, Answer, Label, MAX_POINTS, OverTime, Point, Query, Selector, Series, Source,
-    StoreError, Told,
+    AcrossDevices, Answer, Label, OverTime, Point, Query, Selector, Series, Source, StoreError,
+    Told,
 };
-use heliostat_models::{Catalogue, DeviceId, Frame, MetricId, Timestamp};
+use crate::question::{self, check_points, known};
+use heliostat_models::{DeviceId, Frame, MetricId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-const LABELS: [Label; 6] = [
-    Label::Kind,
-    Label::Hall,
-    Label::Row,
-    Label::Rack,
-    Label::Node,
-    Label::Device,
-];
 
 /// Answers a query.
 pub async fn ask(shared: &Shared, query: &Query) -> Result<Told, StoreError> {
@@ -32,7 +24,7 @@ pub async fn ask(shared: &Shared, query: &Query) -> Result<Told, StoreError> {
             to,
         } => {
             let id = known(metric)?;
-            check_interval(*from, *to)?;
+            question::check(query)?;
             let local = local(shared, select, id, from.0, to.0);
             let (theirs, partial) = or_partial(
                 shared,
@@ -53,8 +45,7 @@ pub async fn ask(shared: &Shared, query: &Query) -> Result<Told, StoreError> {
             group_by,
         } => {
             let id = known(metric)?;
-            check_interval(*from, *to)?;
-            query.check()?;
+            question::check(query)?;
             let step = i64::try_from(*step_ms).unwrap_or(i64::MAX);
             let steps = Steps {
                 from: from.0,
@@ -86,28 +77,6 @@ fn told(series: Vec<Series>, partial: Option<String>) -> Told {
         partial,
         source: Source::default(),
     }
-}
-
-fn known(metric: &str) -> Result<MetricId, StoreError> {
-    (Catalogue::builtin().id(metric)).ok_or_else(|| StoreError::UnknownMetric(metric.to_owned()))
-}
-
-fn check_interval(from: Timestamp, to: Timestamp) -> Result<(), StoreError> {
-    if from < to {
-        return Ok(());
-    }
-    Err(StoreError::BadQuery(format!(
-        "the interval from {from} to {to} is empty; `from` must be before `to`"
-    )))
-}
-
-fn check_points(count: usize) -> Result<(), StoreError> {
-    if count <= MAX_POINTS {
-        return Ok(());
-    }
-    Err(StoreError::BadQuery(format!(
-        "the answer would have more than {MAX_POINTS} points; ask for a shorter time, a longer step or fewer devices"
-    )))
 }
 
 /// The engine's answer; or none and why, when it is away.
@@ -304,10 +273,7 @@ fn apart(shared: &Shared, devices: BTreeMap<DeviceId, Vec<Point>>) -> Vec<Series
     (devices.into_iter())
         .map(|(device, points)| {
             let labels = shared.site.labels(&device).unwrap_or_default();
-            let labels = (LABELS.into_iter())
-                .map(|label| (label, label.of(&device, &labels).to_owned()))
-                .filter(|(_, value)| !value.is_empty())
-                .collect();
+            let labels = Label::all_of(&device, &labels);
             Series { labels, points }
         })
         .collect()

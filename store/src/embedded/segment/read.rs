@@ -10,8 +10,8 @@ use crate::embedded::state::Row;
 use bytes::{Buf, Bytes};
 use heliostat_models::Catalogue;
 use parquet::basic::Compression;
-use parquet::column::reader::{ColumnReader, get_column_reader};
-use parquet::data_type::ByteArray;
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
+use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
@@ -223,15 +223,8 @@ impl Segment {
         let ColumnReader::Int64ColumnReader(mut reader) = self.reader(cache, group, TIME)? else {
             return Err(ReadError::Contradiction("the times are no integers"));
         };
-        reader.skip_records(skip)?;
         let mut times = Vec::with_capacity(rows);
-        // A page at a time.
-        while times.len() < rows {
-            let (read, _, _) = reader.read_records(rows - times.len(), None, None, &mut times)?;
-            if read == 0 {
-                return Err(ReadError::Contradiction("a column of times is too short"));
-            }
-        }
+        read_rows(&mut reader, skip, rows, None, &mut times)?;
         Ok(times)
     }
 
@@ -283,33 +276,16 @@ impl Segment {
         skip: usize,
         rows: usize,
     ) -> Result<Column<f64>, ReadError> {
-        let short = ReadError::Contradiction("a column of values is too short");
         let mut levels = Vec::with_capacity(rows);
         match (self.reader(cache, group, column.place)?, column.shape) {
             (ColumnReader::DoubleColumnReader(mut reader), Shape::Double) => {
                 let mut values = Vec::with_capacity(rows);
-                reader.skip_records(skip)?;
-                while levels.len() < rows {
-                    let wanted = rows - levels.len();
-                    let (read, _, _) =
-                        reader.read_records(wanted, Some(&mut levels), None, &mut values)?;
-                    if read == 0 {
-                        return Err(short);
-                    }
-                }
+                read_rows(&mut reader, skip, rows, Some(&mut levels), &mut values)?;
                 Ok(Column { levels, values })
             }
             (ColumnReader::Int64ColumnReader(mut reader), Shape::Decimal { scale }) => {
                 let mut integers: Vec<i64> = Vec::with_capacity(rows);
-                reader.skip_records(skip)?;
-                while levels.len() < rows {
-                    let wanted = rows - levels.len();
-                    let (read, _, _) =
-                        reader.read_records(wanted, Some(&mut levels), None, &mut integers)?;
-                    if read == 0 {
-                        return Err(short);
-                    }
-                }
+                read_rows(&mut reader, skip, rows, Some(&mut levels), &mut integers)?;
                 let power = power(scale);
                 let values = integers.iter().map(|i| *i as f64 / power).collect();
                 Ok(Column { levels, values })
@@ -332,17 +308,8 @@ impl Segment {
         else {
             return Err(ReadError::Contradiction("the qualities are no text"));
         };
-        reader.skip_records(skip)?;
         let (mut levels, mut values): (Vec<i16>, Vec<ByteArray>) = (Vec::new(), Vec::new());
-        while levels.len() < rows {
-            let wanted = rows - levels.len();
-            let (read, _, _) = reader.read_records(wanted, Some(&mut levels), None, &mut values)?;
-            if read == 0 {
-                return Err(ReadError::Contradiction(
-                    "a column of qualities is too short",
-                ));
-            }
-        }
+        read_rows(&mut reader, skip, rows, Some(&mut levels), &mut values)?;
         let mut values = values.iter();
         let states = levels.iter().map(|level| match level {
             0 => Some(ABSENT),
@@ -481,6 +448,28 @@ impl Segment {
         }
         Ok(OwnedRows { times, columns })
     }
+}
+
+/// Levels, where the column has any, and values of rows `skip..skip + rows`.
+fn read_rows<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    skip: usize,
+    rows: usize,
+    mut levels: Option<&mut Vec<i16>>,
+    values: &mut Vec<T::T>,
+) -> Result<(), ReadError> {
+    reader.skip_records(skip)?;
+    let mut done = 0;
+    while done < rows {
+        // A page at a time.
+        let levels = levels.as_deref_mut();
+        let (read, _, _) = reader.read_records(rows - done, levels, None, values)?;
+        done += read;
+        if read == 0 {
+            return Err(ReadError::Contradiction("a column is too short"));
+        }
+    }
+    Ok(())
 }
 
 /// Rows of a device, read.
