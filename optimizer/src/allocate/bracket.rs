@@ -8,7 +8,7 @@ const LANES: usize = 8;
 /// A bracket with at most this share of the stretches below its row is narrow enough.
 const SHARE: f64 = 1.0 / 256.0;
 /// So is one with this many.
-const FEW: f64 = 12.0;
+const FEW: f64 = 32.0;
 /// Prices tried at most.
 const TRIES: usize = 40;
 /// How far from a guess the other end of a bracket is looked for first.
@@ -101,13 +101,25 @@ pub(super) fn find(
     // Rounding may have put a gang's second stretch a hair above its first.
     high *= 1.0 + 1e-9;
     let (begin, stop) = (segments(dense, top).0, segments(dense, end - 1).1);
-    let all: f64 = dense.width[begin..stop].iter().sum();
+    let all: f64 = (top..end).map(|place| own(dense, place, 0.0)).sum();
     let enough = all / (stop - begin).max(1) as f64 * FEW.max((stop - begin) as f64 * SHARE);
+    // What is full at the upper end is full at every price below it.
+    let mut full = vec![false; end - top];
     let mut demand = |price: f64| {
-        for place in top..end {
-            raw[place] = own(dense, place, price);
+        let mut busy = vec![false; end - top];
+        for (at, raw) in raw[top..end].iter_mut().enumerate() {
+            let room = room[top + at];
+            *raw = if full[at] {
+                room
+            } else {
+                own(dense, top + at, price)
+            };
+            busy[at] = *raw >= room;
         }
         add_up(dense, room, raw, top);
+        if raw[top] <= room[top] {
+            full = busy;
+        }
         raw[top]
     };
     let wanted = room[top];

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// Power nodes, devices, jobs or contracts in a part.
-const PART: usize = 32;
+const PART: usize = 8;
 
 struct Canonical(Sha256);
 

@@ -78,7 +78,7 @@ pub(super) fn range(problem: &Problem, group: &Group) -> Range {
     }
     let low = round_up(low, step).min(high);
     let ceiling = round_down(high.min(slowest.max(low)), step).max(low);
-    let floor = round_up(floor_cap(group), step).clamp(low, ceiling);
+    let floor = round_up(cap_for(group, group.floor_speed), step).clamp(low, ceiling);
     Range {
         count,
         floor,
@@ -109,16 +109,16 @@ fn common_step(a: f64, b: f64) -> f64 {
     }
 }
 
-/// Smallest cap at which the curve reaches the floor speed; infinite when it never does.
-fn floor_cap(group: &Group) -> f64 {
+/// Smallest cap at which a curve reaches a speed; infinite when it never does.
+pub(super) fn cap_for(group: &Group, speed: f64) -> f64 {
     let points = group.curve.points();
-    if points[0].1 >= group.floor_speed {
+    if points[0].1 >= speed {
         return 0.0;
     }
     for pair in points.windows(2) {
         let ((w0, s0), (w1, s1)) = (pair[0], pair[1]);
-        if s1 >= group.floor_speed {
-            return w0.0 + (w1 - w0).0 * (group.floor_speed - s0) / (s1 - s0);
+        if s1 >= speed {
+            return w0.0 + (w1 - w0).0 * (speed - s0) / (s1 - s0);
         }
     }
     f64::INFINITY
@@ -144,10 +144,10 @@ pub(super) fn corners(group: &Group, range: &Range, out: &mut Vec<(f64, f64)>) {
 
 fn push_hull(out: &mut Vec<(f64, f64)>, cap: f64, speed: f64) {
     // Only the first corner can lie too low: the curve itself is concave.
-    if let [(w0, s0), (w1, s1)] = out[..] {
-        if (s1 - s0) * (cap - w0) < (speed - s0) * (w1 - w0) {
-            out.pop();
-        }
+    if let [(w0, s0), (w1, s1)] = out[..]
+        && (s1 - s0) * (cap - w0) < (speed - s0) * (w1 - w0)
+    {
+        out.pop();
     }
     out.push((cap, speed));
 }

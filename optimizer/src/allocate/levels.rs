@@ -43,6 +43,10 @@ struct Domain {
     items: Vec<Item>,
     /// Units that the sweep gave of each; below zero where another row decides.
     gave: Vec<f64>,
+    /// Room that its row had when it was last swept.
+    room: f64,
+    /// What its stretches added to primal and bound then.
+    within: (f64, f64),
     /// When it was last brought up to date.
     round: u64,
 }
@@ -153,6 +157,9 @@ impl Levels {
 
     /// Finds the level of a row whose demand at `above` does not fit.
     fn resolve(&mut self, dense: &Dense, top: usize, above: f64, touched: &[u32]) {
+        if self.stands(dense, top, touched) {
+            return;
+        }
         let known = self.domains[top]
             .take()
             .filter(|d| d.round + 1 == self.round);
@@ -178,6 +185,24 @@ impl Levels {
             bracket = (above, f64::MAX);
         }
         self.descend(dense, top, touched);
+    }
+
+    /// Whether nothing has changed at a row with no row below it, so that all
+    /// that was found there last time still stands.
+    fn stands(&mut self, dense: &Dense, top: usize, touched: &[u32]) -> bool {
+        let alone = dense.rows.tree.end[top] as usize == top + 1;
+        if !alone || touched.binary_search(&(top as u32)).is_ok() {
+            return false;
+        }
+        let (round, room) = (self.round, self.room[top]);
+        let known = self.domains[top].as_mut();
+        let Some(domain) = known.filter(|d| d.round + 1 == round && d.room == room) else {
+            return false;
+        };
+        domain.round = round;
+        self.within.0 += domain.within.0;
+        self.within.1 += domain.within.1;
+        true
     }
 
     /// Brings a domain up to date: all of it when its bracket is new, else
@@ -219,6 +244,8 @@ impl Levels {
                     own: all,
                     items,
                     gave: Vec::new(),
+                    room: f64::NAN,
+                    within: (0.0, 0.0),
                     round: 0,
                 }
             }
@@ -327,25 +354,27 @@ impl Levels {
 
     /// Gives what the sweep gave within a domain's bracket.
     fn give_items(&mut self, dense: &Dense, top: usize) {
-        let Some(domain) = &self.domains[top] else {
+        let Some(domain) = &mut self.domains[top] else {
             return;
         };
         let mine = || {
-            domain
-                .items
-                .iter()
-                .zip(&domain.gave)
-                .filter(|(_, g)| **g >= 0.0)
+            let items = domain.items.iter().zip(&domain.gave);
+            items.filter(|(_, gave)| **gave >= 0.0)
         };
         for (item, _) in mine() {
             self.taken[item.slot as usize] = above(dense, item.slot as usize, domain.high).0;
         }
+        let mut within = (0.0, 0.0);
         for (item, given) in mine() {
             self.taken[item.slot as usize] += given;
-            self.within.0 += (item.slope - dense.price) * given;
+            within.0 += (item.slope - dense.price) * given;
             let price = self.level[item.place as usize];
-            self.within.1 += (item.slope - price).max(0.0) * item.width;
+            within.1 += (item.slope - price).max(0.0) * item.width;
         }
+        domain.within = within;
+        domain.room = self.room[top];
+        self.within.0 += within.0;
+        self.within.1 += within.1;
     }
 
     /// The objective and, at the prices found, what no choice can beat.
