@@ -20,22 +20,24 @@ const MANY: usize = 96;
 pub(super) fn own(dense: &Dense, place: usize, price: f64) -> f64 {
     let (begin, end) = segments(dense, place);
     let (slopes, widths) = (&dense.slope[begin..end], &dense.width[begin..end]);
+    let ((slope, last), (width, rest)) = (slopes.as_chunks::<LANES>(), widths.as_chunks::<LANES>());
     let mut sums = [0.0f64; LANES];
-    let (mut slope, mut width) = (slopes.chunks_exact(LANES), widths.chunks_exact(LANES));
-    for (slope, width) in slope.by_ref().zip(width.by_ref()) {
+    for (slope, width) in slope.iter().zip(width) {
         for lane in 0..LANES {
-            sums[lane] += if slope[lane] > price {
-                width[lane]
-            } else {
-                0.0
-            };
+            sums[lane] += where_above(slope[lane], price, width[lane]);
         }
     }
-    let rest: f64 = (slope.remainder().iter().zip(width.remainder()))
-        .map(|(s, w)| if *s > price { *w } else { 0.0 })
-        .sum();
+    let pairs = last.iter().zip(rest);
+    let rest: f64 = pairs.map(|(s, w)| where_above(*s, price, *w)).sum();
     // Whole units: the order of the additions does not matter.
     sums.iter().sum::<f64>() + rest
+}
+
+/// `value` where `slope` is above `price`, else 0, without a branch: which
+/// stretches are worth more than a price cannot be guessed by a processor.
+#[inline(always)]
+pub(super) fn where_above(slope: f64, price: f64, value: f64) -> f64 {
+    f64::from_bits(value.to_bits() & u64::from(slope > price).wrapping_neg())
 }
 
 fn segments(dense: &Dense, place: usize) -> (usize, usize) {
@@ -50,9 +52,17 @@ pub(super) fn collect(dense: &Dense, place: usize, low: f64, high: f64, items: &
     }
     let (begin, end) = segments(dense, place);
     let mut slot = dense.at[place];
-    for (segment, slope) in dense.slope[begin..end].iter().enumerate() {
-        if *slope > low && *slope <= high {
-            let segment = (begin + segment) as u32;
+    for (chunk, slopes) in dense.slope[begin..end].chunks(LANES).enumerate() {
+        // Most have none; this is looked at without a branch a stretch.
+        let found = (slopes.iter()).fold(false, |any, s| any | ((*s > low) & (*s <= high)));
+        if !found {
+            continue;
+        }
+        for (lane, slope) in slopes.iter().enumerate() {
+            if *slope <= low || *slope > high {
+                continue;
+            }
+            let segment = (begin + chunk * LANES + lane) as u32;
             while dense.start[slot as usize + 1] <= segment {
                 slot += 1;
             }

@@ -14,7 +14,7 @@
 //! **domain**) is kept: when little changes, only places that were touched are
 //! counted again. Sums are of whole units, so all ways give the same bits.
 
-use super::bracket::{self, add_up, collect, in_order, own};
+use super::bracket::{self, add_up, collect, in_order, own, where_above};
 use super::dense::Dense;
 
 /// A stretch whose worth lies within a bracket.
@@ -411,11 +411,12 @@ impl Levels {
 /// Units of a slot's stretches worth more than a price, and their worth.
 fn above(dense: &Dense, slot: usize, price: f64) -> (f64, f64) {
     let (mut units, mut worth) = (0.0, 0.0);
-    for segment in dense.segments(slot) {
-        if dense.slope[segment] > price {
-            units += dense.width[segment];
-            worth += dense.slope[segment] * dense.width[segment];
-        }
+    let segments = dense.segments(slot);
+    let widths = &dense.width[segments.clone()];
+    for (slope, width) in dense.slope[segments].iter().zip(widths) {
+        let taken = where_above(*slope, price, *width);
+        units += taken;
+        worth += slope * taken;
     }
     (units, worth)
 }
