@@ -100,6 +100,8 @@ def solve(problem):
                 np.array(columns, dtype=np.int32),
                 np.array(values),
             )
+    if highs.getNumCol() == 0:
+        return constant
     highs.run()
     if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
