@@ -25,16 +25,26 @@ fn shape(rng: &mut fastrand::Rng) -> Shape {
     }
 }
 
+/// Ten thousand, or as many as HELIOSTAT_TREES says.
+fn trees() -> usize {
+    let wanted = std::env::var("HELIOSTAT_TREES").ok();
+    wanted.and_then(|n| n.parse().ok()).unwrap_or(10_000)
+}
+
 #[test]
-fn never_above_any_limit_on_ten_thousand_trees() {
+fn never_above_any_limit_on_random_trees() {
     let mut rng = fastrand::Rng::with_seed(1);
     let (mut programs, mut shed, mut worst) = (0, 0, 0.0f64);
-    for _ in 0..10_000 {
+    for _ in 0..trees() {
         let shape = shape(&mut rng);
         let tight = 0.05 + 0.95 * rng.f64();
         let shuffle = rng.bool();
         let mut case = problem(&mut rng, shape, tight, shuffle);
         case.step = Watts(if rng.bool() { 0.001 } else { 1.0 });
+        if rng.f64() < 0.2 {
+            let count = rng.usize(1..3);
+            support::scale::contracts(&mut rng, &mut case, count, 0.7);
+        }
         let outcome = allocate(&case).unwrap();
         let got = outcome.allocation();
         let excess = worst_excess(&case, &got.caps);
@@ -47,15 +57,15 @@ fn never_above_any_limit_on_ten_thousand_trees() {
                 assert!(group.curve.speed(cap) >= group.floor_speed - 1e-9);
             }
         }
-        programs += usize::from(got.method == Method::LinearProgram);
+        programs += usize::from(got.method != Method::Sweep);
         shed += usize::from(matches!(outcome, Outcome::Infeasible { .. }));
         if case.step.0 < 0.5 {
             worst = worst.max(got.certificate.gap);
         }
     }
-    eprintln!("{programs} needed the linear program, {shed} shed floors, largest gap {worst:e}");
+    eprintln!("{programs} needed more than the sweep, {shed} shed floors, largest gap {worst:e}");
     assert!(
-        programs > 1_000 && shed > 50,
+        programs * 20 > trees() && shed * 200 > trees(),
         "the cases are too easy: {programs}, {shed}"
     );
     assert!(worst < 1e-3, "largest gap {worst:e}");

@@ -1,6 +1,6 @@
-//! HiGHS judges the allocator: two hundred random problems, gangs across racks
-//! and redundant feeds among them, are given to a solver that shares nothing
-//! with ours.
+//! HiGHS judges the allocator: random problems (two hundred, or as many as
+//! HELIOSTAT_JUDGED says), gangs across racks, redundant feeds and contracts
+//! among them, are given to a solver that shares nothing with ours.
 //!
 //! Needs Python with `highspy` and `numpy`: `python3` from PATH, or what
 //! HELIOSTAT_PYTHON names. Skipped with a line where it is missing, unless
@@ -19,7 +19,7 @@ mod support;
 use heliostat_optimizer::allocate::{Method, Outcome, allocate};
 use std::collections::BTreeMap;
 use std::process::Command;
-use support::{Shape, problem};
+use support::{Shape, problem, scale};
 
 fn python() -> String {
     std::env::var("HELIOSTAT_PYTHON").unwrap_or_else(|_| "python3".into())
@@ -30,6 +30,11 @@ fn judge_is_there() -> bool {
         .args(["-c", "import highspy, numpy"])
         .output()
         .is_ok_and(|o| o.status.success())
+}
+
+fn problems() -> usize {
+    let wanted = std::env::var("HELIOSTAT_JUDGED").ok();
+    wanted.and_then(|n| n.parse().ok()).unwrap_or(200)
 }
 
 #[test]
@@ -50,7 +55,7 @@ fn highs_finds_nothing_better() {
     let mut rng = fastrand::Rng::with_seed(77);
     let mut ours = BTreeMap::new();
     let mut programs = 0;
-    for round in 0..200 {
+    for round in 0..problems() {
         let shape = Shape {
             racks: rng.usize(1..=8),
             nodes: rng.usize(1..=4),
@@ -59,18 +64,36 @@ fn highs_finds_nothing_better() {
             corners: rng.usize(2..=20),
         };
         let tight = 0.25 + 0.7 * rng.f64();
-        let case = problem(&mut rng, shape, tight, round % 2 == 0);
+        let mut case = if round % 4 == 3 {
+            let scale = scale::Scale {
+                devices: rng.usize(20..200),
+                rack: rng.usize(2..8),
+                row: rng.usize(1..5),
+                hall: 2,
+                corners: rng.usize(2..10),
+                tight,
+            };
+            let jobs = rng.usize(3..30);
+            let mixed = rng.usize(0..60);
+            scale::gangs(&mut rng, scale, jobs, mixed)
+        } else {
+            problem(&mut rng, shape, tight, round % 2 == 0)
+        };
+        if round % 3 == 0 {
+            let count = rng.usize(1..4);
+            scale::contracts(&mut rng, &mut case, count, 0.6);
+        }
         let Outcome::Allocated(got) = allocate(&case).unwrap() else {
             continue;
         };
-        programs += usize::from(got.method == Method::LinearProgram);
-        let name = format!("p{round:03}");
+        programs += usize::from(got.method != Method::Sweep);
+        let name = format!("p{round:06}");
         let path = directory.path().join(format!("{name}.json"));
         std::fs::write(path, serde_json::to_vec(&case).unwrap()).unwrap();
         ours.insert(name, got.certificate);
     }
     assert!(
-        ours.len() > 150 && programs > 50,
+        ours.len() > 120 && programs > 40,
         "{} {programs}",
         ours.len()
     );
@@ -104,7 +127,7 @@ fn highs_finds_nothing_better() {
         );
     }
     eprintln!(
-        "{} problems, {programs} by linear program; worst difference {worst:e}",
+        "{} problems, {programs} by prices or linear program; worst difference {worst:e}",
         ours.len()
     );
 }

@@ -1,6 +1,6 @@
 //! Why each gang has the cap it has.
 
-use super::model::{GangModel, Model};
+use super::dense::Dense;
 use super::problem::{GroupCap, Problem, Shed};
 use heliostat_models::Watts;
 use heliostat_models::decision::JobCap;
@@ -9,90 +9,136 @@ use std::collections::BTreeMap;
 /// Watts by which a cap may miss a corner and still count as at it.
 const AT: f64 = 2e-3;
 
-/// Cap, speed, worth of the last watt and binding node of every gang.
+/// Cap, speed, worth of the last watt and binding limit of every gang.
 pub(super) fn groups(
     problem: &Problem,
-    model: &Model,
+    dense: &Dense,
     caps: &[f64],
     prices: &[f64],
 ) -> Vec<GroupCap> {
-    (problem.groups.iter().zip(&model.groups).zip(caps))
-        .map(|((group, gang), cap)| GroupCap {
-            cap: Watts(*cap),
-            speed: group.curve.speed(Watts(*cap)),
-            marginal: marginal(gang, *cap),
-            binding: binding(gang, prices),
+    let mut binding: Vec<Option<Option<usize>>> = vec![None; dense.rows.points()];
+    (problem.groups.iter().zip(caps).enumerate())
+        .map(|(place, (group, cap))| {
+            let slot = dense.slot[place] as usize;
+            GroupCap {
+                cap: Watts(*cap),
+                speed: group.curve.speed(Watts(*cap)),
+                marginal: marginal(dense, slot, *cap),
+                binding: (dense.points_of(slot).iter())
+                    .filter_map(|(point, _)| {
+                        *binding[*point as usize]
+                            .get_or_insert_with(|| dearest(dense.rows.above(*point), prices))
+                    })
+                    .reduce(|best, row| dearer(best, row, prices)),
+            }
         })
         .collect()
 }
 
+/// Why one gang has its cap.
+pub(super) fn one(
+    problem: &Problem,
+    dense: &Dense,
+    group: usize,
+    cap: f64,
+    prices: &[f64],
+) -> String {
+    let slot = dense.slot[group] as usize;
+    let points = dense.points_of(slot).iter();
+    let got = GroupCap {
+        cap: Watts(cap),
+        speed: problem.groups[group].curve.speed(Watts(cap)),
+        marginal: marginal(dense, slot, cap),
+        binding: points
+            .filter_map(|(point, _)| dearest(dense.rows.above(*point), prices))
+            .reduce(|best, row| dearer(best, row, prices)),
+    };
+    reason(problem, dense, slot, &got, prices)
+}
+
+fn dearest(rows: &[u32], prices: &[f64]) -> Option<usize> {
+    let priced = (rows.iter().map(|r| *r as usize)).filter(|r| prices[*r] > 0.0);
+    priced.reduce(|best, row| dearer(best, row, prices))
+}
+
+/// The row with the larger price; of equal ones the one nearer to the feed.
+fn dearer(a: usize, b: usize, prices: &[f64]) -> usize {
+    if prices[b] > prices[a] || (prices[b] == prices[a] && b < a) {
+        b
+    } else {
+        a
+    }
+}
+
+/// Stretches of a gang: cap where each ends, worth of a watt.
+fn stretches(dense: &Dense, slot: usize) -> impl Iterator<Item = (f64, f64)> + '_ {
+    let mut units = 0.0;
+    dense
+        .segments(slot)
+        .filter(|s| dense.slope[*s] > 0.0)
+        .map(move |segment| {
+            units += dense.width[segment];
+            (dense.cap(slot, units), dense.slope[segment])
+        })
+}
+
 /// Worth per watt of the stretch that the cap ends in; at the floor, of the
 /// stretch that would come next.
-fn marginal(gang: &GangModel, cap: f64) -> f64 {
-    let below = gang.pieces.iter().rev().find(|p| p.from + AT < cap);
-    below
-        .or(gang.pieces.first())
-        .map_or(0.0, |p| p.gain / gang.count)
+fn marginal(dense: &Dense, slot: usize, cap: f64) -> f64 {
+    let mut begin = dense.range[slot].floor;
+    let mut worth = None;
+    for (end, slope) in stretches(dense, slot) {
+        if worth.is_none() || begin + AT < cap {
+            worth = Some(slope);
+        }
+        begin = end;
+    }
+    worth.unwrap_or(0.0)
 }
 
 /// Worth per watt of the next stretch; `None` at the ceiling.
-fn next(gang: &GangModel, cap: f64) -> Option<f64> {
-    (gang.pieces.iter())
-        .find(|p| p.to > cap + AT)
-        .map(|p| p.gain / gang.count)
-}
-
-fn binding(gang: &GangModel, prices: &[f64]) -> Option<usize> {
-    let mut best: Option<(usize, f64)> = None;
-    for (node, _) in &gang.rows {
-        if prices[*node] > best.map_or(0.0, |(_, p)| p) {
-            best = Some((*node, prices[*node]));
-        }
-    }
-    best.map(|(node, _)| node)
+fn next(dense: &Dense, slot: usize, cap: f64) -> Option<f64> {
+    stretches(dense, slot)
+        .find(|(end, _)| *end > cap + AT)
+        .map(|(_, slope)| slope)
 }
 
 /// The same told to people: one entry a gang, then the devices no job holds.
 pub(super) fn jobs(
     problem: &Problem,
-    model: &Model,
+    dense: &Dense,
     groups: &[GroupCap],
     prices: &[f64],
 ) -> Vec<JobCap> {
-    let mut out: Vec<JobCap> = (problem.groups.iter().zip(&model.groups).zip(groups))
-        .map(|((group, gang), got)| JobCap {
+    let mut out: Vec<JobCap> = (problem.groups.iter().zip(groups).enumerate())
+        .map(|(place, (group, got))| JobCap {
             job: Some(group.job.clone()),
             devices: group.devices.len() as u32,
             cap: got.cap,
             speed: got.speed,
-            binding: got.binding.map(|v| problem.nodes[v].id.clone()),
+            binding: got.binding.map(|v| problem.limit_name(v).to_owned()),
             marginal: got.marginal,
-            reason: reason(problem, model, gang, got, prices),
+            reason: reason(problem, dense, dense.slot[place] as usize, got, prices),
         })
         .collect();
     out.extend(idle(problem));
     out
 }
 
-fn reason(
-    problem: &Problem,
-    model: &Model,
-    gang: &GangModel,
-    got: &GroupCap,
-    prices: &[f64],
-) -> String {
+/// Why a gang has its cap, in a sentence.
+fn reason(problem: &Problem, dense: &Dense, slot: usize, got: &GroupCap, prices: &[f64]) -> String {
     let cap = got.cap.0;
     let kilo = |worth: f64| worth * 1_000.0;
-    if gang.count == 0.0 {
+    if dense.range[slot].count == 0.0 {
         return "None of its devices can be commanded now; they are counted at the highest cap they may have.".to_owned();
     }
-    let Some(next) = next(gang, cap) else {
+    let Some(next) = next(dense, slot, cap) else {
         return format!(
             "Full cap: no limit above it is short of power, and its last watt still buys more work than the price of energy ({:.3} h/kWh).",
-            kilo(model.price)
+            kilo(dense.price)
         );
     };
-    let at_floor = cap <= gang.floor + AT;
+    let at_floor = cap <= dense.range[slot].floor + AT;
     let held = if at_floor {
         "Held at the lowest cap that its service level allows"
     } else {
@@ -101,15 +147,15 @@ fn reason(
     match got.binding {
         Some(node) => format!(
             "{held}: `{}` is at its limit of {:.1} kW; a watt there is worth {:.3} h/kWh above the price of energy, the next watt here would buy {:.3} h/kWh for it.",
-            problem.nodes[node].id,
-            problem.nodes[node].limit.kilowatts(),
+            problem.limit_name(node),
+            dense.limits[node] / 1_000.0,
             kilo(prices[node]),
             kilo(next),
         ),
-        None if next <= model.price => format!(
+        None if next <= dense.price => format!(
             "{held}: one more watt would buy {:.3} h/kWh, less than the price of energy ({:.3} h/kWh).",
             kilo(next),
-            kilo(model.price),
+            kilo(dense.price),
         ),
         None => format!("{held}: a limit above it is full."),
     }
@@ -155,7 +201,7 @@ pub(super) fn tell_what_was_shed(problem: &Problem, shed: &mut Shed) {
             let below = problem.groups.iter().zip(&shed.allocation.groups);
             let here = below
                 .filter(|(g, _)| Some(&g.job) == entry.job.as_ref())
-                .any(|(_, got)| got.binding.is_some_and(|v| problem.nodes[v].id == *node));
+                .any(|(_, got)| got.binding.is_some_and(|v| problem.limit_name(v) == node));
             if here {
                 entry.reason += &format!(
                     " Even the lowest caps exceed `{node}` by {:.1} kW.",

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! maximise   sum_j w_j |G_j| f_j(p_j)  -  λ sum_i p_i
-//! subject to sum of p_i over the devices i below v  <=  L_v - U_v    for every power node v
+//! subject to sum of p_i over the devices i below v  <=  L_v - U_v    for every power node and contract v
 //!            floor_j <= p_j <= M_j, all devices of a gang share p_j
 //! ```
 //!
@@ -11,34 +11,53 @@
 //! speed against the per-device cap, so the first sum counts weighted device
 //! hours at full speed per hour. `λ`, the price of energy, is in the same work
 //! per watt hour. Every number of work per watt in this module is in that unit.
+//! `U` is what no cap controls, at its upper bound. Under redundant feeds a
+//! device counts in full below each, for either may have to carry all.
 //!
-//! [`allocate`] gives marginal segments in descending worth until a power node
-//! saturates ([`sweep`](self::sweep)). That is exact when no binding node
-//! splits a gang. The dual bound says whether it was; if not, a linear program
-//! with limits and cuts added lazily takes over ([`linear`](self::linear)).
-//! Whatever solved it, the bound is evaluated from the node prices alone, so
-//! the gap is honest.
+//! * Nested limits: the exact sweep ([`levels`](self::levels)).
+//! * Gangs or limits that cut across one another: the sweep without them, and
+//!   where that breaks a limit, prices by a first-order method
+//!   ([`prices`](self::prices)) and, for problems that are not too large, a
+//!   linear program with limits and cuts added lazily ([`program`](self::program)).
+//!
+//! Whatever solved it, the bound is evaluated from the prices alone, so the
+//! gap is honest. [`Engine`] keeps what does not change from one instant to
+//! the next.
 
 mod bound;
+mod bracket;
 mod canonical;
+mod conflict;
+mod coupled;
+mod dense;
+mod engine;
 mod explain;
-mod linear;
-mod model;
+mod finish;
+mod gang;
+mod goal;
+mod levels;
+mod matrix;
+mod prices;
 mod problem;
+mod program;
+mod rows;
 mod shed;
-mod sweep;
+mod validate;
 
 pub use bound::{dual_bound, objective};
+pub use engine::{Change, Engine, Numbers};
+pub use goal::{Efficient, fairest, most_work_per_joule};
 pub use problem::{
-    Allocation, DeviceSpec, Group, GroupCap, LimitNode, Method, Outcome, Problem, ProblemError,
-    Shed,
+    Allocation, Contract, DeviceSpec, Group, GroupCap, LimitNode, Method, Outcome, Problem,
+    ProblemError, Shed,
 };
 
-use heliostat_models::{Certificate, Watts};
-use model::Model;
+use dense::Dense;
+use levels::Levels;
+use rows::Rows;
 
-/// Gaps below this share of the objective need no second solver.
-const EXACT: f64 = 1e-9;
+/// Devices from which the hash of the inputs is computed beside the solution.
+const BESIDE: usize = 4_096;
 
 /// Allocates. Deterministic: the same problem gives the same bytes.
 ///
@@ -47,75 +66,27 @@ const EXACT: f64 = 1e-9;
 /// that is not finite, a device in two gangs, a gang with no common cap.
 pub fn allocate(problem: &Problem) -> Result<Outcome, ProblemError> {
     problem.validate()?;
-    let model = Model::new(problem);
-    let conflict = model.conflict();
+    if problem.devices.len() < BESIDE {
+        let hash = canonical::Parts::new(problem).hash();
+        return Ok(outcome(problem, || hash));
+    }
+    Ok(std::thread::scope(|scope| {
+        let hash = scope.spawn(|| canonical::Parts::new(problem).hash());
+        outcome(problem, || match hash.join() {
+            Ok(hash) => hash,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }))
+}
+
+/// Solves a valid problem; asks for the hash of its inputs at the end.
+fn outcome(problem: &Problem, hash: impl FnOnce() -> String) -> Outcome {
+    let dense = Dense::new(problem, Rows::new(problem));
+    let conflict = conflict::smallest(&dense);
     if conflict.is_empty() {
-        return Ok(Outcome::Allocated(solve(problem, &model)));
+        let mut levels = Levels::new(&dense);
+        let solved = finish::solve(&dense, &mut levels, None);
+        return Outcome::Allocated(finish::finish(problem, &dense, &solved, hash()));
     }
-    let names = |nodes: &[usize]| -> Vec<String> {
-        nodes.iter().map(|v| problem.nodes[*v].id.clone()).collect()
-    };
-    let conflict = names(&conflict);
-    let (relaxed, mut shed) = shed::shed(problem);
-    let model = Model::new(&relaxed);
-    shed.allocation = solve(&relaxed, &model);
-    // The hash speaks of what came in, not of what was made of it.
-    shed.allocation.certificate.inputs_hash = canonical::hash(problem);
-    explain::tell_what_was_shed(problem, &mut shed);
-    Ok(Outcome::Infeasible { conflict, shed })
-}
-
-/// Solves a problem whose floors fit below every limit.
-fn solve(problem: &Problem, model: &Model) -> Allocation {
-    let swept = sweep::sweep(model);
-    let mut best = swept.caps;
-    let mut prices = swept.prices;
-    let mut method = Method::Sweep;
-    let primal = model.value(&best);
-    let bound = model.bound(&prices);
-    if bound - primal > EXACT * primal.abs().max(1.0) {
-        let refined = linear::refine(model, &best, &prices);
-        method = Method::LinearProgram;
-        best = refined.caps;
-        prices = refined.prices;
-    }
-    finish(problem, model, &best, prices, method)
-}
-
-/// Rounds down, fills in every device and writes the certificate.
-fn finish(
-    problem: &Problem,
-    model: &Model,
-    group_caps: &[f64],
-    prices: Vec<f64>,
-    method: Method,
-) -> Allocation {
-    let mut caps: Vec<Watts> = (problem.devices.iter())
-        .map(|d| d.fixed.unwrap_or(d.min))
-        .collect();
-    let rounded: Vec<f64> = (model.groups.iter().zip(group_caps))
-        .map(|(g, p)| model::round_down(*p, problem.step.0).clamp(g.floor, g.ceiling))
-        .collect();
-    for (group, cap) in problem.groups.iter().zip(&rounded) {
-        for device in &group.devices {
-            if problem.devices[*device].fixed.is_none() {
-                caps[*device] = Watts(*cap);
-            }
-        }
-    }
-    let primal = objective(problem, &caps);
-    let dual = dual_bound(problem, &prices).max(primal);
-    let certificate = Certificate::new(primal, dual, canonical::hash(problem));
-    let capped = model.capped(&caps, problem);
-    let groups = explain::groups(problem, model, &rounded, &prices);
-    let jobs = explain::jobs(problem, model, &groups, &prices);
-    Allocation {
-        caps,
-        groups,
-        jobs,
-        node_prices: prices,
-        capped,
-        certificate,
-        method,
-    }
+    shed::outcome(problem, &conflict, hash())
 }

@@ -15,6 +15,9 @@ pub struct LimitNode {
     pub limit: Watts,
     /// What is drawn at or below it that no cap controls.
     pub uncontrolled: Watts,
+    /// By how much that may be more than stated; counted in full.
+    #[serde(default)]
+    pub uncertainty: Watts,
     /// By how much the caps below may exceed what is left, because devices at
     /// rest are known to draw less than their lowest caps; zero at breakers.
     #[serde(default)]
@@ -34,6 +37,46 @@ pub struct DeviceSpec {
     pub node: usize,
     /// Set when the device cannot be commanded now: the largest cap that it may have.
     pub fixed: Option<Watts>,
+    /// Its caps are multiples of this; zero leaves it to [`Problem::step`].
+    #[serde(default)]
+    pub step: Watts,
+}
+
+impl LimitNode {
+    /// What is left for caps: the limit and the spare, less what no cap
+    /// controls at its upper bound.
+    pub fn room(&self) -> Watts {
+        self.limit + self.spare - self.uncontrolled - self.uncertainty
+    }
+}
+
+/// A limit that a contract sets over a set of power nodes and devices,
+/// wherever they stand in the tree. A device that it covers twice counts once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contract {
+    /// Its name.
+    pub id: String,
+    /// What its members may draw together.
+    pub limit: Watts,
+    /// What the members draw that no cap controls.
+    #[serde(default)]
+    pub uncontrolled: Watts,
+    /// By how much that may be more than stated; counted in full.
+    #[serde(default)]
+    pub uncertainty: Watts,
+    /// Power nodes, by place: all devices below are covered.
+    #[serde(default)]
+    pub nodes: Vec<usize>,
+    /// Single devices, by place.
+    #[serde(default)]
+    pub devices: Vec<usize>,
+}
+
+impl Contract {
+    /// What is left for caps.
+    pub fn room(&self) -> Watts {
+        self.limit - self.uncontrolled - self.uncertainty
+    }
 }
 
 /// A job's gang.
@@ -62,6 +105,9 @@ pub struct Problem {
     pub devices: Vec<DeviceSpec>,
     /// The jobs that run.
     pub groups: Vec<Group>,
+    /// Limits over sets that cut across the tree.
+    #[serde(default)]
+    pub contracts: Vec<Contract>,
     /// The price of energy λ: weighted device hours at full speed that a watt
     /// hour must at least buy.
     pub price_of_energy: f64,
@@ -75,6 +121,8 @@ pub struct Problem {
 pub enum Method {
     /// Marginal segments in descending worth; exact here.
     Sweep,
+    /// Prices of the limits found by a first-order method; the gap says how near.
+    Prices,
     /// Linear program with limits and cuts added lazily.
     LinearProgram,
 }
@@ -88,7 +136,8 @@ pub struct GroupCap {
     pub speed: f64,
     /// Weighted device hours per watt hour that the last watt bought.
     pub marginal: f64,
-    /// The saturated power node with the largest price above it, by place.
+    /// The full limit with the largest price above it: a power node by place,
+    /// or a contract by its place after all power nodes.
     pub binding: Option<usize>,
 }
 
@@ -103,6 +152,9 @@ pub struct Allocation {
     pub jobs: Vec<JobCap>,
     /// What one more watt at each power node would be worth, net of λ.
     pub node_prices: Vec<f64>,
+    /// The same for each contract.
+    #[serde(default)]
+    pub contract_prices: Vec<f64>,
     /// Sum of the caps below each power node.
     pub capped: Vec<Watts>,
     /// The proof.
@@ -119,7 +171,7 @@ pub struct Shed {
     pub allocation: Allocation,
     /// Jobs whose floor was dropped.
     pub dropped: Vec<JobId>,
-    /// Power nodes that even the lowest caps exceed, and by how much.
+    /// Limits that even the lowest caps exceed, and by how much.
     pub beyond: Vec<(String, Watts)>,
 }
 
@@ -131,7 +183,8 @@ pub enum Outcome {
     Allocated(Allocation),
     /// The floors do not fit below the limits.
     Infeasible {
-        /// A smallest set of limits that the floors break: the deepest ones.
+        /// The smallest set of limits in conflict with the floors: those that
+        /// the floors still break once every deeper one named is kept.
         conflict: Vec<String>,
         /// What to do instead.
         shed: Shed,
@@ -210,96 +263,11 @@ pub enum ProblemError {
 }
 
 impl Problem {
-    /// Whether the problem means something.
-    ///
-    /// # Errors
-    /// The first contradiction, by nodes, devices, groups.
-    pub fn validate(&self) -> Result<(), ProblemError> {
-        let number = |what, of: &str, value: f64| {
-            if value.is_finite() && value >= 0.0 {
-                Ok(())
-            } else {
-                let of = of.to_owned();
-                Err(ProblemError::Number { what, of, value })
-            }
-        };
-        number("price_of_energy", "problem", self.price_of_energy)?;
-        number("step", "problem", self.step.0)?;
-        for (place, node) in self.nodes.iter().enumerate() {
-            number("limit", &node.id, node.limit.0)?;
-            number("uncontrolled", &node.id, node.uncontrolled.0)?;
-            number("spare", &node.id, node.spare.0)?;
-            if let Some(parent) = node.parents.iter().find(|p| **p >= place) {
-                return Err(ProblemError::Reference {
-                    what: "power node",
-                    of: node.id.clone(),
-                    index: *parent,
-                });
-            }
+    /// Name of a limit: the power nodes come first, then the contracts.
+    pub fn limit_name(&self, row: usize) -> &str {
+        match self.nodes.get(row) {
+            Some(node) => &node.id,
+            None => &self.contracts[row - self.nodes.len()].id,
         }
-        for device in &self.devices {
-            number("min", device.id.as_str(), device.min.0)?;
-            number("max", device.id.as_str(), device.max.0)?;
-            number(
-                "fixed",
-                device.id.as_str(),
-                device.fixed.map_or(0.0, |f| f.0),
-            )?;
-            if device.min > device.max {
-                return Err(ProblemError::Range {
-                    device: device.id.clone(),
-                    min: device.min,
-                    max: device.max,
-                });
-            }
-            if device.node >= self.nodes.len() {
-                return Err(ProblemError::Reference {
-                    what: "power node",
-                    of: device.id.to_string(),
-                    index: device.node,
-                });
-            }
-        }
-        self.validate_groups(number)
-    }
-
-    fn validate_groups(
-        &self,
-        number: impl Fn(&'static str, &str, f64) -> Result<(), ProblemError>,
-    ) -> Result<(), ProblemError> {
-        let mut holder: Vec<Option<&Group>> = vec![None; self.devices.len()];
-        for group in &self.groups {
-            number("weight", group.job.as_str(), group.weight)?;
-            number("floor_speed", group.job.as_str(), group.floor_speed)?;
-            let (mut low, mut high) = (0.0f64, f64::INFINITY);
-            for index in &group.devices {
-                let Some(device) = self.devices.get(*index) else {
-                    return Err(ProblemError::Reference {
-                        what: "device",
-                        of: group.job.to_string(),
-                        index: *index,
-                    });
-                };
-                if let Some(first) = holder[*index].replace(group) {
-                    return Err(ProblemError::HeldTwice {
-                        device: device.id.clone(),
-                        first: first.job.clone(),
-                        second: group.job.clone(),
-                    });
-                }
-                if device.fixed.is_none() {
-                    low = low.max(device.min.0);
-                    high = high.min(device.max.0);
-                }
-            }
-            if low > high {
-                return Err(ProblemError::NoCommonCap {
-                    job: group.job.clone(),
-                    low: Watts(low),
-                    high: Watts(high),
-                });
-            }
-        }
-        Ok(())
     }
 }

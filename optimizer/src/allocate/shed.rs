@@ -4,9 +4,12 @@
 //! jobs with a device below a broken limit. Where even the lowest caps exceed
 //! a limit, all devices below it stay at their lowest and the excess is told.
 
-use super::model::Model;
-use super::problem::{Allocation, Method, Problem, Shed};
-use heliostat_models::{Certificate, JobClass, JobId, Watts};
+use super::dense::Dense;
+use super::levels::Levels;
+use super::problem::{Outcome, Problem, Shed};
+use super::rows::Rows;
+use super::{conflict, explain, finish};
+use heliostat_models::{JobClass, JobId, Watts};
 
 /// The order in which floors give way.
 const ORDER: [JobClass; 4] = [
@@ -16,9 +19,11 @@ const ORDER: [JobClass; 4] = [
     JobClass::Inference,
 ];
 
-/// The problem with floors dropped, and with hopeless limits lifted to what
-/// the lowest caps draw; the allocation in the returned value is still empty.
-pub(super) fn shed(problem: &Problem) -> (Problem, Shed) {
+/// What to do where the floors do not fit below the limits in `conflict`.
+pub(super) fn outcome(problem: &Problem, conflict: &[usize], hash: String) -> Outcome {
+    let conflict = (conflict.iter())
+        .map(|row| problem.limit_name(*row).to_owned())
+        .collect();
     let mut relaxed = problem.clone();
     let beyond = lift_hopeless(&mut relaxed);
     let mut dropped = Vec::new();
@@ -32,28 +37,39 @@ pub(super) fn shed(problem: &Problem) -> (Problem, Shed) {
             break;
         }
     }
-    let shed = Shed {
-        allocation: Allocation {
-            caps: Vec::new(),
-            groups: Vec::new(),
-            jobs: Vec::new(),
-            node_prices: Vec::new(),
-            capped: Vec::new(),
-            certificate: Certificate::new(0.0, 0.0, String::new()),
-            method: Method::Sweep,
-        },
+    let dense = Dense::new(&relaxed, Rows::new(&relaxed));
+    let mut levels = Levels::new(&dense);
+    let solved = finish::solve(&dense, &mut levels, None);
+    let mut shed = Shed {
+        // The hash speaks of what came in, not of what was made of it.
+        allocation: finish::finish(&relaxed, &dense, &solved, hash),
         dropped,
         beyond,
     };
-    (relaxed, shed)
+    explain::tell_what_was_shed(problem, &mut shed);
+    Outcome::Infeasible { conflict, shed }
 }
 
-/// Drops the floors of one class below the deepest broken limits.
+/// Drops the floors of one class below broken limits.
 fn drop_floors(problem: &mut Problem, class: JobClass, dropped: &mut Vec<JobId>) {
-    let model = Model::new(problem);
-    let broken = model.conflict();
-    for (group, gang) in problem.groups.iter_mut().zip(&model.groups) {
-        let below = gang.rows.iter().any(|(v, _)| broken.contains(v));
+    let dense = Dense::new(problem, Rows::new(problem));
+    let broken = conflict::smallest(&dense);
+    if broken.is_empty() {
+        return;
+    }
+    let mut is_broken = vec![false; dense.rows.count];
+    for row in broken {
+        is_broken[row] = true;
+    }
+    for (place, group) in problem.groups.iter_mut().enumerate() {
+        let slot = dense.slot[place] as usize;
+        let below = (dense.points_of(slot).iter()).any(|(point, _)| {
+            dense
+                .rows
+                .above(*point)
+                .iter()
+                .any(|r| is_broken[*r as usize])
+        });
         if group.class == class && group.floor_speed > 0.0 && below {
             group.floor_speed = 0.0;
             dropped.push(group.job.clone());
@@ -67,14 +83,18 @@ fn lift_hopeless(problem: &mut Problem) -> Vec<(String, Watts)> {
     for group in &mut lowest.groups {
         group.floor_speed = 0.0;
     }
-    let model = Model::new(&lowest);
-    let left = model.left(&model.floors());
+    let dense = Dense::new(&lowest, Rows::new(&lowest));
     let mut beyond = Vec::new();
-    for (place, left) in left.iter().enumerate() {
-        if *left < -model.slack(place) {
-            let node = &mut problem.nodes[place];
-            beyond.push((node.id.clone(), Watts(-left)));
-            node.limit += Watts(-left);
+    for row in 0..dense.rows.count {
+        let left = dense.left[row];
+        if left < -dense.slack(row) {
+            let over = Watts(-left * dense.unit);
+            beyond.push((problem.limit_name(row).to_owned(), over));
+            let nodes = problem.nodes.len();
+            match problem.nodes.get_mut(row) {
+                Some(node) => node.limit += over,
+                None => problem.contracts[row - nodes].limit += over,
+            }
         }
     }
     beyond

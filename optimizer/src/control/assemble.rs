@@ -86,6 +86,7 @@ pub fn problem(facts: &Facts<'_>) -> Problem {
                 max,
                 node: site.power_node_of(place),
                 fixed: facts.pinned.get(&device.id).copied(),
+                step: Watts::ZERO,
             }
         })
         .collect();
@@ -116,6 +117,7 @@ pub fn problem(facts: &Facts<'_>) -> Problem {
         nodes,
         devices,
         groups,
+        contracts: Vec::new(),
         price_of_energy: facts.price_of_energy,
         step: STEP,
     }

@@ -21,6 +21,7 @@ pub(super) fn limit_node(facts: &Facts<'_>, place: usize) -> LimitNode {
         limit: node.limit * usable,
         uncontrolled: facts.uncontrolled[place],
         spare: Watts::ZERO,
+        uncertainty: Watts::ZERO,
     };
     match &facts.grid {
         Some(grid) if node.parents.is_empty() => {
@@ -42,7 +43,7 @@ pub(super) fn limit_node(facts: &Facts<'_>, place: usize) -> LimitNode {
 
 /// What caps below a power node may add up to.
 pub(super) fn room(node: &LimitNode) -> Watts {
-    node.limit + node.spare - node.uncontrolled
+    node.room()
 }
 
 /// By how much the devices at rest below a feed stay under their lowest caps;

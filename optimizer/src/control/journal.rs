@@ -195,6 +195,7 @@ fn solver(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Allocated(allocation) => match allocation.method {
             Method::Sweep => "the sweep was exact".to_owned(),
+            Method::Prices => "prices of the limits, for gangs or limits that cross".to_owned(),
             Method::LinearProgram => {
                 "a linear program, for gangs split by a full power node".to_owned()
             }
@@ -273,6 +274,7 @@ mod tests {
             limit: Watts(limit),
             uncontrolled: Watts::ZERO,
             spare: Watts::ZERO,
+            uncertainty: Watts::ZERO,
         };
         let mut all = vec![node("feed".into(), vec![], feed)];
         all.extend((0..nodes).map(|n| node(format!("n{n}"), vec![0], each)));
@@ -282,6 +284,7 @@ mod tests {
             max: Watts(700.0),
             node: n + 1,
             fixed: None,
+            step: Watts::ZERO,
         };
         let group = |n: usize| Group {
             job: JobId::from(format!("j{n}")),
@@ -296,6 +299,7 @@ mod tests {
             nodes: all,
             devices: (0..nodes).map(device).collect(),
             groups: (0..nodes).map(group).collect(),
+            contracts: Vec::new(),
             price_of_energy: 0.0,
             step: Watts(0.001),
         };

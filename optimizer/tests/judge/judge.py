@@ -42,20 +42,31 @@ def solve(problem):
             path |= above[parent]
         above.append(path)
 
-    room = [n["limit"] - n["uncontrolled"] for n in nodes]
+    contracts = problem["contracts"]
+    limits = nodes + contracts
+    room = [
+        n["limit"] + n.get("spare", 0.0) - n["uncontrolled"] - n["uncertainty"] for n in limits
+    ]
+    rows_above = []
+    for place, device in enumerate(devices):
+        path = set(above[device["node"]])
+        for k, contract in enumerate(contracts):
+            if place in contract["devices"] or path & set(contract["nodes"]):
+                path.add(len(nodes) + k)
+        rows_above.append(path)
     constant = 0.0
     held = {d for g in problem["groups"] for d in g["devices"]}
     for place, device in enumerate(devices):
         if place not in held:
             constant -= price * device["min"]
-            for node in above[device["node"]]:
+            for node in rows_above[place]:
                 room[node] -= device["min"]
 
     highs = highspy.Highs()
     highs.setOptionValue("output_flag", False)
     highs.setOptionValue("primal_feasibility_tolerance", 1e-9)
     highs.setOptionValue("dual_feasibility_tolerance", 1e-9)
-    rows = [([], []) for _ in nodes]
+    rows = [([], []) for _ in limits]
     for group in problem["groups"]:
         members = [devices[d] for d in group["devices"]]
         low = max(d["min"] for d in members)
@@ -65,8 +76,8 @@ def solve(problem):
         worth = group["weight"] * len(members)
         constant += worth * speed(points, floor) - price * len(members) * floor
         count = {}
-        for device in members:
-            for node in above[device["node"]]:
+        for place in group["devices"]:
+            for node in rows_above[place]:
                 count[node] = count.get(node, 0) + 1
         for node, n in count.items():
             room[node] -= n * floor
@@ -89,6 +100,8 @@ def solve(problem):
                 np.array(columns, dtype=np.int32),
                 np.array(values),
             )
+    if highs.getNumCol() == 0:
+        return constant
     highs.run()
     if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None

@@ -1,6 +1,8 @@
 //! Random allocation problems for tests and benchmarks, the same for a seed.
 #![allow(dead_code)]
 
+pub mod scale;
+
 use good_lp::solvers::clarabel::clarabel;
 use good_lp::{Expression, ProblemVariables, Solution, SolverModel, variable};
 use heliostat_models::{DeviceId, JobClass, JobId, SpeedCurve, Watts};
@@ -75,6 +77,7 @@ pub fn problem(rng: &mut fastrand::Rng, shape: Shape, tight: f64, shuffle: bool)
         limit,
         uncontrolled: Watts::ZERO,
         spare: Watts::ZERO,
+        uncertainty: Watts::ZERO,
     };
     let mut nodes = vec![node("feed".into(), vec![], feed)];
     let dual = shuffle && second.0 > feed.0;
@@ -101,6 +104,7 @@ pub fn problem(rng: &mut fastrand::Rng, shape: Shape, tight: f64, shuffle: bool)
                     max: Watts(700.0),
                     node: at_node,
                     fixed: None,
+                    step: Watts::ZERO,
                 });
             }
         }
@@ -158,6 +162,7 @@ pub fn problem(rng: &mut fastrand::Rng, shape: Shape, tight: f64, shuffle: bool)
         nodes,
         devices,
         groups,
+        contracts: Vec::new(),
         price_of_energy: if rng.bool() { 0.0 } else { 0.0012 * rng.f64() },
         step: Watts::ZERO,
     }
@@ -178,16 +183,39 @@ pub fn above(problem: &Problem, node: usize) -> Vec<usize> {
     path
 }
 
-/// By how much caps exceed the worst-kept limit, in watts; below zero when all are kept.
-pub fn worst_excess(problem: &Problem, caps: &[Watts]) -> f64 {
-    let mut drawn: Vec<f64> = problem.nodes.iter().map(|n| n.uncontrolled.0).collect();
-    for (device, cap) in problem.devices.iter().zip(caps) {
-        for node in above(problem, device.node) {
-            drawn[node] += cap.0;
+/// The limits above a device, each once: power nodes, then contracts.
+pub fn limits_above(problem: &Problem, device: usize) -> Vec<usize> {
+    let mut rows = above(problem, problem.devices[device].node);
+    for (place, contract) in problem.contracts.iter().enumerate() {
+        let named =
+            contract.devices.contains(&device) || contract.nodes.iter().any(|v| rows.contains(v));
+        if named {
+            rows.push(problem.nodes.len() + place);
         }
     }
-    (drawn.iter().zip(&problem.nodes))
-        .map(|(d, n)| d - n.limit.0)
+    rows
+}
+
+/// What each limit leaves to caps, in watts: power nodes, then contracts.
+pub fn rooms(problem: &Problem) -> Vec<f64> {
+    let nodes =
+        (problem.nodes.iter()).map(|n| n.limit.0 + n.spare.0 - n.uncontrolled.0 - n.uncertainty.0);
+    let contracts =
+        (problem.contracts.iter()).map(|c| c.limit.0 - c.uncontrolled.0 - c.uncertainty.0);
+    nodes.chain(contracts).collect()
+}
+
+/// By how much caps exceed the worst-kept limit, in watts; below zero when all are kept.
+pub fn worst_excess(problem: &Problem, caps: &[Watts]) -> f64 {
+    let rooms = rooms(problem);
+    let mut drawn = vec![0.0; rooms.len()];
+    for (device, cap) in caps.iter().enumerate() {
+        for row in limits_above(problem, device) {
+            drawn[row] += cap.0;
+        }
+    }
+    (drawn.iter().zip(&rooms))
+        .map(|(drawn, room)| drawn - room)
         .fold(f64::NEG_INFINITY, f64::max)
 }
 
@@ -196,18 +224,19 @@ pub fn worst_excess(problem: &Problem, caps: &[Watts]) -> f64 {
 pub fn plain_program(problem: &Problem) -> Option<f64> {
     let mut variables = ProblemVariables::new();
     let mut objective = Expression::default();
-    let mut drawn: Vec<Expression> = vec![Expression::default(); problem.nodes.len()];
+    let rooms = rooms(problem);
+    let mut drawn: Vec<Expression> = vec![Expression::default(); rooms.len()];
     let mut constant = 0.0;
-    let mut base: Vec<f64> = problem.nodes.iter().map(|n| n.uncontrolled.0).collect();
+    let mut base = vec![0.0; rooms.len()];
     let mut held = vec![false; problem.devices.len()];
     for group in &problem.groups {
         let size = group.devices.len() as f64;
         let floor = floor_cap(group);
         constant += group.weight * size * group.curve.speed(Watts(floor));
-        let mut count = vec![0.0; problem.nodes.len()];
+        let mut count = vec![0.0; rooms.len()];
         for device in &group.devices {
             held[*device] = true;
-            for node in above(problem, problem.devices[*device].node) {
+            for node in limits_above(problem, *device) {
                 count[node] += 1.0;
             }
         }
@@ -225,15 +254,20 @@ pub fn plain_program(problem: &Problem) -> Option<f64> {
             drawn[node] += cap.clone() * *count;
         }
     }
-    for (device, _) in problem.devices.iter().zip(&held).filter(|(_, h)| !**h) {
+    for (place, device) in problem
+        .devices
+        .iter()
+        .enumerate()
+        .filter(|(d, _)| !held[*d])
+    {
         constant -= problem.price_of_energy * device.min.0;
-        for node in above(problem, device.node) {
+        for node in limits_above(problem, place) {
             base[node] += device.min.0;
         }
     }
     let mut program = variables.maximise(objective.clone()).using(clarabel);
-    for ((drawn, base), node) in drawn.into_iter().zip(&base).zip(&problem.nodes) {
-        program.add_constraint((drawn * 1e-3).leq((node.limit.0 - base) * 1e-3));
+    for ((drawn, base), room) in drawn.into_iter().zip(&base).zip(&rooms) {
+        program.add_constraint((drawn * 1e-3).leq((room - base) * 1e-3));
     }
     let solution = program.solve().ok()?;
     Some(solution.eval(objective) + constant)
