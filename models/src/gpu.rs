@@ -28,6 +28,29 @@
 //! recomputes these figures. The families below are settings of the same
 //! model for HBM accelerators; their mean draws are held against the ranges
 //! that the ML.ENERGY leaderboard measured on H100.
+//!
+//! # What is learned
+//!
+//! That model is where a job begins. [`SpeedLearner`] then learns its curve
+//! from what is seen of it, starting from a [`SpeedPrior`] of its like
+//! ([`SpeedPriors`]), and says which cap would teach most ([`SpeedLearner::next_probe`]).
+
+mod concave;
+mod gaussian;
+pub mod learner;
+pub mod observation;
+pub mod prior;
+mod priors;
+pub mod probe;
+pub mod profile;
+
+pub use concave::concave_fit;
+pub use learner::{SpeedEstimate, SpeedLearner};
+pub use observation::{Observation, Source};
+pub use prior::SpeedPrior;
+pub use priors::{DRAW_SPREAD, SpeedPriors, Swept};
+pub use probe::{Probe, ProbeLedger, ProbePolicy};
+pub use profile::Profile;
 
 use crate::accelerators::Accelerator;
 use crate::curve::SpeedCurve;
@@ -256,7 +279,8 @@ impl PhaseModel {
 }
 
 /// Families of workloads that behave alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WorkloadFamily {
     /// Dense training of large language models.
     LlmTraining,

@@ -222,6 +222,8 @@ well_known! {
     grid_renewable => "grid_renewable_share_ratio";
     /// Day-ahead price.
     grid_price => "grid_price_euros_per_megawatt_hour";
+    /// Work of a job per second, by its own count.
+    job_throughput => "job_throughput_per_second";
 }
 
 #[cfg(test)]

@@ -86,12 +86,13 @@ impl Control {
         counted.starting = waiting.free + waiting.asked;
         let mut certain = counted.clone();
         certain.starting = waiting.free;
-        let base = Facts {
+        let cautious = self.curves.cautious(&site, &jobs, &ranges);
+        let mut base = Facts {
             site: &site,
             margin: self.config.policy.margin,
             grid: None,
             uncontrolled: &[],
-            ranges: &ranges,
+            ranges: &cautious,
             pinned: &pinned,
             jobs: &jobs,
             price_of_energy: self.price,
@@ -99,6 +100,13 @@ impl Control {
         let mut facts = counted.complete(base, event);
         let mut problem = assemble::problem(&facts);
         let mut outcome = allocate(&problem);
+        // Caution in keeping service levels is the first to give way.
+        if cautious != ranges && !matches!(outcome, Ok(Outcome::Allocated(_))) {
+            base.ranges = &ranges;
+            facts = counted.complete(base, event);
+            problem = assemble::problem(&facts);
+            outcome = allocate(&problem);
+        }
         let mut starting = waiting.jobs;
         let mut devices = counted.starting;
         // Nothing that runs gives up its service level for what may yet start.

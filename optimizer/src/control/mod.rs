@@ -11,6 +11,7 @@
 pub mod assemble;
 mod at_feed;
 pub mod controller;
+mod curves;
 mod decide;
 mod device;
 pub mod events;
