@@ -11,8 +11,8 @@ pub(super) struct Gaussian {
 
 impl Gaussian {
     /// Takes in that `form · numbers` was seen as `value`, wrong by `variance`
-    /// (above zero).
-    pub fn observe(&mut self, form: &[f64], value: f64, variance: f64) {
+    /// (above zero). Returns ln of how likely that was, but for a constant.
+    pub fn observe(&mut self, form: &[f64], value: f64, variance: f64) -> f64 {
         let along = self.along(form);
         let total = dot(form, &along) + variance;
         let gain: Vec<f64> = along.iter().map(|a| a / total).collect();
@@ -29,6 +29,7 @@ impl Gaussian {
                 self.covariance[j][i] = kept;
             }
         }
+        -0.5 * (total.ln() + surprise * surprise / total)
     }
 
     /// Covariance of each number with `form · numbers`.
@@ -62,7 +63,10 @@ mod tests {
         ) {
             let cross = c * (a * b).sqrt();
             let mut it = Gaussian { mean: vec![0.3, -0.2], covariance: vec![vec![a, cross], vec![cross, b]] };
-            it.observe(&[h.0, h.1], y, v);
+            let likely = it.observe(&[h.0, h.1], y, v);
+            let spread = h.0 * h.0 * a + 2.0 * h.0 * h.1 * cross + h.1 * h.1 * b + v;
+            let off = y - (h.0 * 0.3 - h.1 * 0.2);
+            prop_assert!((likely + 0.5 * (spread.ln() + off * off / spread)).abs() < 1e-9);
             let det = a * b - cross * cross;
             let precision = [
                 [b / det + h.0 * h.0 / v, -cross / det + h.0 * h.1 / v],

@@ -31,6 +31,8 @@ const SURE: f64 = 1e-4;
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpeedLearner {
     prior: SpeedPrior,
+    /// What the prior's spread may be multiplied by; what is seen decides.
+    spreads: Vec<f64>,
     low: Watts,
     high: Watts,
     throughput: Bins,
@@ -70,10 +72,26 @@ impl SpeedLearner {
     pub fn new(prior: SpeedPrior, range: (Watts, Watts)) -> Self {
         Self {
             prior,
+            spreads: vec![1.0],
             low: range.0.min(range.1),
             high: range.1,
             throughput: Bins::default(),
             clock: Bins::default(),
+        }
+    }
+
+    /// Of a job for which a curve is stated. It is taken to lie nearer to that
+    /// curve than jobs of its family lie to each other, by the factor `trust`,
+    /// until what is seen is likelier if it does not (the larger evidence decides).
+    pub fn stated(
+        prior: &SpeedPrior,
+        curve: &SpeedCurve,
+        trust: f64,
+        range: (Watts, Watts),
+    ) -> Self {
+        Self {
+            spreads: vec![trust, 1.0],
+            ..Self::new(prior.around(curve, range.1), range)
         }
     }
 
@@ -135,24 +153,19 @@ impl SpeedLearner {
         let caps = self.caps();
         let throughput = self.throughput.at(now);
         let clocks = self.clock.at(now);
-        let mut gaussian = self.before(&caps);
-        if let Some(first) = throughput.first() {
-            let size = caps.len();
-            let form = form(&caps, first.cap, 0.0, 0.0);
-            gaussian.mean[size] = first.mean - gaussian.of(&form).0;
-        }
-        for bin in &throughput {
-            let form = form(&caps, bin.cap, 1.0, 0.0);
-            gaussian.observe(&form, bin.mean, bin.variance(Source::Throughput, now));
-        }
-        for bin in &clocks {
-            let form = form(&caps, bin.cap, 0.0, -bin.mean);
-            let variance = bin.variance(Source::Clock, now);
-            gaussian.observe(&form, CLOCK_TO_SPEED * bin.mean, variance);
+        let mut gaussian = None;
+        let mut evidence = f64::NEG_INFINITY;
+        for spread in &self.spreads {
+            let mut of_this = self.before(&caps, *spread);
+            let likely = condition(&mut of_this, &caps, &throughput, &clocks, now);
+            if gaussian.is_none() || likely > evidence {
+                gaussian = Some(of_this);
+                evidence = likely;
+            }
         }
         Belief {
+            gaussian: gaussian.unwrap_or_else(|| self.before(&caps, 1.0)),
             caps,
-            gaussian,
             throughput,
             clocks: clocks.len(),
         }
@@ -172,14 +185,15 @@ impl SpeedLearner {
     }
 
     /// The prior at the knots, with speed 1 at the highest cap.
-    fn before(&self, caps: &[Watts]) -> Gaussian {
+    fn before(&self, caps: &[Watts], spread: f64) -> Gaussian {
         let size = caps.len();
-        let own = self.prior.own;
+        let prior = self.prior.clone().spread_by(spread);
+        let own = prior.own;
         let shares: Vec<f64> = caps.iter().map(|c| c.0 / self.high.0.max(1e-9)).collect();
         let parts: Vec<Vec<f64>> = (shares.iter())
             .map(|s| {
-                let mut parts = self.prior.components_at(*s);
-                parts.push(self.prior.doubt_at(*s));
+                let mut parts = prior.components_at(*s);
+                parts.push(prior.doubt_at(*s));
                 parts
             })
             .collect();
@@ -193,7 +207,7 @@ impl SpeedLearner {
         }
         covariance[size][size] = SCALE_UNKNOWN * SCALE_UNKNOWN;
         covariance[size + 1][size + 1] = CLOCK_SPREAD * CLOCK_SPREAD;
-        let mut mean: Vec<f64> = shares.iter().map(|s| self.prior.mean_at(*s)).collect();
+        let mut mean: Vec<f64> = shares.iter().map(|s| prior.mean_at(*s)).collect();
         mean.extend([0.0, 0.0]);
         let mut gaussian = Gaussian { mean, covariance };
         gaussian.observe(&form(caps, self.high, 0.0, 0.0), 0.0, 1e-10);
@@ -206,6 +220,32 @@ impl Belief {
     pub fn deviation(&self, knot: usize) -> f64 {
         self.gaussian.covariance[knot][knot].max(0.0).sqrt()
     }
+}
+
+/// Takes in the means of all caps seen; ln of how likely they were together.
+fn condition(
+    gaussian: &mut Gaussian,
+    caps: &[Watts],
+    throughput: &[Bin],
+    clocks: &[Bin],
+    now: Timestamp,
+) -> f64 {
+    let size = caps.len();
+    if let Some(first) = throughput.first() {
+        let form = form(caps, first.cap, 0.0, 0.0);
+        gaussian.mean[size] = first.mean - gaussian.of(&form).0;
+    }
+    let mut likely = 0.0;
+    for bin in throughput {
+        let form = form(caps, bin.cap, 1.0, 0.0);
+        likely += gaussian.observe(&form, bin.mean, bin.variance(Source::Throughput, now));
+    }
+    for bin in clocks {
+        let form = form(caps, bin.cap, 0.0, -bin.mean);
+        let variance = bin.variance(Source::Clock, now);
+        likely += gaussian.observe(&form, CLOCK_TO_SPEED * bin.mean, variance);
+    }
+    likely
 }
 
 /// ln speed at a cap as a linear form of the knots, with so many times the two

@@ -33,9 +33,10 @@ const SAME_CAP: f64 = 0.005;
 const BUSY: f64 = 0.2;
 /// Change of relative speed anywhere that makes decisions see a new curve.
 const MATTERS: f64 = 0.01;
-/// How far a job may lie from a curve that is stated for itself, relative to
-/// how far jobs of its family lie from their mean.
-const STATED: f64 = 0.5;
+/// How far a job is taken to lie from a curve that is stated for itself,
+/// relative to how far jobs of its family lie from their mean, until what is
+/// seen says otherwise.
+const STATED: f64 = 0.25;
 
 /// One job.
 #[derive(Clone, Debug)]
@@ -159,14 +160,11 @@ impl Learned {
         let family = WorkloadFamily::of_class(record.class);
         let prior = SpeedPriors::builtin().of(accelerator, family, range);
         let states = record.curve.points().len() >= 2;
-        let learner = SpeedLearner::new(
-            if states {
-                prior.around(&record.curve, range.1).spread_by(STATED)
-            } else {
-                prior
-            },
-            range,
-        );
+        let learner = if states {
+            SpeedLearner::stated(&prior, &record.curve, STATED, range)
+        } else {
+            SpeedLearner::new(prior, range)
+        };
         let found = learner.estimate(now);
         Self {
             curve: if states {

@@ -171,3 +171,24 @@ fn a_throughput_is_believed_more_than_a_clock_and_a_fresh_one_more_than_an_old()
     assert!(gap(Source::Throughput, 0) < 0.6 * gap(Source::Clock, 0));
     assert!(gap(Source::Throughput, 0) < gap(Source::Throughput, hours));
 }
+
+#[test]
+fn a_stated_curve_is_trusted_until_throughput_speaks_against_it() {
+    let stated = SpeedCurve::envelope(&[(Watts(200.0), 0.3), (Watts(700.0), 1.0)]).unwrap();
+    let new = || SpeedLearner::stated(&prior(), &stated, 0.25, RANGE);
+    let narrow = new().estimate(Timestamp(0));
+    let wide = SpeedLearner::new(prior().around(&stated, RANGE.1), RANGE).estimate(Timestamp(0));
+    let gap = |it: &SpeedEstimate| it.upper.speed(Watts(300.0)) - it.lower.speed(Watts(300.0));
+    assert!(gap(&narrow) < 0.5 * gap(&wide));
+    let mut learner = new();
+    for (cap, rate) in [(700.0, 1.0), (450.0, 0.97), (325.0, 0.9)] {
+        for _ in 0..10 {
+            learner.observe(&seen(cap, 40.0 * rate, Source::Throughput, 0));
+        }
+    }
+    let found = learner.estimate(Timestamp(0));
+    for (cap, rate) in [(450.0, 0.97), (325.0, 0.9)] {
+        let off = found.curve.speed(Watts(cap)) - rate;
+        assert!(off.abs() < 0.04, "{off} at {cap}");
+    }
+}
