@@ -32,6 +32,8 @@ fn recorded(path: &str) -> Option<String> {
 }
 
 type Swept = Vec<(Option<WorkloadFamily>, Profile)>;
+/// Family, and cap and rate of each run.
+type Runs = (Option<WorkloadFamily>, Vec<(Watts, f64)>);
 
 fn family_of(network: &str) -> Option<WorkloadFamily> {
     match network {
@@ -44,7 +46,7 @@ fn family_of(network: &str) -> Option<WorkloadFamily> {
 
 fn zeus(gpu: &str) -> Option<Swept> {
     let text = recorded(&format!("zeus_power_limit/trace/summary_power_{gpu}.csv"))?;
-    let mut sweeps: BTreeMap<String, (Option<WorkloadFamily>, Vec<(Watts, f64)>)> = BTreeMap::new();
+    let mut sweeps: BTreeMap<String, Runs> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
         let number = |i: usize| fields[i].trim().parse::<f64>().unwrap();

@@ -301,7 +301,8 @@ fn learned_curves_do_nearly_what_perfect_knowledge_would() {
             jobs.len(),
             100.0 * uniform / perfect,
         );
-        let ways: [(&str, &dyn Fn(usize) -> SpeedPrior, u32, f64, bool); 7] = [
+        type Prior<'a> = &'a dyn Fn(usize) -> SpeedPrior;
+        let ways: [(&str, Prior<'_>, u32, f64, bool); 7] = [
             ("prior alone", &own, 0, 0.0, true),
             ("1 probe", &own, 1, 0.0, true),
             ("2 probes", &own, 2, 0.0, true),

@@ -29,16 +29,18 @@ pub fn concave_fit(x: &[f64], y: &[f64], weight: &[f64]) -> Vec<f64> {
             (x[i].min(x[j]) - x[0]) / width
         }
     };
-    let mut gram = vec![vec![0.0; size]; size];
-    let mut right = vec![0.0; size];
-    for j in 0..size {
-        for k in 0..=j {
-            let sum: f64 = (0..size).map(|i| weight[i] * ramp(j, i) * ramp(k, i)).sum();
-            gram[j][k] = sum;
-            gram[k][j] = sum;
-        }
-        right[j] = (0..size).map(|i| weight[i] * ramp(j, i) * y[i]).sum();
-    }
+    let product = |a: &dyn Fn(usize) -> f64, b: &dyn Fn(usize) -> f64| -> f64 {
+        (0..size).map(|i| weight[i] * a(i) * b(i)).sum()
+    };
+    let gram: Vec<Vec<f64>> = (0..size)
+        .map(|j| {
+            let row = (0..size).map(|k| product(&|i| ramp(j, i), &|i| ramp(k, i)));
+            row.collect()
+        })
+        .collect();
+    let right: Vec<f64> = (0..size)
+        .map(|j| product(&|i| ramp(j, i), &|i| y[i]))
+        .collect();
     let coefficients = non_negative_least_squares(&gram, &right);
     (0..size)
         .map(|i| (0..size).map(|j| coefficients[j] * ramp(j, i)).sum())

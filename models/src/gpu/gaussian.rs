@@ -77,13 +77,13 @@ mod tests {
                 [precision[1][1] / det, -precision[0][1] / det],
                 [-precision[1][0] / det, precision[0][0] / det],
             ];
-            for i in 0..2 {
-                for j in 0..2 {
-                    prop_assert!((it.covariance[i][j] - closed[i][j]).abs() < 1e-7);
+            let start = [0.3, -0.2];
+            for (i, row) in closed.iter().enumerate() {
+                for (ours, theirs) in it.covariance[i].iter().zip(row) {
+                    prop_assert!((ours - theirs).abs() < 1e-7);
                 }
-                let surprise = y - (h.0 * 0.3 - h.1 * 0.2);
-                let shift = (closed[i][0] * h.0 + closed[i][1] * h.1) / v * surprise;
-                prop_assert!((it.mean[i] - [0.3, -0.2][i] - shift).abs() < 1e-6);
+                let shift = (row[0] * h.0 + row[1] * h.1) / v * off;
+                prop_assert!((it.mean[i] - start[i] - shift).abs() < 1e-6);
             }
         }
     }

@@ -118,8 +118,8 @@ pub(super) struct Bins {
 impl Bins {
     /// Takes an observation in; false when it is no number that could be one.
     pub fn add(&mut self, seen: &Observation) -> bool {
-        let sound = seen.rate.is_finite() && seen.rate > 0.0 && seen.cap.is_finite();
-        if !sound || !(seen.weight.is_finite() && seen.weight > 0.0) {
+        let above = |value: f64| value.is_finite() && value > 0.0;
+        if !(above(seen.rate) && above(seen.weight) && seen.cap.is_finite()) {
             return false;
         }
         let value = seen.rate.ln();

@@ -8,9 +8,11 @@
 //! not flutter with noise. Service floors are kept by the lower bound.
 
 use super::measure::Readings;
+use super::probing::Trying;
 use heliostat_models::accelerators::AcceleratorCatalogue;
 use heliostat_models::gpu::{
-    GpuModel, Observation, Source, SpeedEstimate, SpeedLearner, SpeedPriors, WorkloadFamily,
+    GpuModel, Observation, Probe, ProbeLedger, Source, SpeedEstimate, SpeedLearner, SpeedPriors,
+    WorkloadFamily,
 };
 use heliostat_models::site::Device;
 use heliostat_models::{
@@ -40,8 +42,8 @@ const STATED: f64 = 0.25;
 
 /// One job.
 #[derive(Clone, Debug)]
-struct Learned {
-    learner: SpeedLearner,
+pub(super) struct Learned {
+    pub(super) learner: SpeedLearner,
     /// The curve that the job's record gave when learning began.
     stated: SpeedCurve,
     /// The devices that it held last.
@@ -52,10 +54,15 @@ struct Learned {
     lower: SpeedCurve,
     next: Timestamp,
     /// Cap in force, and since when.
-    cap: Watts,
-    since: Timestamp,
+    pub(super) cap: Watts,
+    pub(super) since: Timestamp,
     clocks: Clocks,
-    heard: Timestamp,
+    pub(super) heard: Timestamp,
+    /// What trying caps has cost, and what is being tried.
+    pub(super) ledger: ProbeLedger,
+    pub(super) trying: Option<Trying>,
+    /// A cap worth trying, as of the last look.
+    pub(super) wish: Option<Probe>,
 }
 
 /// Clocks since the last observation, each instant weighing by how busy it was.
@@ -70,7 +77,7 @@ struct Clocks {
 /// All jobs that run or wait to go on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Curves {
-    jobs: BTreeMap<JobId, Learned>,
+    pub(super) jobs: BTreeMap<JobId, Learned>,
 }
 
 impl Curves {
@@ -102,40 +109,54 @@ impl Curves {
             }
             if let Some(learned) = self.jobs.get_mut(&record.id) {
                 learned.observe(site, readings, record);
-                learned.look(now);
+                let floor = site
+                    .classes
+                    .get(&record.class)
+                    .map_or(0.0, |c| c.floor_speed);
+                learned.look(floor, now);
                 record.curve = learned.curve.clone();
             }
         }
         self.jobs.retain(|id, _| alive.contains(id));
     }
 
-    /// Settable ranges with the lowest caps of jobs' devices raised to where
-    /// even the lower bounds of their curves keep their classes' floors, as far
-    /// as the ranges reach.
-    pub fn cautious(
+    /// Settable ranges as decisions are to see them: the lowest caps of jobs'
+    /// devices raised to where even the lower bounds of their curves keep their
+    /// classes' floors, as far as the ranges reach; the highest lowered to a cap
+    /// that is being tried.
+    pub fn narrowed(
         &self,
         site: &Site,
         jobs: &[JobRecord],
         ranges: &BTreeMap<DeviceId, (Watts, Watts)>,
     ) -> BTreeMap<DeviceId, (Watts, Watts)> {
-        let mut cautious = ranges.clone();
+        let mut narrowed = ranges.clone();
+        let settable = |d: &Device| {
+            let stated = ranges.get(&d.id).copied();
+            stated.unwrap_or((d.min_cap, d.max_cap))
+        };
         for job in jobs {
             let floor = site.classes.get(&job.class).map_or(0.0, |c| c.floor_speed);
             let Some(learned) = self.jobs.get(&job.id) else {
                 continue;
             };
-            let Some(cap) = cap_for(&learned.lower, floor) else {
+            let devices = || job.devices.iter().filter_map(|d| site.device(d));
+            // A gang shares one cap: no member may be asked for more than another can have.
+            let able =
+                (devices().map(|(_, d)| settable(d).1)).fold(Watts(f64::INFINITY), Watts::min);
+            let least = cap_for(&learned.lower, floor).map(|cap| cap.min(able));
+            let most = learned.trying.as_ref().map(Trying::cap);
+            if least.is_none() && most.is_none() {
                 continue;
-            };
-            for (_, device) in job.devices.iter().filter_map(|d| site.device(d)) {
-                let stated = ranges.get(&device.id).copied();
-                let (low, high) = stated.unwrap_or((device.min_cap, device.max_cap));
-                if cap > low {
-                    cautious.insert(device.id.clone(), (cap.min(high), high));
-                }
+            }
+            for (_, device) in devices() {
+                let (low, high) = settable(device);
+                let low = low.max(least.unwrap_or(low));
+                let high = most.map_or(high, |cap| high.min(cap)).max(low);
+                narrowed.insert(device.id.clone(), (low, high));
             }
         }
-        cautious
+        narrowed
     }
 }
 
@@ -181,6 +202,9 @@ impl Learned {
             since: now,
             clocks: Clocks::default(),
             heard: now,
+            ledger: ProbeLedger::default(),
+            trying: None,
+            wish: None,
         }
     }
 
@@ -206,6 +230,10 @@ impl Learned {
             && at >= self.since + THROUGHPUT_SETTLES
         {
             self.heard = at;
+            let (tried, cap) = (self.trying.as_ref().map(Trying::cap), self.cap);
+            if tried.is_some_and(|t| (t - cap).0.abs() <= SAME_CAP * cap.0) {
+                self.trying = None;
+            }
             self.see(rate, Source::Throughput, at);
         }
     }
@@ -250,10 +278,11 @@ impl Learned {
     }
 
     /// Looks at the curve anew when it is time.
-    fn look(&mut self, now: Timestamp) {
+    fn look(&mut self, floor: f64, now: Timestamp) {
         if now < self.next {
             return;
         }
+        self.wish = self.wish(floor, now);
         self.next = now.next_multiple_of(LEARN_EVERY);
         let found = self.learner.estimate(now);
         if found.seen == (0, 0) {

@@ -20,6 +20,7 @@ mod journal;
 mod link;
 pub mod measure;
 mod planning;
+mod probing;
 mod round;
 mod show;
 mod starts;

@@ -206,6 +206,8 @@ impl Control {
         let readings = Readings::new(frames, since);
         self.curves
             .learn(&self.deps.site, &readings, &mut entries, now);
+        let may_try = self.armed() && !self.refused && self.events.limit(now).is_none();
+        self.curves.try_caps(now, may_try);
         let caps = self.executor.worst();
         let measured = measure(&self.deps.site, &readings, &entries, &caps);
         self.price = self.planning.price(now);

@@ -215,7 +215,7 @@ fn floors_are_kept_by_the_lower_bound_and_within_the_range() {
     for floor in [0.0, 0.3, 0.6, 0.9, 1.5] {
         let classes = &mut world.site.classes;
         classes.get_mut(&JobClass::Inference).unwrap().floor_speed = floor;
-        let cautious = world.curves.cautious(&world.site, &records, &ranges);
+        let cautious = world.curves.narrowed(&world.site, &records, &ranges);
         for device in &world.site.devices[..GANG] {
             let (low, high) =
                 (cautious.get(&device.id).copied()).unwrap_or((device.min_cap, device.max_cap));
@@ -224,6 +224,83 @@ fn floors_are_kept_by_the_lower_bound_and_within_the_range() {
             assert!(lower.speed(low) >= floor - 1e-9 || low == high || floor > 1.0);
             assert!(curve.speed(low) >= floor.min(curve.speed(high)) - 1e-9);
         }
-        assert!(cautious.len() <= GANG);
     }
+}
+
+#[test]
+fn a_gang_of_unequal_ranges_keeps_a_common_cap() {
+    let (curve, ..) = typical(JobClass::Inference);
+    let mut world = World::new(JobClass::Inference, curve);
+    world.run(5, 700.0, 1.0, None);
+    let classes = &mut world.site.classes;
+    classes.get_mut(&JobClass::Inference).unwrap().floor_speed = 0.95;
+    let device = |place: usize| world.site.devices[place].id.clone();
+    let ranges: BTreeMap<_, _> = [
+        (device(0), (Watts(200.0), Watts(300.0))),
+        (device(1), (Watts(200.0), Watts(700.0))),
+    ]
+    .into();
+    let records = [world.stated.record.clone()];
+    let narrowed = world.curves.narrowed(&world.site, &records, &ranges);
+    let own = |place: usize| narrowed[&device(place)];
+    assert_eq!(own(0), (Watts(300.0), Watts(300.0)));
+    assert_eq!(own(1), (Watts(300.0), Watts(700.0)));
+}
+
+/// A job that says how fast it is, on devices that do as they are told.
+#[test]
+fn caps_are_tried_downwards_within_the_budget_and_only_when_allowed() {
+    let (curve, workload, gpu) = typical(JobClass::Training);
+    let speed = |cap: f64| workload.under_cap(&gpu, Watts(cap), Celsius(55.0)).speed;
+    for allowed in [false, true] {
+        // Little is known of it: no curve is stated.
+        let nothing = SpeedCurve::envelope(&[(Watts(700.0), 1.0)]).unwrap();
+        let mut world = World::new(JobClass::Training, nothing);
+        let floor = world.site.classes[&JobClass::Training].floor_speed;
+        let records = [world.stated.record.clone()];
+        let usual = 500.0;
+        let (mut lost, mut tried, mut seen) = (0.0, BTreeSet::new(), curve.clone());
+        for _ in 0..2_000 {
+            world.curves.try_caps(world.now, allowed);
+            let none = BTreeMap::new();
+            let narrowed = world.curves.narrowed(&world.site, &records, &none);
+            let (low, high) = (narrowed.get(&records[0].devices[0]).copied())
+                .unwrap_or((Watts(200.0), Watts(700.0)));
+            assert!(low <= high);
+            let cap = high.0.min(usual);
+            if cap < usual {
+                tried.insert(cap as i64);
+                assert!(speed(cap) >= floor);
+            }
+            lost += 5.0 * (1.0 - speed(cap) / speed(usual));
+            seen = world.run(5, cap, 0.9, Some(64.0 * speed(cap)));
+        }
+        assert_eq!(tried.is_empty(), !allowed);
+        assert!(tried.len() <= 4 && lost <= 120.0, "{tried:?} {lost}");
+        if allowed {
+            let off = |cap: f64| {
+                (seen.speed(Watts(cap)) / seen.speed(Watts(usual)) * speed(usual) - speed(cap))
+                    .abs()
+            };
+            assert!(
+                off(300.0) < 0.03 && off(400.0) < 0.03,
+                "{} {}",
+                off(300.0),
+                off(400.0)
+            );
+            // Over: everything is as before.
+            assert!(world.curves.jobs.values().all(|l| l.trying.is_none()));
+        }
+    }
+}
+
+#[test]
+fn a_grid_event_ends_a_trial_at_once() {
+    let nothing = SpeedCurve::envelope(&[(Watts(700.0), 1.0)]).unwrap();
+    let mut world = World::new(JobClass::Training, nothing);
+    world.run(600, 600.0, 1.0, Some(64.0));
+    world.curves.try_caps(world.now, true);
+    assert!(world.curves.jobs.values().all(|l| l.trying.is_some()));
+    world.curves.try_caps(world.now, false);
+    assert!(world.curves.jobs.values().all(|l| l.trying.is_none()));
 }
