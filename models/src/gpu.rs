@@ -47,7 +47,7 @@
 //! most four probes gain 3.76 / 1.77 / 5.55 %, which is 99.7 / 99.8 / 99.4 % of
 //! the work that perfect knowledge does. With the prior by the model alone, as
 //! for accelerators that nobody swept: 99.0 / 99.7 / 98.2 %. A probed job loses
-//! at most 44 s by its probes.
+//! at most 47 s by its probes.
 //!
 //! Measured curves are neither concave nor monotone: 51 of 68, 39 of 45, 40 of
 //! 51 are not, and none of the 8 of an RTX 4000 Ada. The envelope lies above
