@@ -35,7 +35,7 @@ const THROUGHPUT_BIAS: f64 = 0.01;
 /// hundred readings lie below 0.23 and above 0.85.
 pub const CLOCK_TO_SPEED: f64 = 0.70;
 /// By how much that differs between jobs: standard deviation in that sweep.
-pub const CLOCK_SPREAD: f64 = 0.23;
+pub const CLOCK_SPREAD: f64 = 0.27;
 /// Systematic error of ln clock itself.
 const CLOCK_ERROR: f64 = 0.02;
 
