@@ -61,6 +61,13 @@ impl SpeedCurve {
         }
     }
 
+    /// Of a job that no cap slows: full speed everywhere.
+    pub fn unaffected() -> Self {
+        Self {
+            points: vec![(Watts::ZERO, 1.0)],
+        }
+    }
+
     /// The corner points, by rising cap.
     pub fn points(&self) -> &[(Watts, f64)] {
         &self.points

@@ -42,6 +42,24 @@ id!(
     /// A job, as its scheduler numbers it.
     JobId);
 
+/// Begin of the names under which jobs speak of themselves.
+const JOB: &str = "job.";
+
+impl JobId {
+    /// The name under which frames of this job arrive: `job.` and its number.
+    /// What a site itself names so is not a job.
+    pub fn source(&self) -> DeviceId {
+        DeviceId::from(format!("{JOB}{self}"))
+    }
+}
+
+impl DeviceId {
+    /// Whether it is the name under which a job's frames would arrive.
+    pub fn is_job(&self) -> bool {
+        self.as_str().strip_prefix(JOB).is_some_and(is_valid_name)
+    }
+}
+
 /// What a name may consist of, so that it can stand in an MQTT topic, a URL
 /// and a file name unescaped: 1 to 64 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit.
 pub fn is_valid_name(name: &str) -> bool {
@@ -51,4 +69,19 @@ pub fn is_valid_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_speak_under_a_name_of_their_own() {
+        let source = JobId::from("4711_2").source();
+        assert_eq!(source.as_str(), "job.4711_2");
+        assert!(source.is_job());
+        for other in ["job.", "job", "node-1", "job.a/b", "job. "] {
+            assert!(!DeviceId::from(other).is_job(), "{other}");
+        }
+    }
 }

@@ -234,6 +234,8 @@ well_known! {
     unknown_value => "unknown_value";
     /// Day-ahead price.
     grid_price => "grid_price_euros_per_megawatt_hour";
+    /// Work of a job per second, by its own count.
+    job_throughput => "job_throughput_per_second";
 }
 
 #[cfg(test)]

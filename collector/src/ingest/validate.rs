@@ -70,7 +70,7 @@ impl Validator<'_> {
             let own = match entity {
                 Entity::Node(i) => i == node,
                 Entity::Device(i) => self.site.devices[i].node == node,
-                Entity::Meter(_) | Entity::Cooling | Entity::Grid => false,
+                Entity::Meter(_) | Entity::Cooling | Entity::Grid | Entity::Job => false,
             };
             if !own {
                 return Err("a node's agent speaks for what is not the node's");

@@ -218,13 +218,15 @@ pub enum Entity {
     Cooling,
     /// The grid zone.
     Grid,
+    /// A job that speaks of itself; see [`JobId::source`](crate::JobId::source).
+    Job,
 }
 
 /// Labels of a source of frames; empty where a label does not apply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Labels {
-    /// `gpu`, `node`, `meter`, `cooling`, `grid`; `unknown` of series that are in
-    /// no catalogue.
+    /// `gpu`, `node`, `meter`, `cooling`, `grid`, `job`; `unknown` of series that are
+    /// in no catalogue.
     pub kind: &'static str,
     /// Hall.
     pub hall: String,
@@ -263,7 +265,8 @@ impl Site {
 
     /// What a name stands for.
     pub fn entity(&self, id: &DeviceId) -> Option<Entity> {
-        self.names.get(id).copied()
+        let job = || id.is_job().then_some(Entity::Job);
+        self.names.get(id).copied().or_else(job)
     }
 
     /// The name under which grid frames of this site's zone arrive.
@@ -313,6 +316,7 @@ impl Site {
             Entity::Meter(_) => bare("meter"),
             Entity::Cooling => bare("cooling"),
             Entity::Grid => bare("grid"),
+            Entity::Job => bare("job"),
         })
     }
 

@@ -86,12 +86,13 @@ impl Control {
         counted.starting = waiting.free + waiting.asked;
         let mut certain = counted.clone();
         certain.starting = waiting.free;
-        let base = Facts {
+        let narrowed = self.curves.narrowed(&site, &jobs, &ranges);
+        let mut base = Facts {
             site: &site,
             margin: self.config.policy.margin,
             grid: None,
             uncontrolled: &[],
-            ranges: &ranges,
+            ranges: &narrowed,
             pinned: &pinned,
             jobs: &jobs,
             price_of_energy: self.price,
@@ -99,6 +100,13 @@ impl Control {
         let mut facts = counted.complete(base, event);
         let mut problem = assemble::problem(&facts);
         let mut outcome = allocate(&problem);
+        // Caution in keeping service levels, and trials, are the first to give way.
+        if narrowed != ranges && !matches!(outcome, Ok(Outcome::Allocated(_))) {
+            base.ranges = &ranges;
+            facts = counted.complete(base, event);
+            problem = assemble::problem(&facts);
+            outcome = allocate(&problem);
+        }
         let mut starting = waiting.jobs;
         let mut devices = counted.starting;
         // Nothing that runs gives up its service level for what may yet start.
@@ -111,7 +119,7 @@ impl Control {
         } else {
             starting.extend(waiting.asking);
         }
-        let outcome = match outcome {
+        let mut outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 troubles.push(format!("No allocation is possible: {error}"));
@@ -119,6 +127,7 @@ impl Control {
                 return;
             }
         };
+        self.curves.tell(&mut outcome);
         self.allocations += 1;
         let allocation = outcome.allocation();
         let caps = assemble::caps(&problem, allocation);

@@ -41,10 +41,15 @@ impl Readings {
         (sample_every * 3).max(Duration::from_secs(5))
     }
 
-    fn watts(&self, device: &DeviceId, metric: MetricId) -> Option<(Watts, Timestamp)> {
+    /// A fresh reading of one metric, and its instant.
+    pub(super) fn value(&self, device: &DeviceId, metric: MetricId) -> Option<(f64, Timestamp)> {
         let frame = self.frames.get(device).filter(|f| f.at >= self.since)?;
-        let value = frame.get(metric)?.value()?;
-        Some((Watts(value.max(0.0)), frame.at))
+        Some((frame.get(metric)?.value()?, frame.at))
+    }
+
+    fn watts(&self, device: &DeviceId, metric: MetricId) -> Option<(Watts, Timestamp)> {
+        let (value, at) = self.value(device, metric)?;
+        Some((Watts(value.max(0.0)), at))
     }
 }
 

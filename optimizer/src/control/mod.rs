@@ -11,6 +11,7 @@
 pub mod assemble;
 mod at_feed;
 pub mod controller;
+mod curves;
 mod decide;
 mod device;
 pub mod events;
@@ -19,6 +20,7 @@ mod journal;
 mod link;
 pub mod measure;
 mod planning;
+mod probing;
 mod round;
 mod show;
 mod starts;

@@ -1,6 +1,7 @@
 //! One round of control: read, decide, check, send, show.
 
 use super::controller::{Command, ControllerConfig, ControllerDeps};
+use super::curves::Curves;
 use super::decide::{Counted, InForce};
 use super::events::GridEvents;
 use super::executor::Executor;
@@ -39,6 +40,8 @@ pub(super) struct Control {
     pub nodes: Vec<LimitNode>,
     pub counted: Counted,
     pub starts: Starts,
+    /// How fast each job is under each cap, as learned.
+    pub curves: Curves,
     pub max_gap: f64,
     pub allocations: u64,
     pub view: ViewSender,
@@ -81,6 +84,7 @@ impl Control {
             nodes: Vec::new(),
             counted: Counted::default(),
             starts: Starts::default(),
+            curves: Curves::default(),
             max_gap: 0.0,
             allocations: 0,
             view,
@@ -181,7 +185,7 @@ impl Control {
         for change in self.events.changes(now) {
             self.journal.grid(now, self.armed(), &change);
         }
-        let entries = self.deps.jobs.all();
+        let mut entries = self.deps.jobs.all();
         self.running = running(&entries);
         let since = now - Readings::freshness(self.config.policy.sample_every);
         let select = Selector::default();
@@ -200,6 +204,10 @@ impl Control {
             }
         };
         let readings = Readings::new(frames, since);
+        self.curves
+            .learn(&self.deps.site, &readings, &mut entries, now);
+        let may_try = self.armed() && !self.refused && self.events.limit(now).is_none();
+        self.curves.try_caps(now, may_try);
         let caps = self.executor.worst();
         let measured = measure(&self.deps.site, &readings, &entries, &caps);
         self.price = self.planning.price(now);

@@ -43,6 +43,10 @@ fn the_demo_loads_with_its_256_devices() {
     );
     let gpu = DeviceId::from("r03-n2-gpu0");
     assert_eq!(site.entity(&gpu), Some(Entity::Device(72)));
+    let job = crate::JobId::from("4711").source();
+    assert_eq!(site.entity(&job), Some(Entity::Job));
+    assert_eq!(site.labels(&job).unwrap().kind, "job");
+    assert_eq!(site.entity(&DeviceId::from("job.")), None);
     assert_eq!(site.labels(&gpu).unwrap().rack, "r03");
 }
 

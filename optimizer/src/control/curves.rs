@@ -1,0 +1,359 @@
+//! Each running job's speed curve, learned from what the store says of it.
+//!
+//! A job begins with the curve that its record states, or where that says
+//! nothing with the prior of its class on its accelerator. What follows under
+//! each cap is learned: the throughput that it reports under
+//! `job_throughput_per_second`; for a job that states no curve, the clocks of
+//! its devices as a proxy too. (A stated curve comes from earlier runs of the
+//! job and is better than what a clock can tell: in simulation, off by 0.007
+//! in relative speed, and not less after listening to clocks.) The curve that decisions see changes only when that matters, so that caps do
+//! not flutter with noise. Service floors are kept by the lower bound.
+
+use super::measure::Readings;
+use super::probing::Trying;
+use heliostat_models::accelerators::AcceleratorCatalogue;
+use heliostat_models::gpu::{
+    GpuModel, Observation, Probe, ProbeLedger, Source, SpeedEstimate, SpeedLearner, SpeedPriors,
+    WorkloadFamily,
+};
+use heliostat_models::site::Device;
+use heliostat_models::{
+    Catalogue, DeviceId, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
+};
+use heliostat_store::jobs::JobEntry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How often a curve is looked at anew, and over how long clocks are averaged:
+/// long enough to see all phases of a training step.
+const LEARN_EVERY: Duration = Duration::from_secs(60);
+/// Instants that a mean of clocks is made of at least: each sees one phase.
+const INSTANTS: u32 = 10;
+/// After a change of cap clocks follow within this.
+const CLOCKS_SETTLE: Duration = Duration::from_secs(3);
+/// A reported throughput looks back over up to this.
+const THROUGHPUT_SETTLES: Duration = Duration::from_secs(60);
+/// Caps closer than this share are one cap.
+const SAME_CAP: f64 = 0.005;
+/// Share of time with a kernel running below which clocks say nothing of work.
+const BUSY: f64 = 0.2;
+/// Change of relative speed anywhere that makes decisions see a new curve.
+const MATTERS: f64 = 0.01;
+/// How far a job is taken to lie from a curve that is stated for itself,
+/// relative to how far jobs of its family lie from their mean, until what is
+/// seen says otherwise.
+const STATED: f64 = 0.25;
+
+/// One job.
+#[derive(Clone, Debug)]
+pub(super) struct Learned {
+    pub(super) learner: SpeedLearner,
+    /// The curve that the job's record gave when learning began.
+    stated: SpeedCurve,
+    /// Whether clocks are listened to: not where a curve is stated.
+    by_clock: bool,
+    /// The devices that it held last.
+    devices: Vec<DeviceId>,
+    /// What decisions see.
+    curve: SpeedCurve,
+    /// What floors are kept by.
+    lower: SpeedCurve,
+    next: Timestamp,
+    /// Cap in force, and since when.
+    pub(super) cap: Watts,
+    pub(super) since: Timestamp,
+    clocks: Clocks,
+    pub(super) heard: Timestamp,
+    /// What trying caps has cost, and what is being tried.
+    pub(super) ledger: ProbeLedger,
+    pub(super) trying: Option<Trying>,
+    /// A cap worth trying, as of the last look.
+    pub(super) wish: Option<Probe>,
+}
+
+/// Clocks since the last observation, each instant weighing by how busy it was.
+#[derive(Clone, Debug, Default)]
+struct Clocks {
+    clock: f64,
+    busy: f64,
+    instants: u32,
+    from: Option<Timestamp>,
+    last: Timestamp,
+}
+
+/// All jobs that run or wait to go on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Curves {
+    pub(super) jobs: BTreeMap<JobId, Learned>,
+}
+
+impl Curves {
+    /// Learns from the latest readings, and puts what is believed in the place
+    /// of the curves that the running jobs' records state.
+    pub fn learn(
+        &mut self,
+        site: &Site,
+        readings: &Readings,
+        entries: &mut [JobEntry],
+        now: Timestamp,
+    ) {
+        let mut alive = BTreeSet::new();
+        for record in entries.iter_mut().map(|e| &mut e.record) {
+            let over = matches!(record.state, JobState::Completed | JobState::Cancelled);
+            if !over {
+                alive.insert(record.id.clone());
+            }
+            if record.state != JobState::Running {
+                continue;
+            }
+            let Some((first, range)) = common(site, &record.devices) else {
+                continue;
+            };
+            let known = self.jobs.get(&record.id);
+            if known.is_none_or(|l| l.stated != record.curve || l.learner.range() != range) {
+                let begun = Learned::begin(record, &first.accelerator, range, now);
+                self.jobs.insert(record.id.clone(), begun);
+            }
+            if let Some(learned) = self.jobs.get_mut(&record.id) {
+                learned.observe(site, readings, record);
+                let floor = site
+                    .classes
+                    .get(&record.class)
+                    .map_or(0.0, |c| c.floor_speed);
+                learned.look(floor, now);
+                record.curve = learned.curve.clone();
+            }
+        }
+        self.jobs.retain(|id, _| alive.contains(id));
+    }
+
+    /// Settable ranges as decisions are to see them: the lowest caps of jobs'
+    /// devices raised to where even the lower bounds of their curves keep their
+    /// classes' floors, as far as the ranges reach; the highest lowered to a cap
+    /// that is being tried.
+    pub fn narrowed(
+        &self,
+        site: &Site,
+        jobs: &[JobRecord],
+        ranges: &BTreeMap<DeviceId, (Watts, Watts)>,
+    ) -> BTreeMap<DeviceId, (Watts, Watts)> {
+        let mut narrowed = ranges.clone();
+        let settable = |d: &Device| {
+            let stated = ranges.get(&d.id).copied();
+            stated.unwrap_or((d.min_cap, d.max_cap))
+        };
+        for job in jobs {
+            let floor = site.classes.get(&job.class).map_or(0.0, |c| c.floor_speed);
+            let Some(learned) = self.jobs.get(&job.id) else {
+                continue;
+            };
+            let devices = || job.devices.iter().filter_map(|d| site.device(d));
+            // A gang shares one cap: no member may be asked for more than another can have.
+            let able =
+                (devices().map(|(_, d)| settable(d).1)).fold(Watts(f64::INFINITY), Watts::min);
+            let least = cap_for(&learned.lower, floor).map(|cap| cap.min(able));
+            let most = learned.trying.as_ref().map(Trying::cap);
+            if least.is_none() && most.is_none() {
+                continue;
+            }
+            for (_, device) in devices() {
+                let (low, high) = settable(device);
+                let low = low.max(least.unwrap_or(low));
+                let high = most.map_or(high, |cap| high.min(cap)).max(low);
+                narrowed.insert(device.id.clone(), (low, high));
+            }
+        }
+        narrowed
+    }
+}
+
+/// The lowest cap at which a curve reaches a speed; its last corner where it
+/// never does. `None` when any cap will do.
+fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
+    let points = curve.points();
+    if points.first().is_none_or(|p| p.1 >= speed) {
+        return None;
+    }
+    for pair in points.windows(2) {
+        let ((w0, s0), (w1, s1)) = (pair[0], pair[1]);
+        if s1 >= speed {
+            return Some(w0 + (w1 - w0) * ((speed - s0) / (s1 - s0)));
+        }
+    }
+    points.last().map(|p| p.0)
+}
+
+impl Learned {
+    fn begin(record: &JobRecord, accelerator: &str, range: (Watts, Watts), now: Timestamp) -> Self {
+        let family = WorkloadFamily::of_class(record.class);
+        let prior = SpeedPriors::builtin().of(accelerator, family, range);
+        let states = record.curve.points().len() >= 2;
+        let learner = if states {
+            SpeedLearner::stated(&prior, &record.curve, STATED, range)
+        } else {
+            SpeedLearner::new(prior, range)
+        };
+        let found = learner.estimate(now);
+        Self {
+            curve: if states {
+                record.curve.clone()
+            } else {
+                found.curve
+            },
+            lower: found.lower,
+            learner,
+            stated: record.curve.clone(),
+            by_clock: !states,
+            devices: record.devices.clone(),
+            next: now + LEARN_EVERY,
+            cap: Watts::ZERO,
+            since: now,
+            clocks: Clocks::default(),
+            heard: now,
+            ledger: ProbeLedger::default(),
+            trying: None,
+            wish: None,
+        }
+    }
+
+    /// Takes in what the latest readings say, if they are new and the cap has
+    /// been in force for long enough.
+    fn observe(&mut self, site: &Site, readings: &Readings, record: &JobRecord) {
+        let Some((cap, at)) = gang_cap(readings, &record.devices) else {
+            return;
+        };
+        if (cap - self.cap).0.abs() > SAME_CAP * cap.0 || self.devices != record.devices {
+            self.devices.clone_from(&record.devices);
+            self.cap = cap;
+            self.since = at;
+            self.clocks = Clocks::default();
+        }
+        if self.by_clock && at >= self.since + CLOCKS_SETTLE && at > self.clocks.last {
+            self.clocks.last = at;
+            self.hear_clocks(site, readings, record, at);
+        }
+        let source = record.id.source();
+        if let Some((rate, at)) = readings.value(&source, Catalogue::job_throughput())
+            && at > self.heard
+            && at >= self.since + THROUGHPUT_SETTLES
+        {
+            self.heard = at;
+            let (tried, cap) = (self.trying.as_ref().map(Trying::cap), self.cap);
+            if tried.is_some_and(|t| (t - cap).0.abs() <= SAME_CAP * cap.0) {
+                self.trying = None;
+            }
+            self.see(rate, Source::Throughput, at);
+        }
+    }
+
+    fn hear_clocks(&mut self, site: &Site, readings: &Readings, record: &JobRecord, at: Timestamp) {
+        let (mut clock, mut busy) = (0.0, 0.0);
+        for (_, device) in record.devices.iter().filter_map(|d| site.device(d)) {
+            let read = |metric| readings.value(&device.id, metric).map(|(v, _)| v);
+            let (Some(hertz), Some(share), Some(highest)) = (
+                read(Catalogue::gpu_sm_clock()),
+                read(Catalogue::gpu_utilization()),
+                highest_clock(&device.accelerator),
+            ) else {
+                return;
+            };
+            clock += share * (hertz / highest).min(1.0);
+            busy += share;
+        }
+        if busy < BUSY * record.devices.len() as f64 {
+            return;
+        }
+        let from = *self.clocks.from.get_or_insert(at);
+        self.clocks.clock += clock;
+        self.clocks.busy += busy;
+        self.clocks.instants += 1;
+        if self.clocks.instants >= INSTANTS && at >= from + LEARN_EVERY {
+            self.see(self.clocks.clock / self.clocks.busy, Source::Clock, at);
+            self.clocks = Clocks {
+                last: at,
+                ..Clocks::default()
+            };
+        }
+    }
+
+    fn see(&mut self, rate: f64, source: Source, at: Timestamp) {
+        self.learner.observe(&Observation {
+            cap: self.cap,
+            rate,
+            source,
+            at,
+            weight: 1.0,
+        });
+    }
+
+    /// Looks at the curve anew when it is time.
+    fn look(&mut self, floor: f64, now: Timestamp) {
+        if now < self.next {
+            return;
+        }
+        self.wish = self.wish(floor, now);
+        self.next = now.next_multiple_of(LEARN_EVERY);
+        let found = self.learner.estimate(now);
+        if found.seen == (0, 0) {
+            return;
+        }
+        let SpeedEstimate { curve, lower, .. } = found;
+        if differ(&curve, &self.curve) {
+            self.curve = curve;
+        }
+        if differ(&lower, &self.lower) {
+            self.lower = lower;
+        }
+    }
+}
+
+/// Whether two curves differ anywhere by as much as matters.
+fn differ(a: &SpeedCurve, b: &SpeedCurve) -> bool {
+    let corners = a.points().iter().chain(b.points()).map(|p| p.0);
+    corners
+        .map(|cap| (a.speed(cap) - b.speed(cap)).abs())
+        .any(|off| off >= MATTERS)
+}
+
+/// The first of a job's devices, and the range that all of them share. `None`
+/// when the site knows none of them, or they share no cap.
+fn common<'a>(site: &'a Site, devices: &[DeviceId]) -> Option<(&'a Device, (Watts, Watts))> {
+    let mut known = devices
+        .iter()
+        .filter_map(|d| site.device(d))
+        .map(|(_, d)| d);
+    let first = known.next()?;
+    let range = known.fold((first.min_cap, first.max_cap), |(low, high), d| {
+        (low.max(d.min_cap), high.min(d.max_cap))
+    });
+    (range.0 <= range.1).then_some((first, range))
+}
+
+/// The one cap that all devices of a gang have, and the oldest of its readings.
+fn gang_cap(readings: &Readings, devices: &[DeviceId]) -> Option<(Watts, Timestamp)> {
+    let mut low = f64::INFINITY;
+    let mut high = 0.0f64;
+    let mut at = Timestamp(i64::MAX);
+    for device in devices {
+        let (cap, then) = readings.value(device, Catalogue::gpu_power_limit())?;
+        low = low.min(cap);
+        high = high.max(cap);
+        at = at.min(then);
+    }
+    let one = !devices.is_empty() && high - low <= SAME_CAP * high && low > 0.0;
+    one.then_some((Watts(low), at))
+}
+
+/// Highest core clock of an accelerator, hertz.
+fn highest_clock(accelerator: &str) -> Option<f64> {
+    let known = AcceleratorCatalogue::builtin().get(accelerator)?;
+    Some(f64::from(GpuModel::from_catalogue(known).core_mhz) * 1e6)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by unwrapping, and prints what it measured"
+)]
+mod tests;

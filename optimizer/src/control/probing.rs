@@ -1,0 +1,110 @@
+//! Trying caps on running jobs, where their curves are not known well enough.
+//!
+//! Only downwards, so that no limit is touched; only for jobs that report
+//! their throughput, because a proxy teaches too little for what a trial
+//! costs; only while control is armed and no grid event is in force; few jobs
+//! at a time; and within a budget of time that the job may lose by all trials
+//! together. A trial narrows the settable range of the job's devices; the
+//! allocator, the checker and the executor do the rest.
+
+use super::curves::{Curves, Learned};
+use crate::allocate::Outcome;
+use heliostat_models::gpu::{Probe, ProbePolicy};
+use heliostat_models::{JobId, Timestamp, Watts};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Longest that a cap is tried: caps come down, throughput settles, a report comes.
+const LASTS: Duration = Duration::from_secs(180);
+/// What a job may lose by all its trials together.
+const SLOWDOWN: Duration = Duration::from_secs(120);
+/// Of so many jobs one may be under trial at a time (and one always).
+const ONE_OF: usize = 20;
+
+/// A cap that is being tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Trying {
+    probe: Probe,
+    until: Timestamp,
+}
+
+impl Trying {
+    /// The cap that the job must not exceed meanwhile.
+    pub fn cap(&self) -> Watts {
+        self.probe.cap
+    }
+}
+
+impl Learned {
+    /// A cap worth trying on this job, if it runs steadily and says how fast.
+    pub(super) fn wish(&self, floor_speed: f64, now: Timestamp) -> Option<Probe> {
+        if self.trying.is_some() || self.heard <= self.since {
+            return None;
+        }
+        let policy = ProbePolicy {
+            lasts: LASTS,
+            slowdown: SLOWDOWN,
+            ..ProbePolicy::usual(floor_speed, self.cap)
+        };
+        self.learner
+            .next_probe(now, self.cap, &self.ledger, &policy)
+    }
+}
+
+impl Curves {
+    /// Ends trials that are over, and begins new ones where they are allowed.
+    pub fn try_caps(&mut self, now: Timestamp, allowed: bool) {
+        for learned in self.jobs.values_mut() {
+            learned.trying.take_if(|t| !allowed || t.until <= now);
+        }
+        if !allowed {
+            return;
+        }
+        let most = (self.jobs.len() / ONE_OF).max(1);
+        let mut running = self.jobs.values().filter(|l| l.trying.is_some()).count();
+        // Those that were tried least come first.
+        let mut waiting: Vec<(u32, JobId)> = (self.jobs.iter())
+            .filter(|(_, l)| l.wish.is_some() && l.trying.is_none())
+            .map(|(id, l)| (l.ledger.made, id.clone()))
+            .collect();
+        waiting.sort();
+        for (_, id) in waiting {
+            if running >= most {
+                break;
+            }
+            if let Some(learned) = self.jobs.get_mut(&id)
+                && let Some(probe) = learned.wish.take()
+            {
+                tracing::debug!(job = %id, cap = %probe.cap, "a cap is tried");
+                learned.ledger.charge(&probe);
+                learned.trying = Some(Trying {
+                    probe,
+                    until: now + LASTS,
+                });
+                running += 1;
+            }
+        }
+    }
+
+    /// Says of jobs under trial that this is why they have their caps.
+    pub fn tell(&self, outcome: &mut Outcome) {
+        let allocation = match outcome {
+            Outcome::Allocated(allocation) => allocation,
+            Outcome::Infeasible { shed, .. } => &mut shed.allocation,
+        };
+        let tried: BTreeSet<&JobId> = (self.jobs.iter())
+            .filter(|(_, l)| l.trying.is_some())
+            .map(|(id, _)| id)
+            .collect();
+        for entry in &mut allocation.jobs {
+            let trial = entry.job.as_ref().filter(|j| tried.contains(j));
+            let cap = trial.and_then(|j| self.jobs.get(j)?.trying);
+            if let Some(cap) = cap.map(|t| t.cap()).filter(|c| entry.cap >= *c) {
+                entry.reason = format!(
+                    "Held at {cap:.0} for up to {} s to learn how fast the job is there.",
+                    LASTS.as_secs()
+                );
+            }
+        }
+    }
+}
