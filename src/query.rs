@@ -196,7 +196,9 @@ fn latest_from_server(args: &Args, metric: &str) -> anyhow::Result<Value> {
             Some(json!({ "labels": { "device": d["device"] }, "points": [point] }))
         })
         .collect();
-    Ok(in_form(metric, series))
+    let mut answer = in_form(metric, series);
+    answer["partial"] = found["partial"].clone();
+    Ok(answer)
 }
 
 fn in_form(metric: &str, series: Vec<Value>) -> Value {
@@ -349,10 +351,10 @@ fn table(answer: &Value) -> String {
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    if all.is_empty() {
-        return "Nothing is stored of this metric in this time for these devices.\n".to_owned();
-    }
     let mut out = String::new();
+    if all.is_empty() {
+        out.push_str("Nothing is stored of this metric in this time for these devices.\n");
+    }
     for series in all {
         let labels = series["labels"].as_object().cloned().unwrap_or_default();
         let names: Vec<String> = match labels.get("device").and_then(Value::as_str) {
@@ -384,5 +386,43 @@ fn table(answer: &Value) -> String {
             let _ = writeln!(out, "  {at:24} {value:>20}{mark}");
         }
     }
+    if let Some(width) = answer["source"]["rollup_ms"].as_u64() {
+        let raw = answer["source"]["raw_samples"].as_u64().unwrap_or(0);
+        let minutes = width / 60_000;
+        let _ = writeln!(
+            out,
+            "Made of the steps of {minutes} min that are kept beside the readings, and of {raw} readings themselves."
+        );
+    }
+    if let Some(reason) = answer["partial"].as_str() {
+        let _ = writeln!(out, "PARTIAL, not all that there is: {reason}");
+    }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_answer_says_so_even_when_it_is_empty() {
+        let answer = json!({ "series": [], "partial": "the engine is away" });
+        let text = table(&answer);
+        assert!(text.contains("Nothing is stored"), "{text}");
+        assert!(text.contains("PARTIAL"), "{text}");
+        assert!(text.contains("the engine is away"), "{text}");
+    }
+
+    #[test]
+    fn what_an_answer_is_made_of_is_said_where_it_is_not_readings_alone() {
+        let source = json!({ "rollup_ms": 900_000, "raw_samples": 12 });
+        let series = json!([{ "labels": {}, "points": [] }]);
+        let text = table(&json!({ "series": series, "source": source }));
+        assert!(
+            text.contains("15 min") && text.contains("12 readings"),
+            "{text}"
+        );
+        let raw = json!({ "rollup_ms": null, "raw_samples": 12 });
+        assert!(!table(&json!({ "series": series, "source": raw })).contains("Made of"));
+    }
 }

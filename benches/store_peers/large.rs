@@ -19,7 +19,7 @@ const PACED: i64 = 20;
 
 /// Runs it.
 pub fn run(root: &Path, with_peer: bool) {
-    let (path, site) = site("gigafactory");
+    let (path, site) = site("lumi");
     let mut servers = vec![Server::start(Kind::Ours { site: path }, &root.join("ours"))];
     if with_peer {
         servers.push(Server::start(Kind::VictoriaMetrics, &root.join("theirs")));

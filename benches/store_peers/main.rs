@@ -2,7 +2,8 @@
 //! VictoriaMetrics side by side, the same bodies to both, questions to both with
 //! their answers compared. `docs/store-bench.md` says what each line means.
 //!
-//! HELIOSTAT_BENCH_HOURS sets how long the hall's data are (6).
+//! HELIOSTAT_BENCH_HOURS sets how long the hall's data are (6). `small` or `large`
+//! as an argument runs that hall alone.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -76,8 +77,18 @@ fn main() {
     let hours = (std::env::var("HELIOSTAT_BENCH_HOURS").ok())
         .and_then(|text| text.parse().ok())
         .unwrap_or(6);
-    let their_size = small::run(&root.path().join("small"), hours, with_peer);
-    size::run(&root.path().join("size"), hours.min(2), their_size);
-    large::run(&root.path().join("large"), with_peer);
+    // cargo adds `--bench`.
+    let named: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|n| n == part);
+    if wanted("small") {
+        let their_size = small::run(&root.path().join("small"), hours, with_peer);
+        size::run(&root.path().join("size"), hours.min(2), their_size);
+    }
+    if wanted("large") {
+        large::run(&root.path().join("large"), with_peer);
+    }
     assert!(!DIFFER.load(Ordering::Relaxed), "answers differ, see above");
 }

@@ -268,6 +268,7 @@ fn kill(servers: Vec<Server>, end: i64) -> Vec<Server> {
     for server in servers {
         feed::at_once(&server, &bodies);
         let server = server.respawn_after_kill();
+        // `None` before it answers.
         let count = |server: &Server, query: &str| -> Option<f64> {
             let path = format!("{}/query", server.prometheus());
             let time = end.to_string();
@@ -275,19 +276,21 @@ fn kill(servers: Vec<Server>, end: i64) -> Vec<Server> {
                 .get(&path, &[("query", query), ("time", &time)])
                 .ok()?;
             let answer: serde_json::Value = serde_json::from_str(&text).ok()?;
-            answer["data"]["result"][0]["value"][1]
-                .as_str()?
-                .parse()
-                .ok()
+            let value = answer["data"]["result"][0]["value"][1].as_str();
+            Some(value.and_then(|text| text.parse().ok()).unwrap_or(0.0))
         };
         let power = if server.is_ours() {
             "gpu_power_watts"
         } else {
             THEIR_POWER
         };
-        // It is ready when it answers with what it had before.
+        // Ours is ready when it answers with what it had before; the peer, which may
+        // have lost it, when it answers.
         let query = format!("count({power})");
-        let time = server.wait_until(|server| count(server, &query) == Some(GPUS as f64));
+        let time = server.wait_until(|server| match count(server, &query) {
+            Some(found) => !server.is_ours() || found == GPUS as f64,
+            None => false,
+        });
         ready.push(time.as_secs_f64() * 1e3);
         let query = "sum(count_over_time(meter_power_watts{device=\"meter-cooling\"}[2h]))";
         lost.push(samples.len() as f64 - count(&server, query).unwrap_or(0.0));
