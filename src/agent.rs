@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use heliostat_collector::source::Source;
 use heliostat_collector::source::host::HostSource;
 use heliostat_collector::source::nvml::NvmlSource;
+use heliostat_collector::source::throughput::ThroughputSource;
 use heliostat_collector::{Agent, AgentConfig, CapActuator, MqttConfig};
 use heliostat_models::{AgentId, DeviceId, NodeId};
 use heliostat_store::WallClock;
@@ -50,6 +51,9 @@ pub struct Args {
         default_value = "host,nvml"
     )]
     sources: Vec<SourceName>,
+    /// Also read what jobs say of their progress: a file a job, named by its number, with its work per second
+    #[arg(long, value_name = "DIR")]
+    throughput: Option<PathBuf>,
     /// Let it set power limits, as the server's leases say
     #[arg(long)]
     arm: bool,
@@ -147,6 +151,9 @@ fn open_sources(args: &Args, node: &NodeId, expected: usize) -> anyhow::Result<O
                 sources.push(Box::new(nvml));
             }
         }
+    }
+    if let Some(directory) = &args.throughput {
+        sources.push(Box::new(ThroughputSource::new(directory.clone())));
     }
     Ok((sources, actuator))
 }
