@@ -17,6 +17,7 @@
 
 mod aggregate;
 mod bucket;
+mod cells;
 mod codec;
 mod compact;
 mod condense;
@@ -24,6 +25,7 @@ mod decimal;
 mod decoded;
 pub mod disk;
 mod encode;
+mod energy;
 mod files;
 mod gather;
 mod group;
