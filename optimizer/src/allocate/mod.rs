@@ -46,7 +46,7 @@ mod validate;
 
 pub use bound::{dual_bound, objective};
 pub use engine::{Change, Engine, Numbers};
-pub use goal::{Efficient, fairest, most_work_per_joule};
+pub use goal::{Efficient, fair, fairest, most_work_per_joule};
 pub use problem::{
     Allocation, Contract, DeviceSpec, Group, GroupCap, LimitNode, Method, Outcome, Problem,
     ProblemError, Shed,
