@@ -77,6 +77,22 @@ pub(super) fn collect(dense: &Dense, place: usize, low: f64, high: f64, items: &
     }
 }
 
+/// Adds those of one slot.
+pub(super) fn collect_of(dense: &Dense, slot: u32, (low, high): (f64, f64), items: &mut Vec<Item>) {
+    for segment in dense.segments(slot as usize) {
+        let slope = dense.slope[segment];
+        if slope > low && slope <= high {
+            items.push(Item {
+                slope,
+                width: dense.width[segment],
+                segment: segment as u32,
+                slot,
+                place: dense.home[slot as usize],
+            });
+        }
+    }
+}
+
 /// By falling worth; of equal ones the first slot's first stretch comes first.
 pub(super) fn in_order(items: &mut [Item]) {
     items.sort_by(|a, b| b.slope.total_cmp(&a.slope).then(a.segment.cmp(&b.segment)));

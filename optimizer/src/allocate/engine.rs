@@ -11,6 +11,7 @@ use super::finish::{self, Solved};
 use super::levels::Levels;
 use super::problem::{Method, Outcome, Problem, ProblemError};
 use super::rows::{NONE, Rows};
+use super::touched::Touched;
 use super::{conflict, explain, gang, shed};
 use heliostat_models::{SpeedCurve, Watts};
 
@@ -93,9 +94,12 @@ pub struct Engine {
     problem: Problem,
     dense: Dense,
     levels: Levels,
-    parts: Parts,
-    /// Places whose gangs have changed since the last answer; `None` for all.
-    touched: Option<Vec<u32>>,
+    /// Made when a hash is first asked for.
+    parts: Option<Parts>,
+    /// Gangs that have changed since the last answer.
+    touched: Touched,
+    /// Whether the next answer must start afresh from the arrays.
+    afresh: bool,
     solved: Option<Solved>,
     /// A change did not fit into the arrays.
     outgrown: bool,
@@ -111,10 +115,11 @@ impl Engine {
         let dense = Dense::new(&problem, Rows::new(&problem));
         Ok(Self {
             levels: Levels::new(&dense),
+            touched: Touched::new(&dense),
             dense,
-            parts: Parts::new(&problem),
+            parts: None,
             problem,
-            touched: None,
+            afresh: true,
             solved: None,
             outgrown: false,
         })
@@ -127,7 +132,7 @@ impl Engine {
 
     /// Forgets all answers, so that the next one starts afresh from the arrays.
     pub fn forget(&mut self) {
-        self.touched = None;
+        self.afresh = true;
         self.solved = None;
     }
 
@@ -154,7 +159,7 @@ impl Engine {
             }
             Change::ContractLimit { contract, limit } => {
                 self.problem.contracts[contract].limit = limit;
-                self.parts.set_contract(&self.problem, contract);
+                self.stale(|parts| parts.touch_contract(contract));
                 let row = self.problem.nodes.len() + contract;
                 self.dense.set_room(&self.problem, row);
             }
@@ -163,7 +168,7 @@ impl Engine {
                 self.problem.devices[device].min = min;
                 self.problem.devices[device].max = max;
                 self.dense.move_device(&self.problem, device, 1.0);
-                self.parts.set_device(&self.problem, device);
+                self.stale(|parts| parts.touch_device(device));
                 let group = self.dense.holder[device];
                 if group != NONE {
                     self.gang_changed(group as usize);
@@ -171,7 +176,7 @@ impl Engine {
             }
             Change::Curve { group, curve } => {
                 self.problem.groups[group].curve = curve;
-                self.parts.set_group(&self.problem, group);
+                self.stale(|parts| parts.touch_group(group));
                 self.gang_changed(group);
             }
             Change::Service {
@@ -181,21 +186,24 @@ impl Engine {
             } => {
                 self.problem.groups[group].weight = weight;
                 self.problem.groups[group].floor_speed = floor_speed;
-                self.parts.set_group(&self.problem, group);
+                self.stale(|parts| parts.touch_group(group));
                 self.gang_changed(group);
             }
             Change::PriceOfEnergy(price) => {
                 self.problem.price_of_energy = price;
-                self.parts.set_head(&self.problem);
                 self.dense.price = price;
-                self.touched = None;
+                self.afresh = true;
             }
         }
         Ok(())
     }
 
+    fn stale(&mut self, touch: impl FnOnce(&mut Parts)) {
+        self.parts.as_mut().map(touch);
+    }
+
     fn node_changed(&mut self, node: usize) {
-        self.parts.set_node(&self.problem, node);
+        self.stale(|parts| parts.touch_node(node));
         self.dense.set_room(&self.problem, node);
     }
 
@@ -203,11 +211,11 @@ impl Engine {
         if self.outgrown {
             return;
         }
-        self.outgrown = !self.dense.set_gang(&self.problem, group) || !self.dense.unit_holds();
-        if let Some(touched) = &mut self.touched {
-            let slot = self.dense.slot[group] as usize;
-            touched.push(self.dense.home[slot]);
+        if !self.afresh {
+            self.touched
+                .note(&self.dense, self.dense.slot[group] as usize);
         }
+        self.outgrown = !self.dense.set_gang(&self.problem, group) || !self.dense.unit_holds();
     }
 
     /// Makes the arrays anew where a change did not fit into them.
@@ -215,7 +223,8 @@ impl Engine {
         if std::mem::take(&mut self.outgrown) {
             self.dense = Dense::new(&self.problem, Rows::new(&self.problem));
             self.levels = Levels::new(&self.dense);
-            self.touched = None;
+            self.touched = Touched::new(&self.dense);
+            self.afresh = true;
         }
     }
 
@@ -319,12 +328,11 @@ impl Engine {
             self.solved = None;
             return None;
         }
-        if let Some(touched) = &mut self.touched {
-            touched.sort_unstable();
-            touched.dedup();
-        }
-        self.levels.solve(&self.dense, self.touched.as_deref());
-        self.touched = Some(Vec::new());
+        self.touched.sort();
+        let touched = (!self.afresh).then_some(&self.touched);
+        self.levels.solve(&self.dense, touched);
+        self.touched.clear(&self.dense);
+        self.afresh = false;
         let prices = self.levels.prices(&self.dense);
         if finish::fits(&self.dense, &self.levels.taken) {
             let (primal, dual_bound) = self.levels.proof(&self.dense, &prices);
@@ -388,26 +396,27 @@ impl Engine {
         ))
     }
 
-    /// SHA-256 of the problem as it is now.
-    pub fn inputs_hash(&self) -> String {
-        self.parts.hash()
+    /// SHA-256 of the problem as it is now. The first time it is taken of all,
+    /// later of what has changed.
+    pub fn inputs_hash(&mut self) -> String {
+        let parts = self.parts.get_or_insert_with(|| Parts::new(&self.problem));
+        parts.hash(&self.problem)
     }
 
     /// The whole answer: every cap, every reason, the certificate.
     pub fn outcome(&mut self) -> Outcome {
-        if self.solved.is_none() && self.solve().is_none() {
-            let conflict = conflict::smallest(&self.dense);
-            return shed::outcome(&self.problem, &conflict, self.parts.hash());
+        let hash = self.inputs_hash();
+        if self.solved.is_none() {
+            self.solve();
         }
         let Some(solved) = &self.solved else {
             let conflict = conflict::smallest(&self.dense);
-            return shed::outcome(&self.problem, &conflict, self.parts.hash());
+            return shed::outcome(&self.problem, &conflict, hash);
         };
         let solved = Solved {
             taken: self.taken(solved).to_vec(),
             ..solved.clone()
         };
-        let hash = self.parts.hash();
         Outcome::Allocated(finish::finish(&self.problem, &self.dense, &solved, hash))
     }
 

@@ -20,10 +20,9 @@ pub(super) struct Solved {
     pub method: Method,
 }
 
-/// Solves a problem whose floors fit below every limit; `touched` as in
-/// [`Levels::solve`].
-pub(super) fn solve(dense: &Dense, levels: &mut Levels, touched: Option<&[u32]>) -> Solved {
-    levels.solve(dense, touched);
+/// Solves a problem whose floors fit below every limit.
+pub(super) fn solve(dense: &Dense, levels: &mut Levels) -> Solved {
+    levels.solve(dense, None);
     let prices = levels.prices(dense);
     if fits(dense, &levels.taken) {
         return Solved {

@@ -42,6 +42,7 @@ mod problem;
 mod program;
 mod rows;
 mod shed;
+mod touched;
 mod validate;
 
 pub use bound::{dual_bound, objective};
@@ -67,11 +68,11 @@ const BESIDE: usize = 4_096;
 pub fn allocate(problem: &Problem) -> Result<Outcome, ProblemError> {
     problem.validate()?;
     if problem.devices.len() < BESIDE {
-        let hash = canonical::Parts::new(problem).hash();
+        let hash = canonical::Parts::new(problem).hash(problem);
         return Ok(outcome(problem, || hash));
     }
     Ok(std::thread::scope(|scope| {
-        let hash = scope.spawn(|| canonical::Parts::new(problem).hash());
+        let hash = scope.spawn(|| canonical::Parts::new(problem).hash(problem));
         outcome(problem, || match hash.join() {
             Ok(hash) => hash,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -85,7 +86,7 @@ fn outcome(problem: &Problem, hash: impl FnOnce() -> String) -> Outcome {
     let conflict = conflict::smallest(&dense);
     if conflict.is_empty() {
         let mut levels = Levels::new(&dense);
-        let solved = finish::solve(&dense, &mut levels, None);
+        let solved = finish::solve(&dense, &mut levels);
         return Outcome::Allocated(finish::finish(problem, &dense, &solved, hash()));
     }
     shed::outcome(problem, &conflict, hash())
