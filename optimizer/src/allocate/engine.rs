@@ -6,70 +6,16 @@
 
 use super::bound::dual_bound;
 use super::canonical::Parts;
+use super::change::Change;
 use super::dense::Dense;
 use super::finish::{self, Solved};
 use super::levels::Levels;
-use super::problem::{Method, Outcome, Problem, ProblemError};
+use super::problem::{Allocation, Method, Outcome, Problem, ProblemError};
 use super::rows::{NONE, Rows};
 use super::touched::Touched;
 use super::{conflict, explain, gang, shed};
-use heliostat_models::{SpeedCurve, Watts};
-
-/// A change of a problem. What is not here (jobs that start or end, devices
-/// that come or go, another tree) makes a new problem.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// The limit of a power node.
-    Limit {
-        /// Which, by place.
-        node: usize,
-        /// Its limit now.
-        limit: Watts,
-    },
-    /// What no cap controls at a power node.
-    Uncontrolled {
-        /// Which, by place.
-        node: usize,
-        /// What is drawn now.
-        uncontrolled: Watts,
-        /// By how much it may be more.
-        uncertainty: Watts,
-    },
-    /// The limit of a contract.
-    ContractLimit {
-        /// Which, by place.
-        contract: usize,
-        /// Its limit now.
-        limit: Watts,
-    },
-    /// The range of a device.
-    Range {
-        /// Which, by place.
-        device: usize,
-        /// Lowest cap that can be set now.
-        min: Watts,
-        /// Highest cap that can be set now.
-        max: Watts,
-    },
-    /// The speed curve of a job.
-    Curve {
-        /// Which, by place in the groups.
-        group: usize,
-        /// Its curve now.
-        curve: SpeedCurve,
-    },
-    /// Weight and floor of a job.
-    Service {
-        /// Which, by place in the groups.
-        group: usize,
-        /// Worth of a device hour at full speed.
-        weight: f64,
-        /// Lowest speed that is acceptable.
-        floor_speed: f64,
-    },
-    /// The price of energy λ.
-    PriceOfEnergy(f64),
-}
+use heliostat_models::Watts;
+use heliostat_models::decision::JobCap;
 
 /// The figures of an answer, before caps are rounded to their steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,6 +49,18 @@ pub struct Engine {
     solved: Option<Solved>,
     /// A change did not fit into the arrays.
     outgrown: bool,
+    told: Told,
+}
+
+/// What [`Engine::changed`] has said so far.
+#[derive(Default)]
+struct Told {
+    /// Cap of each group.
+    caps: Vec<f64>,
+    /// Units that each slot took.
+    taken: Vec<f64>,
+    /// Groups that have changed themselves since.
+    touched: Vec<bool>,
 }
 
 impl Engine {
@@ -122,6 +80,7 @@ impl Engine {
             afresh: true,
             solved: None,
             outgrown: false,
+            told: Told::default(),
         })
     }
 
@@ -141,7 +100,7 @@ impl Engine {
     /// # Errors
     /// The contradiction.
     pub fn change(&mut self, change: Change) -> Result<(), ProblemError> {
-        self.check(&change)?;
+        change.check(&self.problem, &self.dense.holder)?;
         self.solved = None;
         match change {
             Change::Limit { node, limit } => {
@@ -208,6 +167,9 @@ impl Engine {
     }
 
     fn gang_changed(&mut self, group: usize) {
+        if let Some(touched) = self.told.touched.get_mut(group) {
+            *touched = true;
+        }
         if self.outgrown {
             return;
         }
@@ -225,99 +187,9 @@ impl Engine {
             self.levels = Levels::new(&self.dense);
             self.touched = Touched::new(&self.dense);
             self.afresh = true;
+            // Units may be others now.
+            self.told.taken.clear();
         }
-    }
-
-    fn check(&self, change: &Change) -> Result<(), ProblemError> {
-        let number = |what, of: &str, value: f64| {
-            let of = of.to_owned();
-            if value.is_finite() && value >= 0.0 {
-                Ok(())
-            } else {
-                Err(ProblemError::Number { what, of, value })
-            }
-        };
-        let there = |what, index: usize, count: usize| {
-            let of = "change".to_owned();
-            if index < count {
-                Ok(())
-            } else {
-                Err(ProblemError::Reference { what, of, index })
-            }
-        };
-        let problem = &self.problem;
-        match change {
-            Change::Limit { node, limit } => {
-                there("power node", *node, problem.nodes.len())?;
-                number("limit", &problem.nodes[*node].id, limit.0)
-            }
-            Change::Uncontrolled {
-                node,
-                uncontrolled,
-                uncertainty,
-            } => {
-                there("power node", *node, problem.nodes.len())?;
-                number("uncontrolled", &problem.nodes[*node].id, uncontrolled.0)?;
-                number("uncertainty", &problem.nodes[*node].id, uncertainty.0)
-            }
-            Change::ContractLimit { contract, limit } => {
-                there("contract", *contract, problem.contracts.len())?;
-                number("limit", &problem.contracts[*contract].id, limit.0)
-            }
-            Change::Range { device, min, max } => {
-                there("device", *device, problem.devices.len())?;
-                self.check_range(*device, *min, *max, number)
-            }
-            Change::Curve { group, .. } => there("group", *group, problem.groups.len()),
-            Change::Service {
-                group,
-                weight,
-                floor_speed,
-            } => {
-                there("group", *group, problem.groups.len())?;
-                number("weight", problem.groups[*group].job.as_str(), *weight)?;
-                number(
-                    "floor_speed",
-                    problem.groups[*group].job.as_str(),
-                    *floor_speed,
-                )
-            }
-            Change::PriceOfEnergy(price) => number("price_of_energy", "problem", *price),
-        }
-    }
-
-    fn check_range(
-        &self,
-        device: usize,
-        min: Watts,
-        max: Watts,
-        number: impl Fn(&'static str, &str, f64) -> Result<(), ProblemError>,
-    ) -> Result<(), ProblemError> {
-        let spec = &self.problem.devices[device];
-        number("min", spec.id.as_str(), min.0)?;
-        number("max", spec.id.as_str(), max.0)?;
-        if min > max {
-            let device = spec.id.clone();
-            return Err(ProblemError::Range { device, min, max });
-        }
-        let holder = self.dense.holder[device];
-        if holder == NONE || spec.fixed.is_some() {
-            return Ok(());
-        }
-        let group = &self.problem.groups[holder as usize];
-        let (mut low, mut high) = (min, max);
-        for other in group.devices.iter().filter(|d| **d != device) {
-            let other = &self.problem.devices[*other];
-            if other.fixed.is_none() {
-                low = low.max(other.min);
-                high = high.min(other.max);
-            }
-        }
-        if low > high {
-            let job = group.job.clone();
-            return Err(ProblemError::NoCommonCap { job, low, high });
-        }
-        Ok(())
     }
 
     /// Solves; `None` when the floors do not fit below the limits, see
@@ -383,17 +255,51 @@ impl Engine {
         Some(dual_bound(&self.problem, self.prices()?))
     }
 
-    /// Why a job has its cap, in a sentence.
-    pub fn why(&self, group: usize) -> Option<String> {
+    /// Groups whose cap is another than when this was last asked, at first all
+    /// of them; none while the floors do not fit. Costs a look at each and work
+    /// for those that changed.
+    pub fn changed(&mut self) -> Vec<usize> {
+        let Some(solved) = &self.solved else {
+            return Vec::new();
+        };
+        let taken = self.taken(solved);
+        let (known, groups) = (&self.told.taken, self.problem.groups.len());
+        let mut looked_at = Vec::new();
+        if known.len() == taken.len() && self.told.touched.len() == groups {
+            for (slot, (now, then)) in taken.iter().zip(known).enumerate() {
+                let group = self.dense.group[slot] as usize;
+                if now.to_bits() != then.to_bits() || self.told.touched[group] {
+                    looked_at.push(group);
+                }
+            }
+            looked_at.sort_unstable();
+        } else {
+            looked_at.extend(0..groups);
+        }
+        let caps: Vec<f64> = (looked_at.iter())
+            .map(|group| self.cap(*group).map_or(f64::NAN, |cap| cap.0))
+            .collect();
+        let taken = taken.to_vec();
+        self.told.taken = taken;
+        self.told.touched.clear();
+        self.told.touched.resize(groups, false);
+        self.told.caps.resize(groups, f64::NAN);
+        let mut changed = Vec::new();
+        for (group, cap) in looked_at.into_iter().zip(caps) {
+            if self.told.caps[group].to_bits() != cap.to_bits() {
+                self.told.caps[group] = cap;
+                changed.push(group);
+            }
+        }
+        changed
+    }
+
+    /// Cap of a job as last solved and why, in figures and in a sentence.
+    pub fn explain(&self, group: usize) -> Option<JobCap> {
         let solved = self.solved.as_ref()?;
         let cap = self.cap(group)?;
-        Some(explain::one(
-            &self.problem,
-            &self.dense,
-            group,
-            cap.0,
-            &solved.prices,
-        ))
+        let (problem, dense) = (&self.problem, &self.dense);
+        Some(explain::one(problem, dense, group, cap.0, &solved.prices))
     }
 
     /// SHA-256 of the problem as it is now. The first time it is taken of all,
@@ -405,6 +311,19 @@ impl Engine {
 
     /// The whole answer: every cap, every reason, the certificate.
     pub fn outcome(&mut self) -> Outcome {
+        self.answer(finish::finish)
+    }
+
+    /// The same without words: [`Allocation::jobs`] is empty where the floors
+    /// fit. [`Engine::changed`] says whom to ask [`Engine::explain`] for.
+    pub fn figures(&mut self) -> Outcome {
+        self.answer(finish::figures)
+    }
+
+    fn answer(
+        &mut self,
+        finish: impl FnOnce(&Problem, &Dense, &Solved, String) -> Allocation,
+    ) -> Outcome {
         let hash = self.inputs_hash();
         if self.solved.is_none() {
             self.solve();
@@ -417,7 +336,7 @@ impl Engine {
             taken: self.taken(solved).to_vec(),
             ..solved.clone()
         };
-        Outcome::Allocated(finish::finish(&self.problem, &self.dense, &solved, hash))
+        Outcome::Allocated(finish(&self.problem, &self.dense, &solved, hash))
     }
 
     /// What the slots take: the sweep keeps it itself.

@@ -5,8 +5,9 @@
 //! per joule within a stated slowdown, and the fairest speeds.
 
 use super::bound::objective;
+use super::change::Change;
 use super::dense::Dense;
-use super::engine::{Change, Engine};
+use super::engine::Engine;
 use super::finish::{self, Solved};
 use super::problem::{Method, Outcome, Problem, ProblemError};
 use super::rows::Rows;

@@ -27,6 +27,7 @@
 mod bound;
 mod bracket;
 mod canonical;
+mod change;
 mod conflict;
 mod coupled;
 mod dense;
@@ -40,13 +41,15 @@ mod matrix;
 mod prices;
 mod problem;
 mod program;
+mod read;
 mod rows;
 mod shed;
 mod touched;
 mod validate;
 
 pub use bound::{dual_bound, objective};
-pub use engine::{Change, Engine, Numbers};
+pub use change::Change;
+pub use engine::{Engine, Numbers};
 pub use goal::{Efficient, fair, fairest, most_work_per_joule};
 pub use problem::{
     Allocation, Contract, DeviceSpec, Group, GroupCap, LimitNode, Method, Outcome, Problem,
