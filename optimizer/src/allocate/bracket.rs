@@ -13,6 +13,8 @@ const FEW: f64 = 32.0;
 const TRIES: usize = 40;
 /// How far from a guess the other end of a bracket is looked for first.
 const NEAR: f64 = 1.0 / 512.0;
+/// The same where few gangs hang below, so that a bracket is wide.
+const NEAR_FEW: f64 = 1.0 / 64.0;
 /// Places with gangs from which a first guess looks at some of them only.
 const MANY: usize = 96;
 
@@ -107,13 +109,15 @@ pub(super) fn add_up(dense: &Dense, room: &[f64], raw: &mut [f64], top: usize) {
 }
 
 /// Two prices: at the upper one the demand below `top` fits, at the lower one
-/// it does not. At `above` it is known not to fit.
+/// it does not. At `above` it is known not to fit. `hint` is a price that may
+/// be near; the answer's worth does not depend on it, its place may.
 pub(super) fn find(
     dense: &Dense,
     room: &[f64],
     raw: &mut [f64],
     top: usize,
     above: f64,
+    hint: Option<f64>,
 ) -> (f64, f64) {
     let end = dense.rows.tree.end[top] as usize;
     let (slots, last) = (dense.at[top] as usize, dense.at[end] as usize);
@@ -131,8 +135,12 @@ pub(super) fn find(
     let enough = all / (stop - begin).max(1) as f64 * FEW.max((stop - begin) as f64 * SHARE);
     // What is full at the upper end is full at every price below it.
     let mut full = vec![false; end - top];
+    let mut busy = full.clone();
     let mut demand = |price: f64| {
-        let mut busy = vec![false; end - top];
+        if end == top + 1 {
+            raw[top] = own(dense, top, price);
+            return raw[top];
+        }
         for (at, raw) in raw[top..end].iter_mut().enumerate() {
             let room = room[top + at];
             *raw = if full[at] {
@@ -144,7 +152,7 @@ pub(super) fn find(
         }
         add_up(dense, room, raw, top);
         if raw[top] <= room[top] {
-            full = busy;
+            full.copy_from_slice(&busy);
         }
         raw[top]
     };
@@ -155,9 +163,15 @@ pub(super) fn find(
         at_low: all.max(wanted),
         at_high: 0.0,
     };
-    let mut guess = guess(dense, room, top, &bracket);
+    let known = hint.filter(|hint| *hint > above && *hint < high);
+    let mut guess = known.or_else(|| guess(dense, room, top, &bracket));
     // From a guess on, the other end is looked for close by.
-    let mut stride = if guess.is_some() { NEAR } else { 0.0 };
+    let near = if slots_below(dense, top) < MANY * MANY {
+        NEAR_FEW
+    } else {
+        NEAR
+    };
+    let mut stride = if guess.is_some() { near } else { 0.0 };
     let mut fitted = true;
     for round in 0..TRIES {
         let width = bracket.high - bracket.low;
@@ -191,6 +205,10 @@ pub(super) fn find(
         fitted = fits;
     }
     (bracket.low, bracket.high)
+}
+
+fn slots_below(dense: &Dense, top: usize) -> usize {
+    (dense.at[dense.rows.tree.end[top] as usize] - dense.at[top]) as usize
 }
 
 /// Two prices and the demand at each.

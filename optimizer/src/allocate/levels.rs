@@ -176,7 +176,8 @@ impl Levels {
                 return;
             }
         }
-        let mut bracket = bracket::find(dense, &self.room, &mut self.raw, top, above);
+        let hint = self.domains[top].is_some().then_some(self.level[top]);
+        let mut bracket = bracket::find(dense, &self.room, &mut self.raw, top, above, hint);
         loop {
             self.domains[top] = None;
             self.refresh(dense, top, bracket, touched);
@@ -353,17 +354,18 @@ impl Levels {
         touched: Option<&Touched>,
     ) {
         let slots = dense.at[place]..dense.at[place + 1];
+        let mut based_anew = false;
         if self.given[place] == bracket {
             let Some(touched) = touched.filter(|t| t.is_at(place)) else {
                 return;
             };
             for (slot, _) in touched.between(slots.start, slots.end) {
-                self.give_slot(dense, *slot as usize, bracket.1);
+                based_anew |= self.give_slot(dense, *slot as usize, bracket.1);
             }
         } else {
             self.given[place] = bracket;
             for slot in slots.clone() {
-                self.give_slot(dense, slot as usize, bracket.1);
+                based_anew |= self.give_slot(dense, slot as usize, bracket.1);
             }
         }
         let slots = slots.start as usize..slots.end as usize;
@@ -374,15 +376,19 @@ impl Levels {
         }
         self.units[place] = units;
         self.worth[place] = worth;
-        self.floors[place] = self.base[slots].iter().sum();
+        if based_anew {
+            self.floors[place] = self.base[slots].iter().sum();
+        }
     }
 
-    fn give_slot(&mut self, dense: &Dense, slot: usize, price: f64) {
+    /// Gives one slot its stretches; whether the worth of its floor is another than before.
+    fn give_slot(&mut self, dense: &Dense, slot: usize, price: f64) -> bool {
         let above = above(dense, slot, price);
         self.above[slot] = above;
         self.taken[slot] = above.0;
         let range = &dense.range[slot];
-        self.base[slot] = range.base - dense.price * range.count * range.floor;
+        let base = range.base - dense.price * range.count * range.floor;
+        std::mem::replace(&mut self.base[slot], base).to_bits() != base.to_bits()
     }
 
     /// Gives what the sweep gave within a domain's bracket.
