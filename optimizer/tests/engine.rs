@@ -228,3 +228,28 @@ fn steps_of_devices_are_kept() {
         assert!(worst_excess(&problem, &outcome.allocation().caps) <= 1e-6);
     }
 }
+
+#[test]
+fn what_two_threads_read_of_a_large_site_is_what_the_problem_says() {
+    let mut rng = fastrand::Rng::with_seed(15);
+    let mut engine = Engine::new(singles(&mut rng, Scale::of(9_001))).unwrap();
+    let numbers = engine.solve().unwrap();
+    assert!(numbers.gap() <= 1e-9);
+    let bound = engine.bound_from_prices().unwrap();
+    assert!((bound - numbers.dual_bound).abs() <= 1e-9 * bound);
+    let Outcome::Allocated(whole) = engine.outcome() else {
+        panic!("it was solved");
+    };
+    assert!((whole.certificate.primal - numbers.primal).abs() <= 1e-9 * bound);
+    assert!(worst_excess(engine.problem(), &whole.caps) <= 1e-6);
+    // The hash is the same whether taken beside the solution or by the engine.
+    let beside = allocate(engine.problem()).unwrap();
+    assert_eq!(beside.allocation().certificate, whole.certificate);
+    let change = change(&mut rng, engine.problem());
+    engine.change(change).unwrap();
+    let fresh = allocate(engine.problem()).unwrap();
+    assert_eq!(
+        engine.inputs_hash(),
+        fresh.allocation().certificate.inputs_hash
+    );
+}

@@ -63,10 +63,14 @@ pub(super) struct Dense {
     without: f64,
     /// What a watt more for every device is worth at most.
     pub steepest: f64,
+    /// Stretches from which two threads count them.
+    pub beside: u32,
     /// Corners of a curve being read, kept for their memory.
     corners: Vec<(f64, f64)>,
 }
 
+/// Stretches from which starting a thread costs little beside counting them.
+const COUNTED_BESIDE: u32 = 1 << 21;
 /// Gangs from which they are read by two threads.
 const BESIDE: usize = 8_192;
 
@@ -119,6 +123,7 @@ impl Dense {
             idle: 0,
             without: 0.0,
             steepest: 0.0,
+            beside: COUNTED_BESIDE,
             corners: Vec::new(),
             rows,
         };

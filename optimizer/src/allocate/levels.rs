@@ -14,7 +14,7 @@
 //! **domain**) is kept: when little changes, only the gangs that were touched
 //! are counted again. Sums are of whole units, so all ways give the same bits.
 
-use super::bracket::{self, add_up, collect, collect_of, in_order, own, where_above};
+use super::bracket::{self, add_up, collect_of, in_order, where_above};
 use super::dense::Dense;
 use super::touched::Touched;
 
@@ -241,12 +241,7 @@ impl Levels {
                 domain
             }
             None => {
-                let mut items = Vec::new();
-                let mut all = Vec::with_capacity(end - top);
-                for place in top..end {
-                    all.push(own(dense, place, high));
-                    collect(dense, place, low, high, &mut items);
-                }
+                let (all, mut items) = bracket::gather(dense, (top, end), bracket);
                 in_order(&mut items);
                 Domain {
                     low,
