@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line speaks on its standard streams
 
 mod agent;
+mod allocate;
 mod broker_argument;
 mod budget;
 mod check;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "heliostat", version, propagate_version = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed or faults found (the message says what to do), 2 wrong use of the command line.\nLogs go to standard error; set HELIOSTAT_LOG=debug (or info, warn) for more or less."
+    after_help = "Exit codes: 0 done, 1 failed or faults found (the message says what to do), 2 wrong use of the command line; some commands have one more, see their help.\nLogs go to standard error; set HELIOSTAT_LOG=debug (or info, warn) for more or less."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -53,6 +54,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Show the plan in force: which job runs when, and the proof
     Plan(plan::Args),
+    /// One allocation from a file: caps, reasons, what more power is worth; sends nothing
+    Allocate(allocate::Args),
     /// Show how much power a site, hall, rack or job may use, now and for 48 h
     Budget(budget::Args),
     /// Ask the store: latest values, ranges, aggregates
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Allocate(args) => allocate::run(args),
         Command::Budget(args) => budget::run(args),
         Command::Query(args) => query::run(args),
         Command::Report(args) => report::run(args),

@@ -5,7 +5,7 @@ use super::at_feed;
 use super::measure::Measured;
 use super::round::Control;
 use crate::allocate::{Outcome, allocate};
-use crate::check::{AtFeed, Facts, Proposal, TOLERANCE, check_allocation};
+use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, check_allocation};
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
 use std::collections::BTreeMap;
@@ -96,6 +96,7 @@ impl Control {
             pinned: &pinned,
             jobs: &jobs,
             price_of_energy: self.price,
+            terms: &NO_TERMS,
         };
         let mut facts = counted.complete(base, event);
         let mut problem = assemble::problem(&facts);

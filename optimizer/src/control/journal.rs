@@ -199,6 +199,7 @@ fn solver(outcome: &Outcome) -> String {
             Method::LinearProgram => {
                 "a linear program, for gangs split by a full power node".to_owned()
             }
+            Method::Fairness => "all speeds raised together until limits were full".to_owned(),
         },
         Outcome::Infeasible { conflict, shed } if shed.beyond.is_empty() => format!(
             "infeasible: the floors of the running jobs exceed what {} leaves to them; the certificate speaks of the rest, with {} floors dropped",

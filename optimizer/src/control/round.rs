@@ -12,7 +12,7 @@ use super::planning::{Planning, grid_history};
 use super::show;
 use super::starts::Starts;
 use crate::allocate::LimitNode;
-use crate::check::{Facts, check_transition};
+use crate::check::{Facts, NO_TERMS, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
 use heliostat_models::wire::JobOrders;
@@ -243,6 +243,7 @@ impl Control {
                 pinned: &pinned,
                 jobs: &[],
                 price_of_energy: self.price,
+                terms: &NO_TERMS,
             };
             let facts = self.counted.complete(facts, self.events.limit(now));
             let broken = if sent.is_empty() {
