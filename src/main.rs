@@ -13,6 +13,7 @@ mod http_get;
 mod offline;
 mod plan;
 mod query;
+mod replay;
 mod report;
 mod run;
 mod server;
@@ -57,6 +58,8 @@ enum Command {
     Budget(budget::Args),
     /// Ask the store: latest values, ranges, aggregates
     Query(query::Args),
+    /// Take logged decisions again from their inputs and compare bit for bit
+    Replay(replay::Args),
     /// Energy, PUE, REF and carbon of a period, as JSON or CSV
     Report(report::Args),
     /// Look after the store of a stopped server: verify, compact, snapshot, export, import
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Budget(args) => budget::run(args),
         Command::Query(args) => query::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Report(args) => report::run(args),
         Command::Store(args) => store::run(args),
     };
