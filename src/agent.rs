@@ -22,7 +22,7 @@ use std::time::Duration;
 /// server has them on disk, so broker and server may be away for a while.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD."
+    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. With HELIOSTAT_CONTROL_KEY, a secret of 16 bytes or more that server and agents share, all that moves power is signed, and what is not is refused."
 )]
 pub struct Args {
     /// The site's configuration

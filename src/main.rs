@@ -14,6 +14,7 @@ mod http_get;
 mod offline;
 mod plan;
 mod query;
+mod replay;
 mod report;
 mod run;
 mod server;
@@ -60,6 +61,8 @@ enum Command {
     Budget(budget::Args),
     /// Ask the store: latest values, ranges, aggregates
     Query(query::Args),
+    /// Take logged decisions again from their inputs and compare bit for bit
+    Replay(replay::Args),
     /// Energy, PUE, REF and carbon of a period, as JSON or CSV
     Report(report::Args),
     /// Look after the store of a stopped server: verify, compact, snapshot, export, import
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Allocate(args) => allocate::run(args),
         Command::Budget(args) => budget::run(args),
         Command::Query(args) => query::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Report(args) => report::run(args),
         Command::Store(args) => store::run(args),
     };

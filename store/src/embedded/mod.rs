@@ -427,4 +427,8 @@ impl TimeSeriesStore for EmbeddedStore {
         stats.damaged += self.shared.damaged.load(Ordering::Relaxed);
         stats
     }
+
+    fn version(&self) -> Option<u64> {
+        Some(self.shared.read().taken)
+    }
 }
