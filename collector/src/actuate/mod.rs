@@ -1,7 +1,15 @@
 //! Actuators: what sets a power limit on a device.
+//!
+//! | file | devices | limit |
+//! |---|---|---|
+//! | `nvml.rs` | NVIDIA GPUs, by their driver | each GPU |
+//! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
+pub mod dry_run;
 pub mod nvml;
+mod verify;
 
+pub use dry_run::DryRun;
 pub use nvml::NvmlActuator;
 
 use heliostat_models::lease::CappableDevice;
@@ -12,11 +20,18 @@ pub trait CapActuator: Send {
     /// The devices that can be capped, with the limits in force now. `found`
     /// equals `current` here; the agent fills in what it found at start.
     fn devices(&mut self) -> Vec<CappableDevice>;
-    /// Sets a limit and reads it back. The device's UUID and settable range are
-    /// verified right before the write; nothing is written when they differ.
+    /// Sets a limit and says what the device has afterwards, which may differ:
+    /// drivers round, and some take a limit and keep another. The device's UUID
+    /// and settable range are verified right before the write; nothing is written
+    /// when they differ.
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError>;
     /// The limit in force now.
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError>;
+    /// Whether [`CapActuator::set`] can change a device. Where it cannot, nothing
+    /// needs to be kept for a later restore.
+    fn writes(&self) -> bool {
+        true
+    }
 }
 
 /// Why a limit was not set or read.
@@ -68,6 +83,16 @@ pub enum CapError {
     NotSupported {
         /// Which.
         device: DeviceId,
+    },
+    /// A dry run: all was verified, nothing was written.
+    #[error("dry run: {device} would have been set to {cap}; it keeps {current}")]
+    DryRun {
+        /// Which.
+        device: DeviceId,
+        /// What would have been set.
+        cap: Watts,
+        /// What it has.
+        current: Watts,
     },
     /// The driver said something else.
     #[error("{action} of {device}: {message}")]
