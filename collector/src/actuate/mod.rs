@@ -3,13 +3,16 @@
 //! | file | devices | limit |
 //! |---|---|---|
 //! | `nvml.rs` | NVIDIA GPUs, by their driver | each GPU |
+//! | `hwmon.rs` | AMD GPUs, by their driver | each GPU |
 //! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
 pub mod dry_run;
+pub mod hwmon;
 pub mod nvml;
 mod verify;
 
 pub use dry_run::DryRun;
+pub use hwmon::HwmonActuator;
 pub use nvml::NvmlActuator;
 
 use heliostat_models::lease::CappableDevice;
