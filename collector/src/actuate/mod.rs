@@ -4,16 +4,22 @@
 //! |---|---|---|
 //! | `nvml.rs` | NVIDIA GPUs, by their driver | each GPU |
 //! | `hwmon.rs` | AMD GPUs, by their driver | each GPU |
+//! | `redfish.rs` | GPUs or nodes, by their management controller over HTTP | each GPU, or the node |
 //! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
+mod before;
+pub mod credentials;
 pub mod dry_run;
 pub mod hwmon;
 pub mod nvml;
+pub mod redfish;
 mod verify;
 
+pub use credentials::BmcCredentials;
 pub use dry_run::DryRun;
 pub use hwmon::HwmonActuator;
 pub use nvml::NvmlActuator;
+pub use redfish::RedfishActuator;
 
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, Watts};
@@ -96,6 +102,32 @@ pub enum CapError {
         cap: Watts,
         /// What it has.
         current: Watts,
+    },
+    /// A limit that is told, and not acted upon.
+    #[error(
+        "the limit of {device} is not enforced: its mode is `{mode}`; set it to Automatic or Disabled at the management controller first"
+    )]
+    NotEnforced {
+        /// Which.
+        device: DeviceId,
+        /// The mode in the controller's words.
+        mode: String,
+    },
+    /// Exceeding the limit would switch the node off.
+    #[error(
+        "exceeding the limit of {device} powers it off; it was not set: choose another action for that at the management controller first"
+    )]
+    PowersOff {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The management controller, through Redfish.
+    #[error("{device}: {error}")]
+    Redfish {
+        /// Which.
+        device: DeviceId,
+        /// What it said.
+        error: redfish::RedfishError,
     },
     /// The driver said something else.
     #[error("{action} of {device}: {message}")]
