@@ -5,12 +5,14 @@
 //! | `nvml.rs` | NVIDIA GPUs, by their driver | each GPU |
 //! | `hwmon.rs` | AMD GPUs, by their driver | each GPU |
 //! | `redfish.rs` | GPUs or nodes, by their management controller over HTTP | each GPU, or the node |
+//! | `ipmi.rs` | a node, by its management controller's DCMI commands | the node |
 //! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
 mod before;
 pub mod credentials;
 pub mod dry_run;
 pub mod hwmon;
+pub mod ipmi;
 pub mod nvml;
 pub mod redfish;
 mod verify;
@@ -18,6 +20,7 @@ mod verify;
 pub use credentials::BmcCredentials;
 pub use dry_run::DryRun;
 pub use hwmon::HwmonActuator;
+pub use ipmi::IpmiActuator;
 pub use nvml::NvmlActuator;
 pub use redfish::RedfishActuator;
 
@@ -128,6 +131,14 @@ pub enum CapError {
         device: DeviceId,
         /// What it said.
         error: redfish::RedfishError,
+    },
+    /// The management controller, through IPMI.
+    #[error("{device}: {error}")]
+    Ipmi {
+        /// Which.
+        device: DeviceId,
+        /// What it said.
+        error: ipmi::IpmiError,
     },
     /// The driver said something else.
     #[error("{action} of {device}: {message}")]

@@ -21,7 +21,7 @@ const EXCHANGE: Duration = Duration::from_secs(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// Longest error text that is repeated, in characters.
 const SHOWN: usize = 200;
-/// Where sessions are made (DSP0266, 13.3.4.1).
+/// Where sessions are made (DSP0266).
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 type Response = ureq::http::Response<ureq::Body>;
@@ -345,7 +345,7 @@ fn refusal(url: &str, response: &mut Response) -> RedfishError {
     }
 }
 
-/// The words of an extended error (DSP0266, 8.6), if it is one.
+/// The words of an extended error (DSP0266), if it is one.
 fn message(body: &str) -> Option<String> {
     let value: Value = serde_json::from_str(body).ok()?;
     let error = value.get("error")?;

@@ -29,7 +29,7 @@ pub enum RedfishError {
     },
     /// 403.
     #[error(
-        "{url}: this user of the management controller may not do that; it needs the privilege ConfigureComponents"
+        "{url}: this user of the management controller may not do that; it needs the role Operator or Administrator"
     )]
     Forbidden {
         /// What was asked.

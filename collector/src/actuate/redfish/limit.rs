@@ -125,7 +125,7 @@ impl Form {
     }
 }
 
-/// An array in a change has an empty object for each member that stays (DSP0266, 7.8.3).
+/// An array in a change has an empty object for each member that stays (DSP0266).
 fn power_control(place: usize, limit: Map<String, Value>) -> Value {
     let mut members = vec![json!({}); place];
     members.push(json!({ "PowerLimit": limit }));
@@ -139,7 +139,7 @@ fn set_point(control: &Map<String, Value>) -> Option<Limit> {
         let value = names.iter().find_map(|n| control.get(*n)?.as_f64())?;
         (value.is_finite() && value >= 0.0).then_some(Watts(value))
     };
-    // The second names are those of Control 1.0 before it was published, still in use.
+    // The second names are HPE Cray's.
     let range = bound(["AllowableMin", "SettingRangeMin"])
         .zip(bound(["AllowableMax", "SettingRangeMax"]))
         .filter(|(min, max)| min <= max && max.get() > 0.0);
