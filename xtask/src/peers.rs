@@ -1,5 +1,5 @@
 //! Independent programs that tests are run against: a broker, a browser, a
-//! metrics linter, two time-series stores, a linear-programming judge. Installed from Debian packages
+//! management controller, a metrics linter, two time-series stores, a linear-programming judge. Installed from Debian packages
 //! and PyPI where this user may; the Python ones into `target/peers`.
 
 use anyhow::{Context, bail};
@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 const DEBIAN: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
+    ("ipmi_sim", "openipmi"),
     ("mosquitto", "mosquitto"),
     ("promtool", "prometheus"),
     ("victoria-metrics", "victoria-metrics"),

@@ -1,8 +1,28 @@
 //! Actuators: what sets a power limit on a device.
+//!
+//! | file | devices | limit |
+//! |---|---|---|
+//! | `nvml.rs` | NVIDIA GPUs, by their driver | each GPU |
+//! | `hwmon.rs` | AMD GPUs, by their driver | each GPU |
+//! | `redfish.rs` | GPUs or nodes, by their management controller over HTTP | each GPU, or the node |
+//! | `ipmi.rs` | a node, by its management controller's DCMI commands | the node |
+//! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
+mod before;
+pub mod credentials;
+pub mod dry_run;
+pub mod hwmon;
+pub mod ipmi;
 pub mod nvml;
+pub mod redfish;
+mod verify;
 
+pub use credentials::BmcCredentials;
+pub use dry_run::DryRun;
+pub use hwmon::HwmonActuator;
+pub use ipmi::IpmiActuator;
 pub use nvml::NvmlActuator;
+pub use redfish::RedfishActuator;
 
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, Watts};
@@ -12,11 +32,18 @@ pub trait CapActuator: Send {
     /// The devices that can be capped, with the limits in force now. `found`
     /// equals `current` here; the agent fills in what it found at start.
     fn devices(&mut self) -> Vec<CappableDevice>;
-    /// Sets a limit and reads it back. The device's UUID and settable range are
-    /// verified right before the write; nothing is written when they differ.
+    /// Sets a limit and says what the device has afterwards, which may differ:
+    /// drivers round, and some take a limit and keep another. The device's UUID
+    /// and settable range are verified right before the write; nothing is written
+    /// when they differ.
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError>;
     /// The limit in force now.
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError>;
+    /// Whether [`CapActuator::set`] can change a device. Where it cannot, nothing
+    /// needs to be kept for a later restore.
+    fn writes(&self) -> bool {
+        true
+    }
 }
 
 /// Why a limit was not set or read.
@@ -68,6 +95,50 @@ pub enum CapError {
     NotSupported {
         /// Which.
         device: DeviceId,
+    },
+    /// A dry run: all was verified, nothing was written.
+    #[error("dry run: {device} would have been set to {cap}; it keeps {current}")]
+    DryRun {
+        /// Which.
+        device: DeviceId,
+        /// What would have been set.
+        cap: Watts,
+        /// What it has.
+        current: Watts,
+    },
+    /// A limit that is told, and not acted upon.
+    #[error(
+        "the limit of {device} is not enforced: its mode is `{mode}`; set it to Automatic or Disabled at the management controller first"
+    )]
+    NotEnforced {
+        /// Which.
+        device: DeviceId,
+        /// The mode in the controller's words.
+        mode: String,
+    },
+    /// Exceeding the limit would switch the node off.
+    #[error(
+        "exceeding the limit of {device} powers it off; it was not set: choose another action for that at the management controller first"
+    )]
+    PowersOff {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The management controller, through Redfish.
+    #[error("{device}: {error}")]
+    Redfish {
+        /// Which.
+        device: DeviceId,
+        /// What it said.
+        error: redfish::RedfishError,
+    },
+    /// The management controller, through IPMI.
+    #[error("{device}: {error}")]
+    Ipmi {
+        /// Which.
+        device: DeviceId,
+        /// What it said.
+        error: ipmi::IpmiError,
     },
     /// The driver said something else.
     #[error("{action} of {device}: {message}")]

@@ -79,18 +79,19 @@ impl CapKeeper {
             );
             keeper.restore();
         }
-        if let Some(actuator) = &mut keeper.actuator {
-            for device in actuator.devices() {
-                keeper.devices.insert(device.device.clone(), device);
-            }
-        }
-        for left in &keeper.found {
-            // Not restored yet: what was found then is still what is to be restored.
-            if let Some(device) = keeper.devices.get_mut(&left.device) {
+        keeper.look();
+        Ok(keeper)
+    }
+
+    /// Asks the actuator for devices not known yet.
+    fn look(&mut self) {
+        for mut device in self.actuator.iter_mut().flat_map(|a| a.devices()) {
+            if let Some(left) = self.found.iter().find(|f| f.device == device.device) {
+                // Not restored yet: what was found then is still what is to be restored.
                 device.found = left.found;
             }
+            self.devices.entry(device.device.clone()).or_insert(device);
         }
-        Ok(keeper)
     }
 
     /// The highest fence seen.
@@ -100,6 +101,10 @@ impl CapKeeper {
 
     /// The devices with their limits of now.
     pub(super) fn devices(&mut self) -> Vec<CappableDevice> {
+        if self.devices.is_empty() {
+            // A management controller may be away at the start and come later.
+            self.look();
+        }
         for device in self.devices.values_mut() {
             if let Some(actuator) = &mut self.actuator
                 && let Ok(current) = actuator.current(&device.device)
@@ -316,9 +321,10 @@ impl CapKeeper {
     fn remember(&mut self, leases: &[CapLease]) -> io::Result<()> {
         if leases.iter().any(|l| !self.devices.contains_key(&l.device)) {
             // It may have been lost at the start and be well now.
-            for device in self.actuator.iter_mut().flat_map(|a| a.devices()) {
-                self.devices.entry(device.device.clone()).or_insert(device);
-            }
+            self.look();
+        }
+        if !self.actuator.as_ref().is_some_and(|a| a.writes()) {
+            return Ok(());
         }
         let mut found = self.found.clone();
         for lease in leases {
@@ -346,7 +352,10 @@ impl CapKeeper {
         };
         match outcome {
             Ok(readback) => {
-                self.set.insert(device.clone(), readback);
+                let before = self.set.insert(device.clone(), readback);
+                if (readback.0 - cap.0).abs() > SAME && before != Some(readback) {
+                    tracing::warn!(%device, asked = %cap, has = %readback, "the device took a power limit and keeps another");
+                }
                 if let Some(known) = self.devices.get_mut(device) {
                     known.current = readback;
                 }

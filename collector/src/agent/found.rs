@@ -39,7 +39,7 @@ impl FoundFile {
                 io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!(
-                        "{}: {e}; it lists power limits to restore: set them by hand (`nvidia-smi -pl`), then delete the file",
+                        "{}: {e}; it lists power limits to restore: set them by hand (`nvidia-smi -pl`, or the maker's tool), then delete the file",
                         self.path.display()
                     ),
                 )

@@ -410,3 +410,80 @@ fn orders_below_the_highest_fence_seen_are_refused_also_after_a_restart() {
     let error = CapKeeper::new(agent, true, Some(devices), dir.path()).err();
     assert!(error.is_some_and(|e| e.to_string().contains("control-fence")));
 }
+
+/// A management controller that is away when the agent starts.
+struct Late(FileDevices, Arc<Mutex<bool>>);
+
+impl CapActuator for Late {
+    fn devices(&mut self) -> Vec<CappableDevice> {
+        match *self.1.lock().unwrap() {
+            true => self.0.devices(),
+            false => Vec::new(),
+        }
+    }
+    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
+        self.0.set(device, uuid, cap)
+    }
+    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
+        self.0.current(device)
+    }
+}
+
+#[test]
+fn devices_that_come_later_are_told_and_keep_the_limit_to_restore() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashed = |keeper: CapKeeper| drop(keeper);
+    let mut first = keeper(dir.path(), true);
+    first.command(
+        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+        Timestamp(0),
+    );
+    crashed(first);
+    let (there, broken) = (Arc::default(), Arc::default());
+    let mut devices = FileDevices::new(dir.path());
+    devices.broken = Arc::clone(&broken);
+    *broken.lock().unwrap() = Some(DeviceId::from("n1-gpu0"));
+    let late = Late(devices, Arc::clone(&there));
+    let mut keeper =
+        CapKeeper::new(AgentId::from("n1"), true, Some(Box::new(late)), dir.path()).unwrap();
+    assert_eq!(keeper.devices(), []);
+    *there.lock().unwrap() = true;
+    *broken.lock().unwrap() = None;
+    let told = keeper.devices();
+    // What the first run found, not what it left behind.
+    assert_eq!(
+        (told.len(), told[0].found, told[0].current),
+        (2, Watts(700.0), Watts(450.0))
+    );
+    keeper.restore();
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+}
+
+#[test]
+fn a_dry_run_answers_what_it_would_do_and_leaves_nothing_to_restore() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = FileDevices::new(dir.path());
+    let log = Arc::clone(&inner.log);
+    let dry = crate::actuate::DryRun::new(Box::new(inner));
+    let mut keeper =
+        CapKeeper::new(AgentId::from("n1"), true, Some(Box::new(dry)), dir.path()).unwrap();
+    let answer = keeper
+        .command(
+            &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
+            Timestamp(10),
+        )
+        .unwrap();
+    let CapOutcome::Refused { reason, current } = &answer.reports[0].outcome else {
+        panic!("a dry run applied a cap: {answer:?}");
+    };
+    assert!(
+        reason.starts_with("dry run: n1-gpu0 would have been set to 450 W"),
+        "{reason}"
+    );
+    assert_eq!(*current, Some(Watts(700.0)));
+    assert!(!dir.path().join("found-caps.json").exists());
+    // No lease is held, so none ends in a safe cap.
+    assert_eq!(keeper.next_expiry(), None);
+    keeper.restore();
+    assert_eq!(*log.lock().unwrap(), []);
+}

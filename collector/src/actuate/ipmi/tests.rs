@@ -1,0 +1,347 @@
+//! A controller of DCMI's power management behind ipmi-rs' own connection
+//! trait, and a session with a simulator that nobody here wrote.
+
+mod simulator;
+
+use super::*;
+use ipmi_rs::connection::{IpmiConnection, Message, NetFn, Request, Response};
+use std::sync::{Arc, Mutex};
+use wire::{Trouble, exchange};
+
+/// What a controller keeps, by the specification's state machine: a limit may be
+/// set while inactive, and only an active one holds.
+struct Controller {
+    limit: PowerLimit,
+    active: bool,
+    guid: Vec<u8>,
+    /// Lowest and highest that it takes, in watts.
+    takes: (u16, u16),
+    /// Whether it tells a limit that is not active.
+    tells_inactive: bool,
+    /// Whether it keeps "power off" whatever is set.
+    stubborn: bool,
+    /// Completion codes for commands of these numbers, used up one by one.
+    codes: Vec<(u8, u8)>,
+    log: Vec<u8>,
+}
+
+impl Controller {
+    fn new() -> Self {
+        Self {
+            limit: PowerLimit {
+                action: ExceptionAction::LogOnly,
+                watts: 6_000,
+                correction_ms: 6_000,
+                sampling_s: 20,
+            },
+            active: true,
+            guid: (1..17).collect(),
+            takes: (500, 10_000),
+            tells_inactive: true,
+            stubborn: false,
+            codes: Vec::new(),
+            log: Vec::new(),
+        }
+    }
+
+    fn off() -> Self {
+        let mut controller = Self::new();
+        controller.active = false;
+        controller.limit.action = ExceptionAction::HardPowerOff;
+        controller
+    }
+
+    fn answer(&mut self, netfn: u8, command: u8, data: &[u8]) -> Vec<u8> {
+        if netfn == 0x06 {
+            return match command {
+                0x01 => vec![0, 0x20, 0x81, 1, 2, 2, 0x9f, 0x91, 0x12, 0, 2, 0x0f],
+                0x37 => [&[0][..], &self.guid].concat(),
+                _ => vec![0xc1],
+            };
+        }
+        assert_eq!((netfn, data[0]), (0x2c, 0xdc));
+        self.log.push(command);
+        let code = self.codes.iter().position(|(c, _)| *c == command);
+        if let Some(place) = code {
+            return vec![self.codes.remove(place).1];
+        }
+        match command {
+            0x02 => vec![
+                0, 0xdc, 0x7e, 0x03, 0x0f, 0x01, 0x0f, 0x04, 0x7d, 0x03, 0, 0, 0, 0, 0xe8, 0x03, 0,
+                0, 0x40,
+            ],
+            0x03 => {
+                let code = if self.active { 0 } else { 0x80 };
+                if !self.active && !self.tells_inactive {
+                    return vec![code];
+                }
+                // The request's layout, less one reserved byte.
+                let mut bytes = dcmi::set_limit(&self.limit);
+                bytes.remove(1);
+                [&[code][..], &bytes].concat()
+            }
+            0x04 => {
+                let mut read = data.to_vec();
+                read.remove(1);
+                let asked = dcmi::limit(&read).unwrap();
+                if asked.watts < self.takes.0 || asked.watts > self.takes.1 {
+                    return vec![0x84];
+                }
+                let action = self.limit.action;
+                self.limit = asked;
+                if self.stubborn {
+                    self.limit.action = action;
+                }
+                vec![0, 0xdc]
+            }
+            0x05 => {
+                self.active = data[1] == 1;
+                vec![0, 0xdc]
+            }
+            _ => vec![0xc1],
+        }
+    }
+}
+
+/// The controller as a connection of ipmi-rs.
+#[derive(Clone)]
+struct Fake(Arc<Mutex<Controller>>);
+
+#[derive(Debug)]
+struct Never;
+
+impl IpmiConnection for Fake {
+    type SendError = Never;
+    type RecvError = Never;
+    type Error = Never;
+
+    fn send(&mut self, _: &mut Request) -> Result<(), Never> {
+        Err(Never)
+    }
+    fn recv(&mut self) -> Result<Response, Never> {
+        Err(Never)
+    }
+    fn send_recv(&mut self, request: &mut Request) -> Result<Response, Never> {
+        let (netfn, command) = (request.netfn_raw(), request.cmd());
+        let data = self
+            .0
+            .lock()
+            .unwrap()
+            .answer(netfn, command, request.data());
+        let message = Message::new_response(NetFn::from(netfn), command, data);
+        Response::new(message, 0).ok_or(Never)
+    }
+}
+
+impl Wire for Fake {
+    fn ask(&mut self, ask: &Ask) -> Result<Said, IpmiError> {
+        exchange(self, ask).map_err(|e| match e {
+            Trouble::Shape(error) => error,
+            Trouble::Connection(Never) => panic!("an answer without a completion code"),
+        })
+    }
+}
+
+struct Stage {
+    bmc: Arc<Mutex<Controller>>,
+    dir: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new(controller: Controller) -> Self {
+        Self {
+            bmc: Arc::new(Mutex::new(controller)),
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn open(&self) -> IpmiActuator {
+        let address = IpmiAddress::new("/nonexistent");
+        let range = (Watts(800.0), Watts(9_000.0));
+        let node = NodeId::from("n1");
+        let mut actuator =
+            IpmiActuator::new(&address, None, &node, range, self.dir.path()).unwrap();
+        actuator.wire = Box::new(Fake(Arc::clone(&self.bmc)));
+        actuator.pause = Duration::ZERO;
+        actuator
+    }
+
+    fn bmc<T>(&self, work: impl FnOnce(&mut Controller) -> T) -> T {
+        work(&mut self.bmc.lock().unwrap())
+    }
+
+    fn is_clean(&self) -> bool {
+        std::fs::read_dir(self.dir.path()).unwrap().count() == 0
+    }
+}
+
+const GUID: &str = "IPMI-0102030405060708090a0b0c0d0e0f10";
+
+fn node() -> DeviceId {
+    DeviceId::from("n1")
+}
+
+#[test]
+fn a_limit_in_force_is_changed_and_goes_back_with_all_that_belongs_to_it() {
+    let stage = Stage::new(Controller::new());
+    let mut actuator = stage.open();
+    let found = actuator.devices().remove(0);
+    assert_eq!(
+        (
+            found.device.clone(),
+            found.uuid.as_str(),
+            found.product.as_str()
+        ),
+        (node(), GUID, "BMC 4753/3842")
+    );
+    assert_eq!((found.found, found.max), (Watts(6_000.0), Watts(9_000.0)));
+    assert_eq!(
+        actuator.set(&node(), GUID, Watts(4_200.9)),
+        Ok(Watts(4_200.0))
+    );
+    let kept = stage.bmc(|b| b.limit);
+    assert_eq!(
+        (kept.action, kept.correction_ms, kept.sampling_s),
+        (ExceptionAction::LogOnly, 6_000, 20)
+    );
+    assert_eq!(actuator.current(&node()), Ok(Watts(4_200.0)));
+    assert_eq!(
+        actuator.set(&node(), GUID, Watts(6_000.0)),
+        Ok(Watts(6_000.0))
+    );
+    assert!(stage.is_clean());
+    let reading = actuator.reading().unwrap();
+    assert_eq!(
+        (reading.watts, reading.average, reading.active),
+        (894, 893, true)
+    );
+}
+
+#[test]
+fn a_limit_that_was_off_is_off_again_also_after_a_crash() {
+    for tells_inactive in [true, false] {
+        let mut controller = Controller::off();
+        controller.tells_inactive = tells_inactive;
+        let stage = Stage::new(controller);
+        let mut actuator = stage.open();
+        let found = actuator.devices().remove(0).found;
+        assert_eq!(found, Watts(9_000.0));
+        // As high as that while off: nothing to do.
+        assert_eq!(actuator.set(&node(), GUID, found), Ok(found));
+        assert!(stage.bmc(|b| !b.log.contains(&0x04)));
+        assert_eq!(
+            actuator.set(&node(), GUID, Watts(4_000.0)),
+            Ok(Watts(4_000.0))
+        );
+        // What had been "power off" while it did not count is nothing now.
+        let limit = stage.bmc(|b| b.limit);
+        assert_eq!(
+            (stage.bmc(|b| b.active), limit.action),
+            (true, ExceptionAction::None)
+        );
+        assert!(limit.correction_ms > 0 && limit.sampling_s > 0);
+        drop(actuator);
+        let mut actuator = stage.open();
+        assert_eq!(actuator.set(&node(), GUID, found), Ok(found));
+        assert!(!stage.bmc(|b| b.active) && stage.is_clean());
+    }
+}
+
+#[test]
+fn no_limit_that_powers_off_is_ever_touched_or_left_behind() {
+    let mut controller = Controller::new();
+    controller.limit.action = ExceptionAction::HardPowerOff;
+    let stage = Stage::new(controller);
+    let mut actuator = stage.open();
+    let refused = Err(CapError::PowersOff { device: node() });
+    assert_eq!(actuator.set(&node(), GUID, Watts(4_000.0)), refused);
+    assert_eq!(actuator.devices(), []);
+    assert!(stage.bmc(|b| !b.log.contains(&0x04)));
+    // One that keeps the action whatever is set.
+    let mut controller = Controller::off();
+    controller.stubborn = true;
+    let stage = Stage::new(controller);
+    assert_eq!(stage.open().set(&node(), GUID, Watts(4_000.0)), refused);
+    assert!(!stage.bmc(|b| b.active) && stage.is_clean());
+}
+
+#[test]
+fn another_node_and_a_cap_out_of_range_are_refused_unwritten() {
+    let stage = Stage::new(Controller::new());
+    let mut actuator = stage.open();
+    let wrong = actuator.set(&node(), "IPMI-someone", Watts(4_000.0));
+    assert!(
+        matches!(wrong, Err(CapError::WrongDevice { .. })),
+        "{wrong:?}"
+    );
+    for cap in [799.0, 9_001.0, f64::NAN] {
+        let refused = actuator.set(&node(), GUID, Watts(cap));
+        assert!(
+            matches!(refused, Err(CapError::OutOfRange { .. })),
+            "{refused:?}"
+        );
+    }
+    let unknown = actuator.set(&"n2".into(), GUID, Watts(4_000.0));
+    assert_eq!(unknown, Err(CapError::UnknownDevice("n2".into())));
+    assert!(stage.bmc(|b| !b.log.contains(&0x04)));
+    // What the controller itself does not take.
+    stage.bmc(|b| b.takes = (2_000, 10_000));
+    let refused = error(actuator.set(&node(), GUID, Watts(1_000.0)));
+    assert!(
+        matches!(refused, IpmiError::Refused { code: 0x84, .. }),
+        "{refused}"
+    );
+    assert_eq!(actuator.current(&node()), Ok(Watts(6_000.0)));
+}
+
+fn error(outcome: Result<Watts, CapError>) -> IpmiError {
+    match outcome {
+        Err(CapError::Ipmi { error, .. }) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn completion_codes_come_out_as_errors_and_busy_ones_are_asked_again() {
+    let stage = Stage::new(Controller::new());
+    let mut actuator = stage.open();
+    let mut with = |codes: &[(u8, u8)]| {
+        stage.bmc(|b| b.codes = codes.to_vec());
+        actuator.set(&node(), GUID, Watts(4_000.0))
+    };
+    assert_eq!(with(&[(0x04, 0xc0), (0x04, 0xc3)]), Ok(Watts(4_000.0)));
+    let busy = error(with(&[(0x04, 0xc0); 3]));
+    assert!(matches!(busy, IpmiError::Busy { code: 0xc0, .. }), "{busy}");
+    let missing = error(with(&[(0x03, 0xc1)]));
+    assert!(
+        matches!(missing, IpmiError::NotImplemented { code: 0xc1, .. }),
+        "{missing}"
+    );
+    assert!(matches!(
+        error(with(&[(0x04, 0xd4)])),
+        IpmiError::NoPrivilege { .. }
+    ));
+    assert!(matches!(
+        error(with(&[(0x04, 0x89)])),
+        IpmiError::Refused { .. }
+    ));
+    // Success, and nothing behind it.
+    assert!(matches!(
+        error(with(&[(0x04, 0x00)])),
+        IpmiError::Shape { .. }
+    ));
+    assert!(matches!(
+        error(with(&[(0x03, 0x00)])),
+        IpmiError::Shape { .. }
+    ));
+}
+
+#[test]
+fn a_controller_without_a_guid_is_known_by_its_product() {
+    for guid in [vec![0; 16], vec![0xff; 16], vec![1; 3]] {
+        let mut controller = Controller::new();
+        controller.guid = guid;
+        let stage = Stage::new(controller);
+        assert_eq!(stage.open().devices()[0].uuid, "IPMI-4753-3842");
+    }
+}
