@@ -1,7 +1,7 @@
 //! How fast the embedded store is, as JSON lines
 //! `{"name","unit","ours","theirs","ratio","peer"}`; `theirs` is measured in the
-//! same run on the same disk. With the argument `statistics` it says instead what
-//! the generated hall is like (`docs/store-bench.md`).
+//! same run on the same disk. With the argument `sizes` it measures those alone; with
+//! `statistics` it says instead what the generated hall is like (`docs/store-bench.md`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a benchmark fails by panic and prints its result
 #![allow(clippy::disallowed_methods)] // it measures real time
 
@@ -249,6 +249,9 @@ async fn main() {
     )
     .unwrap();
     sizes(directory.path(), &site).await;
+    if std::env::args().any(|argument| argument == "sizes") {
+        return;
+    }
     {
         let clock = Arc::new(SteppedClock::new(Timestamp(1_764_550_000_000)));
         let paced_in = directory.path().join("paced");

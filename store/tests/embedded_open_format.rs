@@ -229,8 +229,13 @@ fn found(rollups: &Value, step: &str, metrics: &[&str]) -> BTreeMap<Place, Conde
             });
             it.count += count;
             it.sum += part("_sum").unwrap_or(0.0);
-            it.min = it.min.min(part("_min").unwrap_or(f64::INFINITY));
-            it.max = it.max.max(part("_max").unwrap_or(f64::NEG_INFINITY));
+            // Of a counter least and most stand only where first and last do not tell them.
+            let first = || part("_edge").or_else(|| part("_first"));
+            let least = part("_min").or_else(|| first().filter(|_| metric.ends_with("_total")));
+            let most =
+                part("_max").or_else(|| part("_last").filter(|_| metric.ends_with("_total")));
+            it.min = it.min.min(least.unwrap_or(f64::INFINITY));
+            it.max = it.max.max(most.unwrap_or(f64::NEG_INFINITY));
             it.last = part("_last").unwrap_or(it.last);
             it.estimated += part("_estimated").unwrap_or(0.0);
             it.missing += missing.unwrap_or(0.0);

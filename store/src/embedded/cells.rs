@@ -70,9 +70,18 @@ impl Cells {
         let begin = table.times[row];
         let mut set = |part, state, value| self.set(table, row, part, (state, value));
         let mut some = |part, value| set(part, MEASURED, value);
+        // What a counter that never fell tells by its first and last value.
+        let differs = |value: f64, told: Option<&Sample>| {
+            !what.traced || told.is_none_or(|told| told.value.to_bits() != value.to_bits())
+        };
+        let edge = Some(&b.edge).filter(|edge| has_value(edge.state));
         if b.count > 0 {
-            some(Part::Min, b.min);
-            some(Part::Max, b.max);
+            if differs(b.min, edge.or(b.first.as_ref())) {
+                some(Part::Min, b.min);
+            }
+            if differs(b.max, b.last.as_ref()) {
+                some(Part::Max, b.max);
+            }
             some(Part::Sum, what.sum(b));
             some(Part::Count, f64::from(b.count));
         }
@@ -89,10 +98,15 @@ impl Cells {
             if !tells_inside(what.sum(b), b.edge.value, inside) {
                 some(Part::InsideSum, inside);
             }
-            if b.min.to_bits() != least.to_bits() {
+            // Of a counter it is the first and the last of those inside, whatever the whole is.
+            let told = |all: f64, own: &Option<Sample>| match own {
+                Some(own) if what.traced => own.value.to_bits(),
+                _ => all.to_bits(),
+            };
+            if told(b.min, &b.first) != least.to_bits() {
                 some(Part::InsideMin, least);
             }
-            if b.max.to_bits() != most.to_bits() {
+            if told(b.max, &b.last) != most.to_bits() {
                 some(Part::InsideMax, most);
             }
         }

@@ -7,7 +7,7 @@ use super::codec::ABSENT;
 use super::encode::Output;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier};
 use super::seal::{Place, commit, create, discard, open_all};
-use super::segment::{BlockMeta, Cache, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment, Table};
+use super::segment::{BlockMeta, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment, Sequence, Table};
 use super::{Options, Shared};
 use crate::query::StoreError;
 use heliostat_models::{DeviceId, Timestamp};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A file of this length is closed and not compacted again.
-const FULL_BYTES: usize = 32 << 20;
+const FULL_BYTES: usize = 16 << 20;
 /// Time after the end of a day at which its files are brought together whatever their number.
 const REST_MS: i64 = 3_600_000;
 
@@ -167,13 +167,12 @@ fn write(
     for segment in segments {
         plan.see_columns(&segment.columns);
     }
-    let mut blocks: HashMap<u32, Vec<(&Segment, BlockMeta)>> = HashMap::new();
-    for segment in segments {
+    let mut blocks: HashMap<u32, Vec<(usize, BlockMeta)>> = HashMap::new();
+    let mut sequences: Vec<Sequence> = Vec::with_capacity(segments.len());
+    for (place, segment) in segments.iter().enumerate() {
+        sequences.push(Sequence::new(Arc::clone(segment)));
         for meta in segment.blocks() {
-            blocks
-                .entry(meta.device)
-                .or_default()
-                .push((segment, *meta));
+            (blocks.entry(meta.device).or_default()).push((place, *meta));
         }
     }
     let mut devices: Vec<(DeviceId, u32)> = {
@@ -182,7 +181,6 @@ fn write(
         blocks.keys().map(name).collect()
     };
     devices.sort();
-    let mut cache = Cache::default();
     let mut output = Output::new(&plan)?;
     let mut table = Table::default();
     let last = devices.len().saturating_sub(1);
@@ -192,7 +190,11 @@ fn write(
         }
         let mut rows: Option<OwnedRows> = None;
         for (segment, meta) in blocks.get(&index).into_iter().flatten() {
-            let found = segment.rows(&mut cache, meta).map_err(|e| {
+            let Some(sequence) = sequences.get_mut(*segment) else {
+                continue;
+            };
+            let found = sequence.rows(meta).map_err(|e| {
+                let segment = sequence.segment();
                 if segment.report_damage(meta.group, &e) {
                     shared.damaged.fetch_add(1, Ordering::Relaxed);
                 }

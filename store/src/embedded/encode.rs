@@ -9,7 +9,12 @@ use parquet::errors::ParquetError;
 
 /// Rows of a rollup after which a row group is closed: a rollup has many columns,
 /// all of which are in memory until then.
-const ROLLUP_ROWS: usize = 8_192;
+const ROLLUP_ROWS: usize = 4_096;
+
+/// zstd's level for frames: beyond, time grows faster than files shrink …
+const LEVEL: i32 = 3;
+/// … and for rollups, which are a small part of what is encoded.
+const ROLLUP_LEVEL: i32 = 9;
 
 /// Files with their tiers; the raw one is first.
 pub type Files = Vec<(Tier, Encoded)>;
@@ -21,13 +26,15 @@ pub struct Output {
     raw: FileWriter,
     condenser: Condenser,
     rollups: Vec<FileWriter>,
+    rollup_scratch: Scratch,
 }
 
 impl Output {
     /// Begins a file.
     pub fn new(plan: &Plan) -> Result<Self, ParquetError> {
         Ok(Self {
-            scratch: Scratch::new()?,
+            scratch: Scratch::new(LEVEL)?,
+            rollup_scratch: Scratch::new(ROLLUP_LEVEL)?,
             decimals: Decimals::default(),
             raw: FileWriter::new(plan.clone()),
             condenser: Condenser::default(),
@@ -62,7 +69,7 @@ impl Output {
     fn write_rollups(&mut self, least: usize) -> Result<(), ParquetError> {
         for (file, table) in self.rollups.iter_mut().zip(&mut self.condenser.rollups) {
             if table.rows() >= least {
-                file.group(&mut self.scratch, table, Catalogue::builtin())?;
+                file.group(&mut self.rollup_scratch, table, Catalogue::builtin())?;
                 table.clear();
             }
         }
@@ -79,7 +86,7 @@ impl Output {
         let mut files = vec![(Tier::Raw, self.raw.finish(&mut self.scratch, catalogue)?)];
         for (tier, file) in Tier::ROLLUPS.into_iter().zip(self.rollups) {
             if file.rows().saturating_mul(worth as u64) <= rows {
-                files.push((tier, file.finish(&mut self.scratch, catalogue)?));
+                files.push((tier, file.finish(&mut self.rollup_scratch, catalogue)?));
             }
         }
         Ok(files)

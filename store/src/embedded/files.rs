@@ -147,7 +147,7 @@ pub fn write_catalogue(directory: &Path, disk: &dyn Disk) -> Result<(), StoreErr
     let path = directory.join("catalogue.json");
     let metrics: Vec<_> = Catalogue::builtin().iter().map(|(_, m)| m).collect();
     let text = json!({
-        "layout": "segments/day=DAY/kind=KIND/N.parquet: one row a device and instant, UTC; a column a metric, in its unit; NAME_quality says measured, estimated or missing where not all is measured (null: not in the frame). rollups/step=STEP/...: one row a device and step from its begin, included, to its end, excluded; NAME_edge is the reading at the very begin, NAME_inside_min, _max and _sum stand where they differ without it.",
+        "layout": "segments/day=DAY/kind=KIND/N.parquet: one row a device and instant, UTC; a column a metric, in its unit; NAME_quality says measured, estimated or missing where not all is measured (null: not in the frame). rollups/step=STEP/...: one row a device and step from its begin, included, to its end, excluded; NAME_edge is the reading at the very begin, NAME_inside_min, _max and _sum stand where they differ without it; of a counter NAME_min (NAME_inside_min) stands where it is not NAME_edge, or else NAME_first (NAME_first), and NAME_max, NAME_inside_max where it is not NAME_last.",
         "metrics": metrics,
     });
     let text =

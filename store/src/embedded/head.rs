@@ -203,8 +203,9 @@ impl DeviceHead {
         self.late.contains_key(&at) || chunk.is_some_and(|c| c.between(at, at).rows() > 0)
     }
 
-    /// Adds a row that is not there yet.
-    pub fn insert(&mut self, at: i64, readings: &[(MetricId, Reading)]) {
+    /// Adds a row that is not there yet; returns the bytes that it takes.
+    pub fn insert(&mut self, at: i64, readings: &[(MetricId, Reading)]) -> usize {
+        let mut grown = 0;
         let agree = readings.len() <= self.metrics.len()
             && (readings.iter().zip(&self.metrics)).all(|((metric, _), known)| metric == known);
         // Frames of one source name their metrics in the same order, so that
@@ -222,7 +223,9 @@ impl DeviceHead {
         let width = self.metrics.len();
         let is_late = self.newest().is_some_and(|newest| at <= newest);
         let rows = if is_late {
-            (self.late.entry(at)).or_insert_with(|| Rows::new(width, 1))
+            let row = (self.late.entry(at)).or_insert_with(|| Rows::new(width, 1));
+            grown = size_of::<Rows>();
+            row
         } else {
             let fits = (self.chunks.last()).is_some_and(|c| c.width == width && !c.is_full());
             if !fits {
@@ -230,20 +233,24 @@ impl DeviceHead {
                     .chunks
                     .last()
                     .map_or(FIRST_ROWS / 2, |c| c.cells.capacity() / c.stride);
-                self.chunks
-                    .push(Rows::new(width, (2 * before).min(CHUNK_ROWS)));
+                let chunk = Rows::new(width, (2 * before).min(CHUNK_ROWS));
+                // Most have one or two.
+                self.chunks.reserve_exact(1);
+                self.chunks.push(chunk);
             }
             match self.chunks.last_mut() {
                 Some(chunk) => chunk,
-                None => return,
+                None => return 0,
             }
         };
+        grown += rows.stride * size_of::<u64>();
         let readings = readings.iter().map(|(_, reading)| *reading);
         if agree {
             rows.push(at, readings.enumerate());
         } else {
             rows.push(at, places.into_iter().zip(readings));
         }
+        grown
     }
 
     /// Shows the rows in `[from, last]` by rising time, as few runs as there are.

@@ -81,7 +81,8 @@ const QUEUE: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Readings in memory at which they are sealed into a segment; about 10 bytes
-    /// each, and there may be as many again that are being sealed.
+    /// each, 24 at most, else it is earlier, and there may be as many again that are
+    /// being sealed.
     pub seal_samples: u64,
     /// Age of what is in memory, by the site's clock, at which it is sealed.
     pub seal_age: Duration,

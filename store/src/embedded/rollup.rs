@@ -14,7 +14,8 @@ use super::manifest::Tier;
 use super::segment::schema::{Key, Part};
 use super::segment::{BlockMeta, Cache, Decoded, ReadError, Segment};
 use crate::query::OverTime;
-use heliostat_models::MetricId;
+use heliostat_models::metrics::MetricKind;
+use heliostat_models::{Catalogue, MetricId};
 use std::sync::Arc;
 
 /// What is known of the values of one device and metric in a part of a step.
@@ -129,6 +130,13 @@ fn main_parts(over_time: OverTime) -> (Part, Part) {
 }
 
 impl View<'_> {
+    /// Whether what is not told of least and most is told by first and last.
+    fn derives(&self, over_time: OverTime) -> bool {
+        self.segment.derived
+            && matches!(over_time, OverTime::Min | OverTime::Max)
+            && Catalogue::builtin().metric(self.metric).kind != MetricKind::Gauge
+    }
+
     /// The columns that [`View::show`] reads.
     pub fn read(
         &self,
@@ -138,15 +146,17 @@ impl View<'_> {
     ) -> Result<Rows, ReadError> {
         let (main, inside) = main_parts(over_time);
         let parts = [Part::Count, Part::Estimated, Part::Missing, main];
-        let parts = parts.into_iter().chain(
-            match self.lean {
-                Lean::Left => None,
-                Lean::Right => Some([Part::Edge, inside]),
-            }
-            .into_iter()
-            .flatten(),
-        );
-        self.columns(cache, meta, parts)
+        let more = [Part::Edge, inside, Part::First, Part::Last];
+        let wanted = match self.lean {
+            _ if self.derives(over_time) => 4,
+            Lean::Left => 0,
+            Lean::Right => 2,
+        };
+        self.columns(
+            cache,
+            meta,
+            parts.into_iter().chain(more.into_iter().take(wanted)),
+        )
     }
 
     fn columns(
@@ -191,18 +201,30 @@ impl View<'_> {
                 });
             }
         };
+        let derives = self.derives(over_time);
         let (from, to) = self.interval;
         for row in self.rows_of(rows, meta) {
             let Some(begin) = rows.times.get(row).copied() else {
                 break;
             };
-            let (mut count, whole) = (cell(counts, row).1 as u64, cell(main, row).1);
+            let mut count = cell(counts, row).1 as u64;
             let (mut estimated, mut missing) = (cell(estimates, row).1, cell(gaps, row).1);
-            let [edges, insides] = rest else {
+            let (state, edge) = rest.first().map_or((ABSENT, 0.0), |edges| cell(edges, row));
+            // Of a counter that never fell the first value is the least, the last the most.
+            let derived = match (over_time, rest) {
+                (OverTime::Min, [.., first, _]) if derives => Some(cell(first, row).1),
+                (OverTime::Max, [.., last]) if derives => Some(cell(last, row).1),
+                _ => None,
+            };
+            let whole = match (cell(main, row), derived) {
+                ((ABSENT, _), Some(_)) if over_time == OverTime::Min && has_value(state) => edge,
+                ((ABSENT, _), Some(derived)) => derived,
+                ((_, told), _) => told,
+            };
+            let ([_, insides, ..], Lean::Right) = (rest, self.lean) else {
                 part(begin, (count, whole), estimated > 0.0, missing > 0.0);
                 continue;
             };
-            let (state, edge) = cell(edges, row);
             if state != ABSENT && begin >= from {
                 let valued = has_value(state);
                 let one = (u64::from(valued), edge);
@@ -218,6 +240,7 @@ impl View<'_> {
                 (OverTime::Last, _) => whole,
                 (_, (told, value)) if told != ABSENT => value,
                 (OverTime::Avg | OverTime::Sum, _) if has_value(state) => whole - edge,
+                _ if has_value(state) => derived.unwrap_or(whole),
                 _ => whole,
             };
             part(begin + 1, (count, inside), estimated > 0.0, missing > 0.0);

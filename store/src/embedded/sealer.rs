@@ -101,7 +101,7 @@ impl Sealer {
                         entry.thaw();
                     }
                 }
-                state.frozen_samples = 0;
+                (state.frozen_samples, state.frozen_bytes) = (0, 0);
             },
         )
     }

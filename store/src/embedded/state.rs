@@ -108,6 +108,10 @@ impl DeviceEntry {
         // What is newer than those rows stays in the head and is not kept twice.
         let head = std::mem::take(&mut self.head);
         self.sealed = self.latest_rows();
+        self.sealed.shrink_to_fit();
+        for (_, readings) in &mut self.sealed {
+            readings.shrink_to_fit();
+        }
         self.frozen = None;
         self.head = head;
     }
@@ -147,8 +151,12 @@ pub struct State {
     pub lost: BTreeSet<u64>,
     /// Readings that came since the last sealing began.
     pub head_samples: u64,
+    /// Bytes of their rows.
+    pub head_bytes: u64,
     /// Readings that are being sealed.
     pub frozen_samples: u64,
+    /// Bytes of their rows.
+    pub frozen_bytes: u64,
     /// Counters, without the log's bytes.
     pub stats: StoreStats,
     /// Rows taken in since the opening; never falls.
@@ -169,7 +177,9 @@ impl State {
             left: BTreeSet::new(),
             lost: BTreeSet::new(),
             head_samples: 0,
+            head_bytes: 0,
             frozen_samples: 0,
+            frozen_bytes: 0,
             stats: StoreStats::default(),
             taken: 0,
         }
@@ -296,7 +306,7 @@ impl State {
         let Some(entry) = self.devices.get_mut(device as usize) else {
             return;
         };
-        entry.head.insert(frame.at.0, &frame.readings);
+        self.head_bytes += entry.head.insert(frame.at.0, &frame.readings) as u64;
         let samples = frame.readings.len() as u64;
         self.head_samples += samples;
         self.stats.frames += 1;
@@ -322,6 +332,7 @@ impl State {
             });
         }
         self.frozen_samples = std::mem::take(&mut self.head_samples);
+        self.frozen_bytes = std::mem::take(&mut self.head_bytes);
         frozen
     }
 

@@ -26,9 +26,14 @@ const ENOUGH: usize = 20_000;
 const NAP: Duration = Duration::from_micros(50);
 /// … up to so often. A lone append never waits.
 const NAPS: usize = 8;
-/// Memory may grow to this many times the sealing size while sealing fails or
-/// lags; then appends wait for it, and are refused if it fails.
+/// Bytes that a reading may take in memory before it counts for more than one: as
+/// many as that of a row of its own; see [`super::head`].
+const BYTES_PER_READING: u64 = 24;
+/// Memory may grow to this many times the sealing size while sealing fails; then
+/// appends are refused …
 const OVERFLOW: u64 = 4;
+/// … and to so many while it lags; then they wait for it.
+const LAG: u64 = 2;
 
 /// What the writer is asked.
 pub enum Command {
@@ -242,19 +247,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Readings in memory: those that came, and those that are being sealed.
+    /// Readings in memory: those that came, and those that are being sealed. Rows of
+    /// few readings count for as many as would take their memory.
     fn in_memory(&self) -> (u64, u64) {
         let state = self.shared.read();
-        (state.head_samples, state.frozen_samples)
+        let load = |samples: u64, bytes: u64| samples.max(bytes / BYTES_PER_READING);
+        (
+            load(state.head_samples, state.head_bytes),
+            load(state.frozen_samples, state.frozen_bytes),
+        )
     }
 
     /// Waits while there is too much in memory: sealing lags, or has failed for
     /// long. Rather refuse than run out of memory.
     fn hold_back(&mut self) -> Result<(), StoreError> {
-        let full = self.options.seal_samples.saturating_mul(OVERFLOW);
+        let full = |times| self.options.seal_samples.saturating_mul(times);
+        let (lagging, failing) = (full(LAG), full(OVERFLOW));
+        let all = |writer: &Self| {
+            let (head, frozen) = writer.in_memory();
+            head.saturating_add(frozen)
+        };
         loop {
-            let (head, frozen) = self.in_memory();
-            if head.saturating_add(frozen) <= full {
+            let most = match self.failed {
+                Some(_) => failing,
+                None => lagging,
+            };
+            if all(self) <= most {
                 return Ok(());
             }
             if !self.sealing {
@@ -262,7 +280,9 @@ impl Writer {
             }
             let stopped = |_| StoreError::Stopped("its sealer ended".to_owned());
             let outcome = self.outcomes.recv().map_err(stopped)?;
-            if let Some(error) = self.sealed(outcome) {
+            if let Some(error) = self.sealed(outcome)
+                && all(self) > failing
+            {
                 return Err(error);
             }
         }

@@ -12,6 +12,7 @@ mod page;
 mod plan;
 mod read;
 pub mod schema;
+mod sequence;
 mod stored;
 mod table;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod write;
 
 pub use plan::{Decimals, Plan, Precision};
 pub use read::{Cache, Chunk, Decoded, OwnedRows, ReadError};
+pub use sequence::Sequence;
 pub use stored::Scratch;
 pub use table::{Column, Table};
 pub use write::{Encoded, FileWriter, GROUP_ROWS};
@@ -68,6 +70,9 @@ pub struct Segment {
     /// Of a rollup: whether readings at the begin of a step are told apart from
     /// those inside, as since the second form of rollups.
     pub edges: bool,
+    /// Of a rollup: whether least and most of a counter are left out where its first
+    /// and last value tell them, as since the third form.
+    pub derived: bool,
     schema: SchemaDescPtr,
     /// Rows and chunks by column, by row group.
     groups: Vec<(u32, Vec<Chunk>)>,
@@ -142,7 +147,7 @@ impl Segment {
         let checksums: Vec<Vec<u32>> = entry(&meta, write::CHECKSUMS_KEY)?;
         let devices: Vec<Vec<(String, u32, i64, i64)>> = entry(&meta, write::DEVICES_KEY)?;
         // The first form had no such entry.
-        let edges = entry(&meta, write::ROLLUP_KEY).is_ok_and(|form: u32| form >= 2);
+        let form: u32 = entry(&meta, write::ROLLUP_KEY).unwrap_or(1);
         let contradicts = || bad("its footer contradicts itself");
         if checksums.len() != meta.num_row_groups() || devices.len() != meta.num_row_groups() {
             return Err(contradicts());
@@ -192,7 +197,8 @@ impl Segment {
             id,
             path: path.to_owned(),
             columns,
-            edges,
+            edges: form >= 2,
+            derived: form >= 3,
             schema,
             groups,
             blocks,

@@ -24,8 +24,6 @@ use std::sync::Arc;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
-/// zstd's level: beyond, time grows faster than files shrink.
-const LEVEL: i32 = 1;
 /// Shorter pages are too few bytes to judge a chunk by.
 const JUDGED: usize = 1_024;
 
@@ -39,10 +37,10 @@ pub struct Press {
 }
 
 impl Press {
-    /// One with nothing in it.
-    pub fn new() -> Result<Self> {
+    /// One with nothing in it, of zstd's level.
+    pub fn new(level: i32) -> Result<Self> {
         Ok(Self {
-            compressor: Compressor::new(LEVEL)?,
+            compressor: Compressor::new(level)?,
             page: Vec::new(),
             compressed: Vec::new(),
             chunk: Vec::new(),

@@ -187,7 +187,7 @@ struct Column<T> {
 }
 
 impl Segment {
-    fn reader(
+    pub(super) fn reader(
         &self,
         cache: &mut Cache,
         group: u32,
@@ -221,12 +221,7 @@ impl Segment {
         skip: usize,
         rows: usize,
     ) -> Result<Vec<i64>, ReadError> {
-        let ColumnReader::Int64ColumnReader(mut reader) = self.reader(cache, group, TIME)? else {
-            return Err(ReadError::Contradiction("the times are no integers"));
-        };
-        let mut times = Vec::with_capacity(rows);
-        read_rows(&mut reader, skip, rows, None, &mut times)?;
-        Ok(times)
+        times(&mut self.reader(cache, group, TIME)?, skip, rows)
     }
 
     /// The instants of a block.
@@ -269,57 +264,6 @@ impl Segment {
         (self.decode(cache, meta.group, column, start, rows)).map(Some)
     }
 
-    fn doubles(
-        &self,
-        cache: &mut Cache,
-        group: u32,
-        column: &Planned,
-        skip: usize,
-        rows: usize,
-    ) -> Result<Column<f64>, ReadError> {
-        let mut levels = Vec::with_capacity(rows);
-        match (self.reader(cache, group, column.place)?, column.shape) {
-            (ColumnReader::DoubleColumnReader(mut reader), Shape::Double) => {
-                let mut values = Vec::with_capacity(rows);
-                read_rows(&mut reader, skip, rows, Some(&mut levels), &mut values)?;
-                Ok(Column { levels, values })
-            }
-            (ColumnReader::Int64ColumnReader(mut reader), Shape::Decimal { scale }) => {
-                let mut integers: Vec<i64> = Vec::with_capacity(rows);
-                read_rows(&mut reader, skip, rows, Some(&mut levels), &mut integers)?;
-                let power = power(scale);
-                let values = integers.iter().map(|i| *i as f64 / power).collect();
-                Ok(Column { levels, values })
-            }
-            _ => Err(ReadError::Contradiction(
-                "a column is of another type than the schema says",
-            )),
-        }
-    }
-
-    fn qualities(
-        &self,
-        cache: &mut Cache,
-        group: u32,
-        place: usize,
-        skip: usize,
-        rows: usize,
-    ) -> Result<Vec<u8>, ReadError> {
-        let ColumnReader::ByteArrayColumnReader(mut reader) = self.reader(cache, group, place)?
-        else {
-            return Err(ReadError::Contradiction("the qualities are no text"));
-        };
-        let (mut levels, mut values): (Vec<i16>, Vec<ByteArray>) = (Vec::new(), Vec::new());
-        read_rows(&mut reader, skip, rows, Some(&mut levels), &mut values)?;
-        let mut values = values.iter();
-        let states = levels.iter().map(|level| match level {
-            0 => Some(ABSENT),
-            _ => values.next().and_then(|v| schema::quality_state(v.data())),
-        });
-        (states.collect::<Option<Vec<u8>>>())
-            .ok_or(ReadError::Contradiction("a quality has an unknown name"))
-    }
-
     /// States and values of rows `skip..skip + rows` of a row group; the value of a row without one is 0.
     fn column_of(
         &self,
@@ -360,23 +304,12 @@ impl Segment {
         skip: usize,
         rows: usize,
     ) -> Result<Decoded, ReadError> {
-        let Column { levels, values } = self.doubles(cache, group, column, skip, rows)?;
-        let states = if column.quality {
-            self.qualities(cache, group, column.place + 1, skip, rows)?
-        } else {
-            let state = |level: &i16| if *level == 0 { ABSENT } else { MEASURED };
-            levels.iter().map(state).collect()
+        let mut values = self.reader(cache, group, column.place)?;
+        let mut qualities = match column.quality {
+            true => Some(self.reader(cache, group, column.place + 1)?),
+            false => None,
         };
-        if values.len() == rows {
-            return Ok((states, values));
-        }
-        let mut present = values.into_iter();
-        let spread = levels.iter().map(|level| match level {
-            0 => 0.0,
-            _ => present.next().unwrap_or_default(),
-        });
-        let spread = spread.collect();
-        Ok((states, spread))
+        decode(&mut values, qualities.as_mut(), column.shape, skip, rows)
     }
 
     /// The samples of a metric in `[from, to)`; none when the file has no such column.
@@ -432,23 +365,90 @@ impl Segment {
         }
         Ok(rows)
     }
+}
 
-    /// All rows of a block: instants, and state and value by metric.
-    pub fn rows(&self, cache: &mut Cache, meta: &BlockMeta) -> Result<OwnedRows, ReadError> {
-        let times = self.times(cache, meta)?;
-        let mut columns = Vec::new();
-        for column in &self.columns {
-            let Some(key) = column.key else {
-                continue;
-            };
-            let (start, rows) = (meta.start as usize, meta.rows as usize);
-            let (states, values) = self.column_of(cache, meta.group, column, start, rows)?;
-            if states.iter().any(|s| *s != ABSENT) {
-                columns.push((key, states, values));
-            }
+/// Instants, `skip` rows from where a reader is.
+pub(super) fn times(
+    reader: &mut ColumnReader,
+    skip: usize,
+    rows: usize,
+) -> Result<Vec<i64>, ReadError> {
+    let ColumnReader::Int64ColumnReader(reader) = reader else {
+        return Err(ReadError::Contradiction("the times are no integers"));
+    };
+    let mut times = Vec::with_capacity(rows);
+    read_rows(reader, skip, rows, None, &mut times)?;
+    Ok(times)
+}
+
+fn doubles(
+    reader: &mut ColumnReader,
+    shape: Shape,
+    skip: usize,
+    rows: usize,
+) -> Result<Column<f64>, ReadError> {
+    let mut levels = Vec::with_capacity(rows);
+    match (reader, shape) {
+        (ColumnReader::DoubleColumnReader(reader), Shape::Double) => {
+            let mut values = Vec::with_capacity(rows);
+            read_rows(reader, skip, rows, Some(&mut levels), &mut values)?;
+            Ok(Column { levels, values })
         }
-        Ok(OwnedRows { times, columns })
+        (ColumnReader::Int64ColumnReader(reader), Shape::Decimal { scale }) => {
+            let mut integers: Vec<i64> = Vec::with_capacity(rows);
+            read_rows(reader, skip, rows, Some(&mut levels), &mut integers)?;
+            let power = power(scale);
+            let values = integers.iter().map(|i| *i as f64 / power).collect();
+            Ok(Column { levels, values })
+        }
+        _ => Err(ReadError::Contradiction(
+            "a column is of another type than the schema says",
+        )),
     }
+}
+
+fn qualities(reader: &mut ColumnReader, skip: usize, rows: usize) -> Result<Vec<u8>, ReadError> {
+    let ColumnReader::ByteArrayColumnReader(reader) = reader else {
+        return Err(ReadError::Contradiction("the qualities are no text"));
+    };
+    let (mut levels, mut values): (Vec<i16>, Vec<ByteArray>) = (Vec::new(), Vec::new());
+    read_rows(reader, skip, rows, Some(&mut levels), &mut values)?;
+    let mut values = values.iter();
+    let states = levels.iter().map(|level| match level {
+        0 => Some(ABSENT),
+        _ => values.next().and_then(|v| schema::quality_state(v.data())),
+    });
+    (states.collect::<Option<Vec<u8>>>())
+        .ok_or(ReadError::Contradiction("a quality has an unknown name"))
+}
+
+/// States and values, `skip` rows from where readers of a column and of its
+/// qualities are; the value of a row without one is 0.
+pub(super) fn decode(
+    values: &mut ColumnReader,
+    quality: Option<&mut ColumnReader>,
+    shape: Shape,
+    skip: usize,
+    rows: usize,
+) -> Result<Decoded, ReadError> {
+    let Column { levels, values } = doubles(values, shape, skip, rows)?;
+    let states = match quality {
+        Some(quality) => qualities(quality, skip, rows)?,
+        None => {
+            let state = |level: &i16| if *level == 0 { ABSENT } else { MEASURED };
+            levels.iter().map(state).collect()
+        }
+    };
+    if values.len() == rows {
+        return Ok((states, values));
+    }
+    let mut present = values.into_iter();
+    let spread = levels.iter().map(|level| match level {
+        0 => 0.0,
+        _ => present.next().unwrap_or_default(),
+    });
+    let spread = spread.collect();
+    Ok((states, spread))
 }
 
 /// Levels, where the column has any, and values of rows `skip..skip + rows`.

@@ -32,9 +32,9 @@ const DIGITS: i32 = 16;
 pub enum Part {
     /// The value itself.
     Value,
-    /// Smallest value.
+    /// Smallest value; of a counter only where it is not the edge, else the first.
     Min,
-    /// Largest value.
+    /// Largest value; of a counter only where it is not the latest.
     Max,
     /// Sum of the values.
     Sum,
@@ -56,9 +56,9 @@ pub enum Part {
     Edge,
     /// Sum of the values without that one, where the two sums do not tell it.
     InsideSum,
-    /// Smallest without that one, where it is another.
+    /// Smallest without that one, where it is another; of a counter where it is not the first.
     InsideMin,
-    /// Largest without that one, where it is another.
+    /// Largest without that one, where it is another; of a counter where it is not the latest.
     InsideMax,
     /// Of a counter: the first value after the begin.
     First,

@@ -20,10 +20,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Nothing yet.
-    pub fn new() -> Result<Self> {
+    /// Nothing yet; pages are compressed to zstd's level.
+    pub fn new(level: i32) -> Result<Self> {
         Ok(Self {
-            press: Press::new()?,
+            press: Press::new(level)?,
             dictionary: Dictionary::default(),
             levels: Vec::new(),
             doubles: Vec::new(),

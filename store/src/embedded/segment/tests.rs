@@ -53,7 +53,7 @@ fn decoded(chunk: &Chunk, shape: Shape) -> Vec<Option<u64>> {
 
 fn integers_come_back(rows: &[Option<i64>]) {
     let (levels, values) = parted(rows);
-    let mut press = Press::new().unwrap();
+    let mut press = Press::new(1).unwrap();
     let chunk = chunk::integers(&mut press, rows.len(), levels.as_deref(), &values, true).unwrap();
     let wanted: Vec<Option<u64>> = (rows.iter())
         .map(|r| r.map(|i| (i as f64).to_bits()))
@@ -63,7 +63,7 @@ fn integers_come_back(rows: &[Option<i64>]) {
 
 fn doubles_come_back(rows: &[Option<f64>]) {
     let (levels, values) = parted(rows);
-    let (mut press, mut dictionary) = (Press::new().unwrap(), Dictionary::default());
+    let (mut press, mut dictionary) = (Press::new(1).unwrap(), Dictionary::default());
     let chunk = chunk::doubles(
         &mut press,
         &mut dictionary,
@@ -103,7 +103,7 @@ proptest! {
         const VALUES: [f64; 8] = [1.0, 2.5, 250.125, 0.000_001, 9.0e15, 0.1 + 0.2, -0.0, f64::NAN];
         let metrics = ["gpu_power_watts", "gpu_temperature_celsius", "gpu_energy_joules_total"]
             .map(|name| Catalogue::builtin().id(name).unwrap());
-        let mut scratch = Scratch::new().unwrap();
+        let mut scratch = Scratch::new(1).unwrap();
         let mut file = FileWriter::new(Plan::default());
         let mut wanted = Vec::new();
         for (number, rows) in groups.iter().enumerate() {
@@ -134,8 +134,12 @@ proptest! {
         }).unwrap();
         prop_assert!(segment.verify().is_empty());
         let mut found: Vec<(usize, i64, MetricId, u8, u64)> = Vec::new();
-        for meta in segment.blocks() {
-            let rows = segment.rows(&mut Cache::default(), meta).unwrap();
+        let segment = std::sync::Arc::new(segment);
+        // Not in the order of the file: each begins again where it must.
+        let mut sequence = Sequence::new(std::sync::Arc::clone(&segment));
+        let order = |i: usize| (i + groups.len() / 2) % groups.len();
+        for meta in (0..groups.len()).map(|i| &segment.blocks()[order(i)]) {
+            let rows = sequence.rows(meta).unwrap();
             for (key, states, values) in &rows.columns {
                 prop_assert_eq!(key.part, Part::Value);
                 for ((at, state), value) in rows.times.iter().zip(states).zip(values) {
@@ -170,7 +174,7 @@ fn many_different_doubles_come_back() {
 
 #[test]
 fn steps_across_the_whole_range_of_integers_come_back() {
-    let mut press = Press::new().unwrap();
+    let mut press = Press::new(1).unwrap();
     let times = [
         i64::MIN,
         i64::MAX,
@@ -198,7 +202,7 @@ fn qualities_and_values_are_told_apart_in_one_column() {
         let value = if has_value(state) { 7.25 } else { 0.0 };
         table.columns[place].set(row, state, value);
     }
-    let mut scratch = Scratch::new().unwrap();
+    let mut scratch = Scratch::new(1).unwrap();
     let mut file = FileWriter::new(Plan::of(&Precision::AllDeclared));
     table.round(&Precision::AllDeclared, Catalogue::builtin());
     // A tenth of a watt is declared.
