@@ -25,7 +25,10 @@ const INFEASIBLE: u8 = 3;
     \"nodes\":   {\"r01-n1\": {\"watts\": 5100, \"uncertainty_watts\": 60},   all that it draws (needs watts of its devices)
                 \"r01-n2\": {\"overhead_watts\": 900}},      or what it draws besides them; else its rated overhead
     \"devices\": {\"r01-n1-gpu0\": {\"watts\": 520, \"min_watts\": 200, \"max_watts\": 650, \"step_watts\": 5},
-                \"r02-n1-gpu3\": {\"fixed_watts\": 700}},    cannot be commanded, counts with this
+                \"r02-n1-gpu3\": {\"fixed_watts\": 700},    cannot be commanded, counts with this
+                \"r03-n1-gpu0\": {\"cap_watts\": 600}},     has this cap now: then the way to the new caps is told
+    \"lowering_seconds\": 5,              until a lowered cap is in force (5)
+    \"trip_curves\": {\"pdu-1\": [[1.05, 3600], [1.3, 120]]},   multiple of the rating, seconds borne; else IEC 60947-2 and 60898-1
     \"contracts\": [{\"id\": \"tenant-a\", \"limit_watts\": 60000, \"uncontrolled_watts\": 0, \"uncertainty_watts\": 0,
                    \"members\": [\"r01\", \"r02-n1-gpu0\"]}],   power nodes, racks, nodes, devices
     \"jobs\": [{\"id\": \"train-1\", \"class\": \"training\", \"devices\": [\"r01-n1\", \"r02-n1-gpu0\"],
@@ -118,6 +121,7 @@ fn in_words(answer: &Answer) -> String {
     let _ = shed(answer, &mut out);
     let _ = jobs(answer, &mut out);
     let _ = limits(answer, &mut out);
+    let _ = way(answer, &mut out);
     let _ = proof(answer, &mut out);
     out
 }
@@ -215,6 +219,27 @@ fn limits(answer: &Answer, out: &mut String) -> std::fmt::Result {
             "{} more limits; --json lists them.",
             limits.len() - SHOWN
         )?;
+    }
+    writeln!(out)
+}
+
+fn way(answer: &Answer, out: &mut String) -> std::fmt::Result {
+    let Some(way) = &answer.way else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "From the caps in force: lower {} devices first, then raise {}.",
+        way.lower, way.raise
+    )?;
+    for (what, limits) in [
+        ("Sent together", &way.together),
+        ("Not even when lowered", &way.in_order),
+        ("Until lowering is done", &way.breakers),
+    ] {
+        for limit in limits {
+            writeln!(out, "{what}: {limit}")?;
+        }
     }
     writeln!(out)
 }

@@ -122,3 +122,14 @@ fn bad_input_names_file_field_and_what_is_allowed() {
     assert!(text.contains("--slowdown is 7; allowed"), "{text}");
     assert_eq!(allocate("{}", &["--goal", "win"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_state_in_the_readme_can_be_used_as_it_stands() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("```json\n").unwrap();
+    let (state, _) = rest.split_once("```").unwrap();
+    let run = allocate(state, &[]);
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{text}");
+    assert!(text.contains("tenant-a"), "{text}");
+}

@@ -2,8 +2,9 @@
 //!
 //! Prints JSON lines `{"name","unit","ours","theirs","ratio","peer"}`; `ratio`
 //! is ours by theirs. Times are the fastest of several runs; beside wall time
-//! stands the processor time of the thread, where the system tells it, because
-//! other programs share the machine.
+//! stands the mean processor time, where the system tells it, because other
+//! programs share the machine: of the thread, and of all threads for `arrays`,
+//! `solve_cold` and `whole`, which use two.
 //!
 //! What is timed, each on a line of its own: `arrays` is from the problem (texts,
 //! lists) to arrays of numbers, its check included; `solve_cold` from those arrays
@@ -84,6 +85,12 @@ fn all_processors() -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) * 10.0)
 }
 
+/// Those since then.
+fn since(then: Option<f64>) -> f64 {
+    let now = all_processors().zip(then);
+    now.map_or(f64::NAN, |(now, then)| now - then)
+}
+
 /// Fastest wall time and mean processor time of a few calls, in milliseconds.
 /// The system counts processor time by its ticks, so one short call says little.
 fn fastest<T>(runs: usize, mut call: impl FnMut() -> T) -> (f64, f64, T) {
@@ -129,19 +136,17 @@ fn nested(devices: usize, runs: usize) {
         best = best.min(wall);
         kept.push(engine);
     }
-    let busy = all_processors()
-        .zip(began)
-        .map_or(f64::NAN, |(now, then)| now - then);
-    times(&format!("{name}_arrays"), (best, busy / 3.0));
+    times(&format!("{name}_arrays"), (best, since(began) / 3.0));
     drop((kept, site));
     let site = singles(&mut fastrand::Rng::with_seed(2026), Scale::of(devices));
     let mut engine = Engine::new(site).unwrap();
-    let (wall, busy, numbers) = fastest(runs, || {
+    let began = all_processors();
+    let (cold, _, numbers) = fastest(runs, || {
         engine.forget();
         engine.solve().unwrap()
     });
-    let cold = wall;
-    times(&format!("{name}_solve_cold"), (wall, busy));
+    let busy = since(began) / runs as f64;
+    times(&format!("{name}_solve_cold"), (cold, busy));
     line(&format!("{name}_gap"), "1", numbers.gap(), None, "");
     times(&format!("{name}_hash_cold"), {
         let (wall, busy, _) = once(|| engine.inputs_hash());
@@ -214,8 +219,9 @@ fn nested(devices: usize, runs: usize) {
     times(&format!("{name}_explain_1_percent"), telling);
     line(&format!("{name}_explained"), "jobs", told as f64, None, "");
     if devices <= 100_000 {
-        let (wall, busy, _) = fastest(3, || allocate(engine.problem()).unwrap());
-        times(&format!("{name}_whole"), (wall, busy));
+        let began = all_processors();
+        let (wall, _, _) = fastest(3, || allocate(engine.problem()).unwrap());
+        times(&format!("{name}_whole"), (wall, since(began) / 3.0));
     }
 }
 

@@ -12,7 +12,9 @@
 mod support;
 
 use heliostat_models::{JobClass, Watts};
-use heliostat_optimizer::allocate::{Method, Outcome, allocate, dual_bound, objective};
+use heliostat_optimizer::allocate::{
+    Engine, Group, Method, Outcome, Problem, allocate, dual_bound, objective,
+};
 use support::{Shape, floor_cap, plain_program, problem, worst_excess};
 
 fn shape(rng: &mut fastrand::Rng) -> Shape {
@@ -161,13 +163,61 @@ fn the_same_problem_gives_the_same_bytes_and_another_another_hash() {
     let mut case = problem(&mut rng, Shape::DEMO, 0.5, true);
     let bytes = |case| serde_json::to_vec(&allocate(case).unwrap()).unwrap();
     assert_eq!(bytes(&case), bytes(&case.clone()));
-    let hash = |case: &heliostat_optimizer::allocate::Problem| {
+    let hash = |case: &Problem| {
         let outcome = allocate(case).unwrap();
         outcome.allocation().certificate.inputs_hash.clone()
     };
     let before = hash(&case);
     case.nodes[3].limit += Watts(1e-6);
     assert_ne!(before, hash(&case));
+}
+
+#[test]
+fn every_field_of_a_problem_is_in_its_hash() {
+    type Mutation = fn(&mut Problem);
+    let mut rng = fastrand::Rng::with_seed(9);
+    let mut case = problem(&mut rng, Shape::DEMO, 0.6, true);
+    support::scale::contracts(&mut rng, &mut case, 2, 0.7);
+    let mutations: [Mutation; 20] = [
+        |p| p.price_of_energy += 1e-9,
+        |p| p.step += Watts(1e-3),
+        |p| p.nodes[2].id.push('x'),
+        |p| p.nodes[2].limit += Watts(1e-6),
+        |p| p.nodes[2].uncontrolled += Watts(1e-6),
+        |p| p.nodes[2].uncertainty += Watts(1e-6),
+        |p| p.nodes[2].spare += Watts(1e-6),
+        |p| p.nodes[4].parents = vec![0],
+        |p| p.devices[7].id = "other".into(),
+        |p| p.devices[7].min += Watts(1e-6),
+        |p| p.devices[7].max += Watts(1e-6),
+        |p| p.devices[7].node -= 1,
+        |p| p.devices[7].fixed = Some(Watts(0.0)),
+        |p| p.devices[7].step = Watts(1e-6),
+        |p| p.groups[1].job = "other".into(),
+        |p| p.groups[1].weight += 1e-9,
+        |p| p.groups[1].floor_speed += 1e-9,
+        |p| p.groups[1].devices.swap(0, 1),
+        |p| p.contracts[1].limit += Watts(1e-6),
+        |p| p.contracts[1].devices.push(0),
+    ];
+    let hash = |case: &Problem| Engine::new(case.clone()).unwrap().inputs_hash();
+    case.groups.retain(|g| g.devices.len() > 1);
+    let mut seen = std::collections::HashSet::from([hash(&case)]);
+    for (place, mutate) in mutations.into_iter().enumerate() {
+        let mut other = case.clone();
+        mutate(&mut other);
+        assert!(
+            seen.insert(hash(&other)),
+            "mutation {place} is not in the hash"
+        );
+    }
+    // Which text ends where is in it too.
+    case.nodes[2].id = "ab".into();
+    case.nodes[3].id = "c".into();
+    seen.insert(hash(&case));
+    case.nodes[2].id = "a".into();
+    case.nodes[3].id = "bc".into();
+    assert!(seen.insert(hash(&case)));
 }
 
 #[test]
@@ -204,7 +254,7 @@ fn floors_give_way_by_class_and_the_deepest_limit_is_named() {
         .into_iter()
         .enumerate()
     {
-        case.groups.push(heliostat_optimizer::allocate::Group {
+        case.groups.push(Group {
             job: format!("{class}").as_str().into(),
             class,
             weight: 1.0,
@@ -244,7 +294,7 @@ fn floors_give_way_by_class_and_the_deepest_limit_is_named() {
 fn contradictions_are_refused_by_name() {
     let mut rng = fastrand::Rng::with_seed(7);
     let good = problem(&mut rng, Shape::DEMO, 0.5, false);
-    let refused = |change: &dyn Fn(&mut heliostat_optimizer::allocate::Problem)| {
+    let refused = |change: &dyn Fn(&mut Problem)| {
         let mut bad = good.clone();
         change(&mut bad);
         allocate(&bad).unwrap_err().to_string()

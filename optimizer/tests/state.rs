@@ -183,6 +183,44 @@ fn measured_powers_leave_what_they_say() {
 }
 
 #[test]
+fn the_way_lowers_before_it_raises_and_breakers_bear_the_meantime() {
+    let site = sites::small();
+    let mut state = two_jobs();
+    state["contracts"] =
+        json!([{ "id": "tenant", "limit_watts": 2_300.0 / 0.98, "members": ["r01"] }]);
+    assert_eq!(solved(&site, &state, Goal::MostWork).way, None);
+    // The caps in force favour the other job; the new ones are 700 W and 450 W.
+    let (steep, flat) = (450.0, 700.0);
+    state["devices"] = json!({
+        "r01-n1-gpu0": { "cap_watts": steep }, "r01-n1-gpu1": { "cap_watts": steep },
+        "r01-n2-gpu0": { "cap_watts": flat }, "r01-n2-gpu1": { "cap_watts": flat },
+        "r02-n1-gpu0": { "cap_watts": flat }, "r02-n1-gpu1": { "cap_watts": 200 },
+        "r02-n2-gpu0": { "cap_watts": 200 }, "r02-n2-gpu1": { "cap_watts": 200 },
+    });
+    let way = solved(&site, &state, Goal::MostWork).way.unwrap();
+    assert_eq!((way.lower, way.raise), (3, 2));
+    assert_eq!(way.together.len(), 1, "{way:?}");
+    assert!(way.together[0].contains("`tenant`"));
+    assert!(
+        way.in_order.is_empty() && way.breakers.is_empty(),
+        "{way:?}"
+    );
+    // A node whose breaker is small and quick does not bear what it has.
+    let node = site.nodes[0].power_node;
+    let (name, rating) = (
+        &site.power.nodes()[node].id,
+        site.power.nodes()[node].rating.0,
+    );
+    state["nodes"] =
+        json!({ "r01-n1": { "overhead_watts": rating * 1.2 - 900.0, "uncertainty_watts": 0 } });
+    state["trip_curves"] = json!({ name: [[1.1, 100.0], [1.3, 8.0]] });
+    let breakers = |state: &Value| solved(&site, state, Goal::MostWork).way.unwrap().breakers;
+    assert!(breakers(&state).is_empty(), "{:?}", breakers(&state));
+    state["lowering_seconds"] = json!(9);
+    assert!(breakers(&state)[0].contains(name.as_str()));
+}
+
+#[test]
 fn an_empty_state_is_the_site_at_rest() {
     let site = sites::small();
     let got = solved(&site, &json!({}), Goal::Balanced);

@@ -14,20 +14,22 @@ const PART: usize = 2;
 /// Hashes of parts in a branch.
 const FAN: usize = 16;
 
-struct Canonical(Sha256);
+/// The bytes of a part; hashed at once, which is quicker than number by number.
+#[derive(Default)]
+struct Canonical(Vec<u8>);
 
 impl Canonical {
     fn number(&mut self, value: f64) {
         // Both zeros are one number.
         let value = if value == 0.0 { 0.0 } else { value };
-        self.0.update(value.to_bits().to_le_bytes());
+        self.0.extend_from_slice(&value.to_bits().to_le_bytes());
     }
     fn count(&mut self, value: usize) {
-        self.0.update((value as u64).to_le_bytes());
+        self.0.extend_from_slice(&(value as u64).to_le_bytes());
     }
     fn text(&mut self, value: &str) {
         self.count(value.len());
-        self.0.update(value.as_bytes());
+        self.0.extend_from_slice(value.as_bytes());
     }
     fn places(&mut self, places: &[usize]) {
         self.count(places.len());
@@ -85,8 +87,9 @@ struct Branches {
 
 impl Branches {
     fn new<T>(all: &[T], write: impl Fn(&mut Canonical, &T)) -> Self {
+        let mut bytes = Canonical::default();
         let parts: Vec<Hash> = (all.chunks(PART))
-            .map(|part| of(|out| part.iter().for_each(|one| write(out, one))))
+            .map(|part| bytes.of(|out| part.iter().for_each(|one| write(out, one))))
             .collect();
         Self {
             branches: parts.chunks(FAN).map(branch).collect(),
@@ -107,12 +110,12 @@ impl Branches {
     /// Takes the hashes anew that no longer hold.
     fn renew<T>(&mut self, all: &[T], write: impl Fn(&mut Canonical, &T)) {
         self.stale.sort_unstable();
-        let mut last = None;
+        let (mut last, mut bytes) = (None, Canonical::default());
         for part in self.stale.drain(..).map(|part| part as usize) {
             self.is_stale[part] = false;
             let begin = part * PART;
             let entries = &all[begin..(begin + PART).min(all.len())];
-            self.parts[part] = of(|out| entries.iter().for_each(|one| write(out, one)));
+            self.parts[part] = bytes.of(|out| entries.iter().for_each(|one| write(out, one)));
             let at = part / FAN;
             if let Some(done) = last.replace(at).filter(|done| *done != at) {
                 renew_branch(&mut self.branches, &self.parts, done);
@@ -124,14 +127,17 @@ impl Branches {
     }
 }
 
-fn of(write: impl FnOnce(&mut Canonical)) -> Hash {
-    let mut out = Canonical(Sha256::new());
-    write(&mut out);
-    out.0.finalize().into()
+impl Canonical {
+    /// The hash of what is written; keeps the memory for the next part.
+    fn of(&mut self, write: impl FnOnce(&mut Self)) -> Hash {
+        self.0.clear();
+        write(self);
+        Sha256::digest(&self.0).into()
+    }
 }
 
 fn branch(parts: &[Hash]) -> Hash {
-    of(|out| parts.iter().for_each(|part| out.0.update(part)))
+    Sha256::digest(parts.as_flattened()).into()
 }
 
 fn renew_branch(branches: &mut [Hash], parts: &[Hash], at: usize) {
@@ -201,7 +207,7 @@ impl Parts {
 }
 
 fn head(problem: &Problem) -> Hash {
-    of(|out| {
+    Canonical::default().of(|out| {
         out.text("heliostat allocation problem 4");
         out.count(PART);
         out.count(FAN);

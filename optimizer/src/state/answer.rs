@@ -1,5 +1,6 @@
 //! One allocation of a state: solved, checked, explained.
 
+use super::way::{Way, way};
 use super::{State, problem};
 use crate::allocate::{
     Allocation, Change, Engine, Method, Outcome, Problem, ProblemError, allocate, fair,
@@ -132,6 +133,8 @@ pub struct Answer {
     pub jobs: Vec<JobAnswer>,
     /// Every device's cap.
     pub caps: BTreeMap<DeviceId, Watts>,
+    /// How to get there from the caps in force, where the state says those.
+    pub way: Option<Way>,
 }
 
 /// Allocates, has it checked, explains.
@@ -201,6 +204,7 @@ pub fn answer(site: &Site, state: &State, goal: Goal) -> Result<Answer, Refused>
         method: allocation.method,
         limits: limits(&problem, allocation, &prices),
         jobs: jobs.collect(),
+        way: way(&facts, state, &caps),
         caps,
     })
 }

@@ -9,7 +9,8 @@
 //!   "grid_limit_watts": 150000,
 //!   "site_watts": 182000, "it_watts": 160000,
 //!   "nodes":   { "r01-n1": { "watts": 5100, "uncertainty_watts": 60 }, "r01-n2": { "overhead_watts": 900 } },
-//!   "devices": { "r01-n1-gpu0": { "watts": 520, "max_watts": 650, "step_watts": 5 }, "r02-n1-gpu3": { "fixed_watts": 700 } },
+//!   "devices": { "r01-n1-gpu0": { "watts": 520, "cap_watts": 600, "max_watts": 650, "step_watts": 5 }, "r02-n1-gpu3": { "fixed_watts": 700 } },
+//!   "lowering_seconds": 5, "trip_curves": { "pdu-1": [[1.05, 3600], [1.3, 120], [2, 5]] },
 //!   "contracts": [ { "id": "tenant-a", "limit_watts": 60000, "members": ["r01", "r02-n1-gpu0"] } ],
 //!   "jobs": [ { "id": "train-1", "class": "training", "devices": ["r01-n1", "r02-n1-gpu0"],
 //!               "speed": [[200, 0.55], [400, 0.86], [700, 1.0]] } ]
@@ -20,14 +21,17 @@
 //! draws its rated overhead, the plant one and a half times its design's.
 
 mod answer;
+mod jobs;
 mod read;
 mod reader;
+mod way;
 
 pub use answer::{Answer, Ending, Excess, Goal, JobAnswer, LimitAnswer, Refused, answer};
 pub use reader::Fault;
+pub use way::Way;
 
 use crate::allocate::{Contract, Problem};
-use crate::check::{AtFeed, Facts, Terms};
+use crate::check::{AtFeed, Facts, Terms, TripCurve};
 use crate::control::assemble;
 use heliostat_models::{DeviceId, JobRecord, Site, Watts};
 use std::collections::{BTreeMap, HashMap};
@@ -53,6 +57,12 @@ pub struct State {
     pub jobs: Vec<JobRecord>,
     /// Contracts, steps and uncertainty.
     pub terms: Terms,
+    /// Caps in force, where stated.
+    pub in_force: BTreeMap<DeviceId, Watts>,
+    /// Seconds until a lowered cap is surely in force.
+    pub lowering_seconds: f64,
+    /// Time-current curves of breakers by power node, where stated.
+    pub trip_curves: BTreeMap<String, TripCurve>,
 }
 
 impl State {

@@ -2,22 +2,18 @@
 
 use super::State;
 use super::reader::{Fault, Faults, join};
-use crate::check::{ContractTerm, Terms};
+use crate::check::{ContractTerm, Terms, TripCurve};
 use crate::control::measure::Measured;
-use heliostat_models::accelerators::AcceleratorCatalogue;
-use heliostat_models::gpu::{GpuModel, WorkloadFamily};
 use heliostat_models::site::Node;
-use heliostat_models::{
-    DeviceId, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
-};
+use heliostat_models::{DeviceId, Site, Watts};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// Share of a node's rated overhead by which a stated load may be more, where
 /// the file does not say by how much: what control adds to a fresh reading.
 const UNCERTAIN: f64 = 0.1;
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 10] = [
     "price_of_energy",
     "grid_limit_watts",
     "site_watts",
@@ -26,10 +22,13 @@ const FIELDS: [&str; 8] = [
     "devices",
     "contracts",
     "jobs",
+    "lowering_seconds",
+    "trip_curves",
 ];
 
-/// What a member or a job's device may be called.
-const DEVICES: &str = "a list of names of devices, nodes and racks of the site";
+/// Seconds until a lowered cap is in force, where the file says none: the
+/// agents' answer, and a device's own second or two.
+const LOWERING: f64 = 5.0;
 
 /// Reads it.
 pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
@@ -49,12 +48,17 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         watts: BTreeMap::new(),
         ranges: BTreeMap::new(),
         pinned: BTreeMap::new(),
+        in_force: BTreeMap::new(),
         terms: Terms::default(),
     };
     reading.devices(file);
     let jobs = reading.jobs(file);
     let (overhead, uncertainty) = reading.nodes(file);
     reading.contracts(file);
+    let trip_curves = reading.trip_curves(file);
+    let lowering = reading
+        .faults
+        .number("", "lowering_seconds", file, "seconds");
     let mut watts = |key: &str| reading.faults.number("", key, file, "watts").map(Watts);
     let (grid_limit, site_power, it_power) = (
         watts("grid_limit_watts"),
@@ -108,27 +112,33 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         pinned: reading.pinned,
         jobs,
         terms: reading.terms,
+        in_force: reading.in_force,
+        lowering_seconds: lowering.unwrap_or(LOWERING),
+        trip_curves,
     })
 }
 
-struct Reading<'a> {
-    site: &'a Site,
-    faults: Faults,
+/// What has been read so far.
+pub(super) struct Reading<'a> {
+    pub site: &'a Site,
+    pub faults: Faults,
     /// What devices were read to draw.
     watts: BTreeMap<DeviceId, Watts>,
-    ranges: BTreeMap<DeviceId, (Watts, Watts)>,
-    pinned: BTreeMap<DeviceId, Watts>,
+    pub ranges: BTreeMap<DeviceId, (Watts, Watts)>,
+    pub pinned: BTreeMap<DeviceId, Watts>,
+    in_force: BTreeMap<DeviceId, Watts>,
     terms: Terms,
 }
 
 impl Reading<'_> {
     fn devices(&mut self, file: &Map<String, Value>) {
-        const KNOWN: [&str; 5] = [
+        const KNOWN: [&str; 6] = [
             "watts",
             "min_watts",
             "max_watts",
             "step_watts",
             "fixed_watts",
+            "cap_watts",
         ];
         let Some(devices) = file.get("devices") else {
             return;
@@ -153,7 +163,7 @@ impl Reading<'_> {
             let Some(of) = self.faults.fields(&at, value, &KNOWN) else {
                 continue;
             };
-            let [watts, min, max, step, fixed] =
+            let [watts, min, max, step, fixed, cap] =
                 KNOWN.map(|key| self.faults.number(&at, key, of, "watts").map(Watts));
             let (low, high) = (min.unwrap_or(device.min_cap), max.unwrap_or(device.max_cap));
             if low > high {
@@ -164,6 +174,7 @@ impl Reading<'_> {
             }
             self.watts.extend(watts.map(|w| (id.clone(), w)));
             self.pinned.extend(fixed.map(|w| (id.clone(), w)));
+            self.in_force.extend(cap.map(|w| (id.clone(), w)));
             self.terms
                 .steps
                 .extend(step.filter(|s| s.0 > 0.0).map(|s| (id, s)));
@@ -302,152 +313,37 @@ impl Reading<'_> {
         }
     }
 
-    fn jobs(&mut self, file: &Map<String, Value>) -> Vec<JobRecord> {
-        let mut jobs = Vec::new();
-        let mut holder: HashMap<DeviceId, String> = HashMap::new();
-        let listed = file
-            .get("jobs")
-            .map(|jobs| self.faults.list("jobs", jobs, "a list"));
-        for (place, value) in listed.unwrap_or_default().iter().enumerate() {
-            let at = format!("jobs[{place}]");
-            if let Some(job) = self.job(&at, value) {
-                for device in &job.devices {
-                    if let Some(first) = holder.insert(device.clone(), job.id.to_string()) {
-                        let fault = format!("`{device}` is held by job `{first}` already");
-                        self.faults
-                            .add(&join(&at, "devices"), fault, "each device once");
-                    }
-                }
-                jobs.push(job);
-            }
-        }
-        let mut names = HashSet::new();
-        for job in &jobs {
-            if !names.insert(&job.id) {
-                self.faults.add(
-                    "jobs",
-                    format!("two are called `{}`", job.id),
-                    "different ids",
-                );
-            }
-        }
-        jobs.sort_by(|a, b| a.id.cmp(&b.id));
-        jobs
-    }
-
-    fn job(&mut self, at: &str, value: &Value) -> Option<JobRecord> {
-        let of = self
-            .faults
-            .fields(at, value, &["id", "class", "devices", "speed"])?;
-        let id = self.faults.text(&join(at, "id"), of.get("id"), "a name");
-        let classes = JobClass::ALL.map(|c| c.to_string()).join(", ");
-        let field = join(at, "class");
-        let class = self
-            .faults
-            .text(&field, of.get("class"), &classes)
-            .and_then(|name| {
-                let found = JobClass::ALL.into_iter().find(|c| c.to_string() == name);
-                if found.is_none() {
-                    self.faults.add(&field, format!("is `{name}`"), &*classes);
-                }
-                found
-            });
-        let field = join(at, "devices");
-        let mut devices = Vec::new();
-        for name in self
-            .faults
-            .list(&field, of.get("devices").unwrap_or(&Value::Null), DEVICES)
-        {
-            let Some(name) = self.faults.text(&field, Some(name), DEVICES) else {
-                continue;
-            };
-            match self.named_devices(name) {
-                Some(found) => devices.extend(found),
-                None => self.faults.add(
-                    &field,
-                    format!("names `{name}`, which is not there"),
-                    DEVICES,
-                ),
-            }
-        }
-        if devices.is_empty() {
-            self.faults.add(&field, "names no device", DEVICES);
-            return None;
-        }
-        self.share_a_cap(&field, &devices);
-        let curve = match of.get("speed") {
-            Some(points) => self.curve(&join(at, "speed"), points),
-            None => class.and_then(|class| self.typical(class, &devices[0])),
+    fn trip_curves(&mut self, file: &Map<String, Value>) -> BTreeMap<String, TripCurve> {
+        let mut curves = BTreeMap::new();
+        let Some(stated) = file.get("trip_curves") else {
+            return curves;
         };
-        Some(JobRecord {
-            id: JobId::from(id?),
-            class: class?,
-            owner: String::new(),
-            gang_size: devices.len() as u32,
-            remaining_hours: 0.0,
-            total_hours: 0.0,
-            release: Timestamp(0),
-            deadline: None,
-            state: JobState::Running,
-            devices,
-            curve: curve?,
-            started: None,
-            ended: None,
-            at: Timestamp(0),
-        })
-    }
-
-    /// Faults where the devices of a gang have no cap in common.
-    fn share_a_cap(&mut self, field: &str, devices: &[DeviceId]) {
-        let (mut low, mut high) = (Watts::ZERO, Watts(f64::INFINITY));
-        for (_, device) in devices.iter().filter_map(|d| self.site.device(d)) {
-            if !self.pinned.contains_key(&device.id) {
-                let stated = self.ranges.get(&device.id).copied();
-                let (min, max) = stated.unwrap_or((device.min_cap, device.max_cap));
-                (low, high) = (low.max(min), high.min(max));
+        let allowed = "an object from names of power nodes to lists of [multiple of the rating, seconds borne]";
+        for (name, points) in (self.faults.named("trip_curves", stated, allowed))
+            .into_iter()
+            .flatten()
+        {
+            let at = join("trip_curves", name);
+            if self.site.power.find(name).is_none() {
+                let nodes = self.site.power.nodes().iter().map(|n| n.id.as_str());
+                self.unknown(&at, "power node", nodes);
+                continue;
+            }
+            let allowed = "a list of [multiple of the rating, seconds borne], multiples rising from 1, seconds falling";
+            let pairs = serde_json::from_value::<Vec<(f64, f64)>>(points.clone());
+            let curve = pairs
+                .map_err(|e| e.to_string())
+                .and_then(|pairs| TripCurve::new(&pairs).map_err(|e| e.to_string()));
+            match curve {
+                Ok(curve) => _ = curves.insert(name.clone(), curve),
+                Err(fault) => self.faults.add(&at, fault, allowed),
             }
         }
-        if low > high {
-            let fault = format!("one device needs at least {low}, another bears at most {high}");
-            self.faults
-                .add(field, fault, "devices with a cap in common");
-        }
-    }
-
-    fn curve(&mut self, field: &str, points: &Value) -> Option<SpeedCurve> {
-        let allowed = "a list of [cap in watts, relative speed], at least one";
-        let mut read = Vec::new();
-        for point in self.faults.list(field, points, allowed) {
-            let pair = point
-                .as_array()
-                .map(|p| p.iter().map(Value::as_f64).collect::<Vec<_>>());
-            match pair.as_deref() {
-                Some([Some(cap), Some(speed)]) if *cap >= 0.0 && *speed >= 0.0 => {
-                    read.push((Watts(*cap), *speed));
-                }
-                _ => self
-                    .faults
-                    .add(field, format!("has the point {point}"), allowed),
-            }
-        }
-        let curve = SpeedCurve::envelope(&read);
-        if curve.is_none() {
-            self.faults.add(field, "has no point", allowed);
-        }
-        curve
-    }
-
-    /// What the accelerator's model says of jobs of a class.
-    fn typical(&self, class: JobClass, device: &DeviceId) -> Option<SpeedCurve> {
-        let (_, device) = self.site.device(device)?;
-        let known = AcceleratorCatalogue::builtin().get(&device.accelerator);
-        let gpu = known.map_or_else(GpuModel::h100_sxm, GpuModel::from_catalogue);
-        let workload = WorkloadFamily::of_class(class).workload();
-        workload.speed_curve(&gpu, device.min_cap, device.max_cap)
+        curves
     }
 
     /// The devices that a name stands for: one, those of a node or of a rack.
-    fn named_devices(&self, name: &str) -> Option<Vec<DeviceId>> {
+    pub(super) fn named_devices(&self, name: &str) -> Option<Vec<DeviceId>> {
         let site = self.site;
         if let Some((_, device)) = site.device(&DeviceId::from(name)) {
             return Some(vec![device.id.clone()]);
