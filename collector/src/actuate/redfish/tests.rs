@@ -161,6 +161,27 @@ fn a_limit_is_set_with_the_etag_and_read_back() {
 }
 
 #[test]
+fn a_connection_is_kept_and_one_that_was_closed_in_the_meantime_is_made_anew() {
+    for closes in [false, true] {
+        let mut tree = hgx();
+        tree.closes = closes;
+        let stage = Stage::new(tree);
+        let mut actuator = stage.gpus();
+        for cap in [400.0, 500.0, 600.0] {
+            assert_eq!(actuator.set(&gpu(0), UUID, Watts(cap)), Ok(Watts(cap)));
+        }
+        let (requests, connections) = stage.server.edit(|t| (t.log.len(), t.connections));
+        assert!(requests > 12, "{requests}");
+        assert_eq!(
+            connections == 1,
+            !closes,
+            "{connections} for {requests} requests"
+        );
+        assert_eq!(stage.patches(), 3);
+    }
+}
+
+#[test]
 fn another_gpu_and_a_cap_out_of_range_are_refused_unwritten() {
     let stage = Stage::new(hgx());
     let mut actuator = stage.gpus();
