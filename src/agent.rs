@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use heliostat_collector::source::Source;
 use heliostat_collector::source::host::HostSource;
 use heliostat_collector::source::nvml::NvmlSource;
+use heliostat_collector::source::throughput::ThroughputSource;
 use heliostat_collector::{Agent, AgentConfig, MqttConfig};
 use heliostat_models::{AgentId, DeviceId, NodeId};
 use heliostat_store::WallClock;
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// server has them on disk, so broker and server may be away for a while.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --sources host --actuator hwmon --arm\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --actuator ipmi --dry-run\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD."
+    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --sources host --actuator hwmon --arm\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --actuator ipmi --dry-run\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. With HELIOSTAT_CONTROL_KEY, a secret of 16 bytes or more that server and agents share, all that moves power is signed, and what is not is refused."
 )]
 pub struct Args {
     /// The site's configuration
@@ -51,6 +52,9 @@ pub struct Args {
         default_value = "host,nvml"
     )]
     sources: Vec<SourceName>,
+    /// Also read what jobs say of their progress: a file a job, named by its number, with its work per second
+    #[arg(long, value_name = "DIR")]
+    throughput: Option<PathBuf>,
     /// Let it set power limits, as the server's leases say
     #[arg(long)]
     arm: bool,
@@ -160,6 +164,9 @@ fn sources(args: &Args, node: &NodeId, nvml: Option<NvmlSource>) -> Vec<Box<dyn 
     }
     if let Some(nvml) = nvml {
         sources.push(Box::new(nvml));
+    }
+    if let Some(directory) = &args.throughput {
+        sources.push(Box::new(ThroughputSource::new(directory.clone())));
     }
     sources
 }

@@ -1,6 +1,7 @@
 //! A broker on the command line, the same for every subcommand.
 
 use heliostat_models::mqtt::{Credentials, MqttConfig};
+use heliostat_models::signed::SigningKey;
 
 /// `HOST:PORT` of a broker, an IPv6 address in brackets; user and password, where the broker
 /// asks for them, from `HELIOSTAT_MQTT_USER` and `HELIOSTAT_MQTT_PASSWORD`.
@@ -12,7 +13,19 @@ pub fn parse(text: &str) -> Result<MqttConfig, String> {
     }
     let mut config = MqttConfig::new(host, port.parse().map_err(|_| fault())?);
     config.credentials = credentials();
+    config.key = key()?;
     Ok(config)
+}
+
+/// The key that signs what moves power, from `HELIOSTAT_CONTROL_KEY`; none
+/// where that is not set: then nothing is signed.
+pub fn key() -> Result<Option<SigningKey>, String> {
+    match std::env::var("HELIOSTAT_CONTROL_KEY") {
+        Ok(secret) => (SigningKey::new(secret))
+            .map(Some)
+            .map_err(|e| format!("HELIOSTAT_CONTROL_KEY: {e}")),
+        Err(_) => Ok(None),
+    }
 }
 
 fn credentials() -> Option<Credentials> {

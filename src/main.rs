@@ -3,6 +3,7 @@
 
 mod actuator_choice;
 mod agent;
+mod allocate;
 mod broker_argument;
 mod budget;
 mod check;
@@ -14,6 +15,7 @@ mod http_get;
 mod offline;
 mod plan;
 mod query;
+mod replay;
 mod report;
 mod run;
 mod server;
@@ -31,7 +33,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "heliostat", version, propagate_version = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed or faults found (the message says what to do), 2 wrong use of the command line.\nLogs go to standard error; set HELIOSTAT_LOG=debug (or info, warn) for more or less."
+    after_help = "Exit codes: 0 done, 1 failed or faults found (the message says what to do), 2 wrong use of the command line; some commands have one more, see their help.\nLogs go to standard error; set HELIOSTAT_LOG=debug (or info, warn) for more or less."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -54,10 +56,14 @@ enum Command {
     Simulate(simulate::Args),
     /// Show the plan in force: which job runs when, and the proof
     Plan(plan::Args),
+    /// One allocation from a file: caps, reasons, what more power is worth; sends nothing
+    Allocate(allocate::Args),
     /// Show how much power a site, hall, rack or job may use, now and for 48 h
     Budget(budget::Args),
     /// Ask the store: latest values, ranges, aggregates
     Query(query::Args),
+    /// Take logged decisions again from their inputs and compare bit for bit
+    Replay(replay::Args),
     /// Energy, PUE, REF and carbon of a period, as JSON or CSV
     Report(report::Args),
     /// Look after the store of a stopped server: verify, compact, snapshot, export, import
@@ -79,8 +85,10 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Allocate(args) => allocate::run(args),
         Command::Budget(args) => budget::run(args),
         Command::Query(args) => query::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Report(args) => report::run(args),
         Command::Store(args) => store::run(args),
     };

@@ -2,6 +2,7 @@
 //! in reverse: store, broker, ingest, control, dashboard. `run` and `demo` use
 //! the same.
 
+use crate::broker_argument;
 use crate::engine::Engine;
 use anyhow::Context;
 use heliostat_collector::broker::Broker;
@@ -17,7 +18,7 @@ use heliostat_store::decisions::DecisionLog;
 use heliostat_store::jobs::JobTable;
 use heliostat_store::{Clock, TimeSeriesStore};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What to start.
@@ -86,7 +87,9 @@ impl Server {
         let mqtt = match broker {
             // It runs on threads of its own until the process ends.
             BrokerChoice::Embedded(listen) => {
-                MqttConfig::from(reachable(Broker::start(listen)?.address()))
+                let mut mqtt = MqttConfig::from(reachable(Broker::start(listen)?.address()));
+                mqtt.key = broker_argument::key().map_err(anyhow::Error::msg)?;
+                mqtt
             }
             BrokerChoice::External(mqtt) => mqtt,
         };
@@ -105,6 +108,7 @@ impl Server {
                 armed: policy.armed,
                 policy,
                 planner_enabled: true,
+                identity: Some(identity(&data)?),
             },
             ControllerDeps {
                 site: Arc::clone(&site),
@@ -142,6 +146,21 @@ impl Server {
         self.ingest.stop().await;
         self.store.close().await;
     }
+}
+
+/// The name that this server's controller keeps over restarts: whoever has the
+/// data directory is it, and one process alone can have that.
+fn identity(data: &Path) -> anyhow::Result<String> {
+    let path = data.join("controller-id");
+    let fault = || format!("cannot keep the controller's name in {}", path.display());
+    if !path.exists() {
+        let mut id = [0u8; 16];
+        getrandom::fill(&mut id).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
+        let text = id.map(|byte| format!("{byte:02x}")).concat();
+        std::fs::write(&path, text).with_context(fault)?;
+    }
+    let text = std::fs::read_to_string(&path).with_context(fault)?;
+    Ok(text.trim().to_owned())
 }
 
 /// How this process reaches what listens on all addresses: over loopback.

@@ -47,6 +47,7 @@ pub(crate) async fn guard(
                     localhost, 127.0.0.1 and [::1]. Open it under one of these names.\n";
         (StatusCode::FORBIDDEN, text).into_response()
     } else {
+        shared.look().await;
         next.run(request).await
     };
     let headers = response.headers_mut();

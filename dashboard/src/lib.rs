@@ -8,6 +8,7 @@
 
 mod api;
 mod app;
+mod attention;
 mod charts;
 mod digest;
 mod events;

@@ -1,6 +1,7 @@
 //! The server: binds, feeds the snapshot, serves, stops.
 
 use crate::app::App;
+use crate::attention::Attention;
 use crate::guard;
 use crate::snapshot::{Feeder, Snapshot, Tree};
 use crate::{api, charts, events, open_ingest, pages, prometheus, prometheus_api};
@@ -18,6 +19,8 @@ use tokio::task::JoinHandle;
 const MAX_LIVE_CLIENTS: usize = 64;
 /// How often live values are sent, on the wall.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait of a request for a snapshot after nobody has looked for a while.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long open requests may take to end when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -31,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     /// The same as the JSON that live pages get.
     pub(crate) wire: watch::Receiver<Arc<str>>,
+    pub(crate) attention: Attention,
     pub(crate) clients: Arc<Semaphore>,
     /// Samples in Prometheus' and InfluxDB's forms.
     pub(crate) open: OpenIngest,
@@ -39,6 +43,16 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn now(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
+    }
+
+    /// Called before every request: what it will see is of about now.
+    pub(crate) async fn look(&self) {
+        let mut snapshot = self.snapshot.clone();
+        snapshot.mark_unchanged();
+        if self.attention.rouse() {
+            // Should the store be slow, an old snapshot is better than none.
+            let _ = tokio::time::timeout(LOOK_PATIENCE, snapshot.changed()).await;
+        }
     }
 }
 
@@ -140,6 +154,7 @@ pub async fn serve(
         tree,
         snapshot,
         wire,
+        attention: Attention::new(),
         clients: Arc::new(Semaphore::new(MAX_LIVE_CLIENTS)),
         open,
     });
@@ -155,6 +170,13 @@ pub async fn serve(
                 tokio::select! {
                     _ = tick.tick() => {}
                     _ = stopped.wait_for(|s| *s) => return,
+                }
+                // Besides the one that is kept for new pages.
+                if wire_out.receiver_count() <= 1 {
+                    tokio::select! {
+                        () = shared.attention.wait() => {}
+                        _ = stopped.wait_for(|s| *s) => return,
+                    }
                 }
                 let next = Arc::new(feeder.snapshot(&shared.tree).await);
                 let text = crate::live::wire(&next, &site).into();

@@ -9,7 +9,7 @@ mod support;
 
 use heliostat_dashboard::{Server, serve};
 use heliostat_optimizer::grid_event::Ask;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -248,6 +248,50 @@ async fn jobs_plan_decisions_budgets_and_reports_have_their_shapes() {
 
 const EVENT: &str = r#"{"id":"dso-17","from":"2019-03-01T15:00:00Z","to":"2019-03-01T17:00:00Z","ask":{"reduce_by":0.3},"reason":"congestion"}"#;
 const ARM: &str = r#"{"armed":false,"who":"night shift"}"#;
+
+#[tokio::test]
+async fn a_job_tells_its_throughput() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = small_world(directory.path()).await;
+    let server = served(&world, Some("secret")).await;
+    let (at, good) = (server.address(), [("Authorization", "Bearer secret")]);
+    let job = "climate-ens";
+    let path = format!("/api/v1/jobs/{job}/throughput");
+    let post = async |path: &str, headers: &[(&str, &str)], body: &str| {
+        request(at, "POST", path, headers, body).await
+    };
+
+    refusal(&post(&path, &[], r#"{"per_second": 12.5}"#).await, 403);
+    let answer = post(&path, &good, r#"{"per_second": 12.5}"#).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = answer.json();
+    assert_eq!(
+        (&told["stored"], &told["at"]),
+        (&json!(1), &json!(support::NOW))
+    );
+    let latest = get(at, &format!("/api/v1/latest?device=job.{job}"))
+        .await
+        .json();
+    let reading = &latest["devices"][0]["readings"]["job_throughput_per_second"];
+    assert_eq!(
+        (&reading["value"], &reading["unit"]),
+        (&json!(12.5), &json!("1/s"))
+    );
+
+    for (body, field) in [
+        (r#"{"per_second": -1}"#, "per_second"),
+        (r#"{"per_second": "fast"}"#, "body"),
+        (r#"{"per_minute": 1}"#, "body"),
+        (r#"{"per_second": 1, "at": "1970-01-01T00:00:00Z"}"#, "at"),
+        (r#"{"per_second": 1, "at": "2030-01-01T00:00:00Z"}"#, "at"),
+    ] {
+        let error = refusal(&post(&path, &good, body).await, 400);
+        assert_eq!(error["field"], field, "{body}: {error}");
+    }
+    let nobody = "/api/v1/jobs/nobody/throughput";
+    refusal(&post(nobody, &good, r#"{"per_second": 1}"#).await, 404);
+    server.stop().await;
+}
 
 #[tokio::test]
 async fn writes_need_the_token() {

@@ -28,12 +28,35 @@ pub struct CapCommand {
     pub sequence: u64,
     /// Names the controller run, so that a restarted controller's numbering is not mistaken for old commands.
     pub controller: String,
+    /// Number of the lock under which the controller is in charge. Agents
+    /// remember the highest that they have seen and refuse what bears a lower one.
+    #[serde(default)]
+    pub fence: u64,
     /// When it was decided.
     pub issued: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
     /// The caps.
     pub leases: Vec<CapLease>,
+}
+
+/// Who is in charge of caps (retained on the broker). It is renewed while its
+/// holder lives; where it is not, another controller takes a higher fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlLock {
+    /// The controller run.
+    pub holder: String,
+    /// Name that the controller keeps over restarts, where it has one: of two
+    /// runs of one name only the later lives.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// Larger than that of every earlier holder.
+    pub fence: u64,
+    /// When it was taken or renewed last.
+    pub renewed: Timestamp,
+    /// Given up by its holder: whoever stands by may take over at once.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// What became of one lease.
@@ -73,6 +96,9 @@ pub struct CapAnswer {
     pub sequence: Option<u64>,
     /// The controller run that the command bore.
     pub controller: Option<String>,
+    /// The highest fence that the agent has seen.
+    #[serde(default)]
+    pub fence: u64,
     /// When.
     pub at: Timestamp,
     /// Each device's answer.
@@ -86,6 +112,9 @@ pub struct AgentHello {
     pub agent: AgentId,
     /// Version of the agent.
     pub version: String,
+    /// The highest fence that the agent has seen.
+    #[serde(default)]
+    pub fence: u64,
     /// When.
     pub at: Timestamp,
     /// The devices that it can cap.

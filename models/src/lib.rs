@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod quantity;
 pub mod reading;
+pub mod signed;
 pub mod site;
 pub mod time;
 pub mod weather;

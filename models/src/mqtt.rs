@@ -1,6 +1,8 @@
 //! Where a broker is and who we are to it: the same for ingest, agents, control
 //! and schedulers.
 
+use crate::signed::SigningKey;
+
 /// Where the broker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MqttConfig {
@@ -10,6 +12,8 @@ pub struct MqttConfig {
     pub port: u16,
     /// User and password, where the broker asks for them.
     pub credentials: Option<Credentials>,
+    /// Signs what moves power, where the site has a key.
+    pub key: Option<SigningKey>,
 }
 
 impl MqttConfig {
@@ -19,6 +23,7 @@ impl MqttConfig {
             host: host.into(),
             port,
             credentials: None,
+            key: None,
         }
     }
 }

@@ -6,9 +6,13 @@
 //! heliostat/v1/SITE/hello/AGENT      agent -> all      AgentHello, JSON, retained
 //! heliostat/v1/SITE/caps/AGENT       executor -> agent CapCommand, JSON, QoS 1
 //! heliostat/v1/SITE/applied/AGENT    agent -> executor CapAnswer, JSON, QoS 1
+//! heliostat/v1/SITE/control          controller -> all ControlLock, JSON, retained
 //! heliostat/v1/SITE/jobs             scheduler -> ingest JobRecord, JSON, QoS 1
 //! heliostat/v1/SITE/orders           planner -> scheduler JobOrders, JSON, QoS 1
 //! ```
+//!
+//! Where the site has a key, hello, caps, applied and control are signed; see
+//! [`crate::signed`].
 //!
 //! A batch is `"HF"`, a version byte, a postcard body, and the CRC-32 of all
 //! before it (little endian). Metrics and devices go by name, once a batch.
@@ -68,6 +72,10 @@ impl Topics {
     /// Every agent's answers (subscription).
     pub fn all_applied(&self) -> String {
         format!("{}/applied/+", self.root)
+    }
+    /// Which controller is in charge.
+    pub fn control(&self) -> String {
+        format!("{}/control", self.root)
     }
     /// Job records from schedulers.
     pub fn jobs(&self) -> String {

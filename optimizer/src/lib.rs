@@ -11,4 +11,5 @@ pub mod control;
 pub mod grid_event;
 pub mod plan;
 pub mod plan_service;
+pub mod state;
 pub mod view;

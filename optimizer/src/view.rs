@@ -3,9 +3,8 @@
 
 use crate::grid_event::GridEvent;
 use heliostat_models::budget::BudgetSlot;
-use heliostat_models::{Certificate, DeviceId, JobId, Timestamp, Watts};
-use serde::Serialize;
-use std::collections::HashMap;
+use heliostat_models::{Certificate, DeviceId, JobId, Site, Timestamp, Watts};
+use serde::{Serialize, Serializer};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -18,6 +17,35 @@ pub enum ControlMode {
     Observe,
     /// Decides and sends.
     Armed,
+}
+
+/// The states of control.
+///
+/// ```text
+///              armed                        the lock is ours
+///  observe <----------> standing by  <---------------------------> armed
+///            disarmed                another controller's              ^  |
+///                                                                 well |  | some devices or readings
+///                                                                      |  v are beyond reach
+///   nothing can be sent: the checker refuses or the          safe <-- degraded
+///   broker is away; leases end, agents set safe caps              -->
+/// ```
+///
+/// From `armed` and `degraded` control goes to `safe` and back by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlState {
+    /// Not armed: decides, shows, sends nothing.
+    #[default]
+    Observe,
+    /// Armed, and another controller is in charge, or nobody yet.
+    StandingBy,
+    /// In charge, and everything answers.
+    Armed,
+    /// In charge; what does not answer counts at its worst.
+    Degraded,
+    /// In charge, and nothing can be sent: leases end and agents set safe caps.
+    Safe,
 }
 
 /// One power node now.
@@ -43,6 +71,57 @@ pub struct CapView {
     pub decided: Watts,
     /// Last acknowledged by the agent.
     pub acknowledged: Option<Watts>,
+}
+
+/// The caps of a site's devices, cheap to clone however many there are.
+#[derive(Clone, Debug, Default)]
+pub struct CapsView {
+    site: Option<Arc<Site>>,
+    caps: Arc<[Option<CapView>]>,
+}
+
+impl CapsView {
+    /// Of a site, by the place of each device in it; `None` where none is decided.
+    pub fn new(site: Arc<Site>, caps: impl IntoIterator<Item = Option<CapView>>) -> Self {
+        Self {
+            site: Some(site),
+            caps: caps.into_iter().collect(),
+        }
+    }
+
+    /// A device's cap, where one is decided.
+    pub fn get(&self, device: &DeviceId) -> Option<&CapView> {
+        let (place, _) = self.site.as_ref()?.device(device)?;
+        self.caps.get(place)?.as_ref()
+    }
+
+    /// Every cap decided, by the places of the devices.
+    pub fn values(&self) -> impl Iterator<Item = &CapView> {
+        self.caps.iter().flatten()
+    }
+
+    /// Every cap decided, with its device.
+    pub fn iter(&self) -> impl Iterator<Item = (&DeviceId, &CapView)> {
+        let devices = self.site.iter().flat_map(|site| &site.devices);
+        (devices.zip(self.caps.iter()))
+            .filter_map(|(device, cap)| Some((&device.id, cap.as_ref()?)))
+    }
+
+    /// How many caps are decided.
+    pub fn len(&self) -> usize {
+        self.values().count()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.values().next().is_none()
+    }
+}
+
+impl Serialize for CapsView {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
 }
 
 /// A job's place in the plan.
@@ -76,10 +155,14 @@ pub struct ControlView {
     pub at: Timestamp,
     /// Observing or armed.
     pub mode: ControlMode,
+    /// How control stands, whatever was asked of it.
+    pub state: ControlState,
+    /// Another controller that is in charge, where we know of one.
+    pub in_charge: Option<String>,
     /// Power nodes above the level of single nodes, in the order of the tree.
-    pub power: Vec<PowerNodeView>,
+    pub power: Arc<[PowerNodeView]>,
     /// Caps by device.
-    pub caps: HashMap<DeviceId, CapView>,
+    pub caps: CapsView,
     /// The price of energy in use.
     pub price_of_energy: f64,
     /// Proof of the allocation in force.
@@ -90,8 +173,10 @@ pub struct ControlView {
     pub grid_events: Vec<GridEvent>,
     /// Largest gap of any allocation's certificate so far; a plan's stands in the plan.
     pub max_gap: f64,
-    /// Allocations made so far.
+    /// Allocations made so far: rounds in which something had changed.
     pub allocations: u64,
+    /// Rounds so far, those in which nothing had changed included.
+    pub rounds: u64,
 }
 
 /// Where control puts its view.

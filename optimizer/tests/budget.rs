@@ -19,7 +19,7 @@ use heliostat_optimizer::budget::{BudgetError, Scope, budget_for};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::plan::Planner;
 use heliostat_optimizer::plan_service::PlanInput;
-use heliostat_optimizer::view::{CapView, ControlView, PlanView, PowerNodeView};
+use heliostat_optimizer::view::{CapView, CapsView, ControlView, PlanView, PowerNodeView};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -223,7 +223,8 @@ fn a_job_has_the_sum_of_its_caps_now_and_its_levels_later() {
         decided: Watts(500.0),
         acknowledged: None,
     };
-    view.caps = devices.iter().map(|d| (d.clone(), cap)).collect();
+    let caps = (site.devices.iter()).map(|d| devices.contains(&d.id).then_some(cap));
+    view.caps = CapsView::new(Arc::new(site.clone()), caps);
     view.plan = Some(PlanView {
         issued: now(),
         certificate: Certificate::new(1.0, 1.0, String::new()),

@@ -9,129 +9,16 @@
     reason = "tests say what they expect; a failing unwrap is their way to fail"
 )]
 
-#[path = "support/site.rs"]
-mod sites;
+#[path = "support/scene.rs"]
+mod scene;
 
-use heliostat_models::{
-    Certificate, DeviceId, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
-};
-use heliostat_optimizer::allocate::{Outcome, allocate};
-use heliostat_optimizer::check::{
-    AtFeed, Facts, Proposal, Rule, check_allocation, check_transition,
-};
-use heliostat_optimizer::control::assemble;
+use heliostat_models::{Certificate, DeviceId, Watts};
+use heliostat_optimizer::allocate::Outcome;
+use heliostat_optimizer::check::{Proposal, Rule, check_allocation, check_transition};
+use scene::{Caps, Scene, declared};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-type Caps = BTreeMap<DeviceId, Watts>;
 type Change<'a> = &'a dyn Fn(&mut Caps, &mut Vec<f64>, &mut Certificate);
-
-struct Scene {
-    site: Arc<Site>,
-    uncontrolled: Vec<Watts>,
-    ranges: BTreeMap<DeviceId, (Watts, Watts)>,
-    pinned: BTreeMap<DeviceId, Watts>,
-    jobs: Vec<JobRecord>,
-    feed_limit: Option<Watts>,
-    idle: BTreeMap<DeviceId, Watts>,
-    starting: usize,
-    price: f64,
-}
-
-impl Scene {
-    fn random(seed: u64) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let site = sites::demo();
-        let mut uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
-        for node in &site.nodes {
-            let load = node.overhead * (0.4 + 0.6 * rng.f64());
-            for up in site.power.path_up(node.power_node) {
-                uncontrolled[up] += load;
-            }
-        }
-        let mut jobs = Vec::new();
-        let mut next = 0;
-        while next + 60 < site.devices.len() {
-            let size = [4, 8, 16, 48][rng.usize(0..4)];
-            let devices: Vec<DeviceId> = (site.devices[next..next + size].iter())
-                .map(|d| d.id.clone())
-                .collect();
-            next += size;
-            let (knee, bend) = (0.5 + 0.4 * rng.f64(), 0.3 + 0.5 * rng.f64());
-            let points: Vec<(Watts, f64)> = (0..=12)
-                .map(|k| {
-                    let cap = 200.0 + 500.0 * f64::from(k) / 12.0;
-                    (Watts(cap), (cap / (700.0 * knee)).powf(bend).min(1.0))
-                })
-                .collect();
-            jobs.push(JobRecord {
-                id: JobId::from(format!("job{:02}", jobs.len())),
-                class: JobClass::ALL[rng.usize(0..4)],
-                owner: "p".into(),
-                gang_size: size as u32,
-                remaining_hours: 5.0,
-                total_hours: 9.0,
-                release: Timestamp(0),
-                deadline: None,
-                state: JobState::Running,
-                devices,
-                curve: SpeedCurve::envelope(&points).unwrap(),
-                started: None,
-                ended: None,
-                at: Timestamp(0),
-            });
-        }
-        let pinned = (0..rng.usize(0..3))
-            .map(|_| (site.devices[rng.usize(0..256)].id.clone(), Watts(650.0)))
-            .collect();
-        Self {
-            uncontrolled,
-            ranges: BTreeMap::new(),
-            pinned,
-            jobs,
-            feed_limit: rng.bool().then(|| Watts(110_000.0 + 60_000.0 * rng.f64())),
-            idle: BTreeMap::new(),
-            starting: 0,
-            price: if rng.bool() { 0.0 } else { 0.001 * rng.f64() },
-            site,
-        }
-    }
-
-    fn facts(&self) -> Facts<'_> {
-        Facts {
-            site: &self.site,
-            margin: 0.02,
-            grid: self.feed_limit.map(|limit| AtFeed {
-                limit,
-                uncontrolled: &self.uncontrolled,
-                idle: &self.idle,
-                starting: self.starting,
-            }),
-            uncontrolled: &self.uncontrolled,
-            ranges: &self.ranges,
-            pinned: &self.pinned,
-            jobs: &self.jobs,
-            price_of_energy: self.price,
-        }
-    }
-
-    fn solve(&self) -> (Outcome, BTreeMap<DeviceId, Watts>) {
-        let problem = assemble::problem(&self.facts());
-        let outcome = allocate(&problem).unwrap();
-        let caps = assemble::caps(&problem, outcome.allocation());
-        (outcome, caps)
-    }
-}
-
-fn declared(outcome: &Outcome) -> (Vec<JobId>, Vec<String>) {
-    match outcome {
-        Outcome::Allocated(_) => Default::default(),
-        Outcome::Infeasible { shed, .. } => (
-            shed.dropped.clone(),
-            shed.beyond.iter().map(|b| b.0.clone()).collect(),
-        ),
-    }
-}
 
 #[test]
 fn what_the_allocator_proposes_passes_shed_or_not() {

@@ -25,7 +25,7 @@ use heliostat_models::{
 use heliostat_optimizer::control::{ControlError, Controller};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{ControlMode, ControlView, ViewReceiver};
-use heliostat_store::TimeSeriesStore;
+use heliostat_store::{Clock, TimeSeriesStore};
 use loop_world::{LoopWorld, START};
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use std::collections::BTreeMap;
@@ -76,11 +76,11 @@ async fn without_a_broker_it_observes_decides_and_says_why() {
 
     // Time passes, another job starts: it gets caps at the next period.
     let device = &world.site.devices[100].id;
-    assert_eq!(first.caps[device].decided, Watts(200.0));
+    assert_eq!(first.caps.get(device).unwrap().decided, Watts(200.0));
     world.run_job("train-2", 96..128, START + Duration::from_secs(60));
     world.clock.advance_to(START + Duration::from_secs(125));
     let second = until(&mut view, "caps for the new job", |v| {
-        v.caps[device].decided > Watts(300.0)
+        v.caps.get(device).unwrap().decided > Watts(300.0)
     })
     .await;
     assert!(second.at > first.at);
@@ -177,11 +177,42 @@ async fn nothing_changed_is_no_news() {
     let handle = Controller::start(world.config(free_port(), false), world.deps.clone()).unwrap();
     let mut view = handle.view();
     for minute in 0..6u64 {
-        until(&mut view, "a round", |v| v.allocations > minute).await;
+        until(&mut view, "a round", |v| v.rounds > minute).await;
         world
             .clock
             .advance_to(START + Duration::from_secs(120 * (minute + 1)));
     }
+    // Rounds pass; nothing is read or allocated again.
+    let quiet = view.borrow().clone();
+    assert_eq!(quiet.allocations, 1);
+    assert_eq!(world.store.asked(), 1);
+    // Readings are news: meters say that the plant needs less than feared.
+    let period = Duration::from_secs(60);
+    let now = world.clock.now() + period;
+    let meters = [
+        ("meter-site", 155e3),
+        ("meter-it-a", 75e3),
+        ("meter-it-b", 75e3),
+    ];
+    let frames = meters.map(|(meter, watts)| Frame {
+        device: DeviceId::from(meter),
+        at: now - Duration::from_secs(1),
+        readings: vec![(Catalogue::meter_power(), Reading::Measured(watts))],
+    });
+    world.store.append(frames.to_vec()).await.unwrap();
+    world.clock.advance_to(now);
+    let load = |v: &ControlView| {
+        v.power
+            .iter()
+            .find(|p| p.id == "feed")
+            .unwrap()
+            .uncontrolled
+    };
+    let fresh = until(&mut view, "the reading", |v| load(v) < load(&quiet)).await;
+    assert_eq!(fresh.allocations, 2);
+    // It becomes stale by the passing of time alone, and counts no more.
+    world.clock.advance_to(now + period * 10);
+    until(&mut view, "its end", |v| load(v) == load(&quiet)).await;
     handle.stop().await;
     let allocations = world
         .deps
@@ -320,6 +351,7 @@ impl Agents {
             let hello = AgentHello {
                 agent: agent.clone(),
                 version: "test".into(),
+                fence: 0,
                 at: START,
                 devices,
             };
@@ -358,6 +390,7 @@ impl Agents {
                 }
                 let answer = CapAnswer {
                     agent: agent.clone(),
+                    fence: command.fence,
                     sequence: Some(command.sequence),
                     controller: Some(command.controller.clone()),
                     at: command.issued,
@@ -471,7 +504,8 @@ async fn armed_it_lowers_raises_follows_a_grid_event_and_falls_silent_when_disar
         .deps
         .decisions
         .latest(50, |d| d.kind == DecisionKind::Arming);
-    assert_eq!(arming.len(), 2);
+    // Armed, in charge, disarmed.
+    assert_eq!(arming.len(), 3);
     let refused = world
         .deps
         .decisions

@@ -11,7 +11,10 @@
 mod support;
 
 use heliostat_models::Watts;
-use heliostat_optimizer::allocate::{Change, Engine, Method, Outcome, Problem, allocate};
+use heliostat_optimizer::allocate::{
+    Allocation, Change, Engine, Method, Outcome, Problem, allocate,
+};
+use std::collections::HashMap;
 use support::scale::{Scale, contracts, gangs, singles};
 use support::{plain_program, worst_excess};
 
@@ -76,6 +79,7 @@ fn changes_give_the_same_bits_as_a_fresh_start_on_nested_limits() {
     for _ in 0..60 {
         let scale = scale(&mut rng);
         let mut engine = Engine::new(singles(&mut rng, scale)).unwrap();
+        let mut told = HashMap::new();
         for round in 0..12 {
             for _ in 0..rng.usize(1..20) {
                 let change = change(&mut rng, engine.problem());
@@ -98,16 +102,37 @@ fn changes_give_the_same_bits_as_a_fresh_start_on_nested_limits() {
             compared += 1;
             assert_eq!(numbers.method, Method::Sweep);
             assert_eq!(engine.prices(), fresh.prices());
+            let changed = engine.changed();
             for group in 0..engine.problem().groups.len() {
                 let (ours, theirs) = (engine.cap(group).unwrap(), fresh.cap(group).unwrap());
                 assert_eq!(ours.0.to_bits(), theirs.0.to_bits());
+                // Exactly those with another cap are told, each once.
+                let is_other = told.insert(group, ours.0.to_bits()) != Some(ours.0.to_bits());
+                assert_eq!(changed.binary_search(&group).is_ok(), is_other);
             }
+            assert!(engine.changed().is_empty());
             let scale = anew.primal.abs().max(1.0);
             assert!((numbers.primal - anew.primal).abs() <= 1e-12 * scale);
             assert!((numbers.dual_bound - anew.dual_bound).abs() <= 1e-12 * scale);
             assert!(numbers.gap() <= 1e-9, "{}", numbers.gap());
             // What the engine keeps in sums is what the problem itself says.
-            let certificate = engine.outcome().allocation().certificate.clone();
+            let Outcome::Allocated(whole) = engine.outcome() else {
+                panic!("it was solved");
+            };
+            for (group, of_whole) in whole.jobs.iter().take(whole.groups.len()).enumerate() {
+                assert_eq!(engine.explain(group).as_ref(), Some(of_whole));
+            }
+            let Outcome::Allocated(figures) = engine.figures() else {
+                panic!("it was solved");
+            };
+            assert_eq!(
+                Allocation {
+                    jobs: Vec::new(),
+                    ..whole.clone()
+                },
+                figures
+            );
+            let certificate = &whole.certificate;
             assert!((certificate.primal - numbers.primal).abs() <= 1e-9 * scale);
             let bound = engine.bound_from_prices().unwrap();
             assert!((bound - numbers.dual_bound).abs() <= 1e-9 * scale);
@@ -202,4 +227,29 @@ fn steps_of_devices_are_kept() {
         }
         assert!(worst_excess(&problem, &outcome.allocation().caps) <= 1e-6);
     }
+}
+
+#[test]
+fn what_two_threads_read_of_a_large_site_is_what_the_problem_says() {
+    let mut rng = fastrand::Rng::with_seed(15);
+    let mut engine = Engine::new(singles(&mut rng, Scale::of(9_001))).unwrap();
+    let numbers = engine.solve().unwrap();
+    assert!(numbers.gap() <= 1e-9);
+    let bound = engine.bound_from_prices().unwrap();
+    assert!((bound - numbers.dual_bound).abs() <= 1e-9 * bound);
+    let Outcome::Allocated(whole) = engine.outcome() else {
+        panic!("it was solved");
+    };
+    assert!((whole.certificate.primal - numbers.primal).abs() <= 1e-9 * bound);
+    assert!(worst_excess(engine.problem(), &whole.caps) <= 1e-6);
+    // The hash is the same whether taken beside the solution or by the engine.
+    let beside = allocate(engine.problem()).unwrap();
+    assert_eq!(beside.allocation().certificate, whole.certificate);
+    let change = change(&mut rng, engine.problem());
+    engine.change(change).unwrap();
+    let fresh = allocate(engine.problem()).unwrap();
+    assert_eq!(
+        engine.inputs_hash(),
+        fresh.allocation().certificate.inputs_hash
+    );
 }

@@ -31,6 +31,8 @@ struct Agent {
     leases: BTreeMap<DeviceId, (Watts, Timestamp)>,
     last: Option<(u64, CapAnswer)>,
     refuses: bool,
+    /// The highest fence seen; on its disk.
+    fence: u64,
 }
 
 impl Agent {
@@ -49,13 +51,19 @@ impl Agent {
         AgentHello {
             agent: self.id.clone(),
             version: "test".into(),
+            fence: self.fence,
             at,
             devices,
         }
     }
 
     fn command(&mut self, command: &CapCommand, now: Timestamp) -> Option<CapAnswer> {
-        if let Some((last, answer)) = &self.last {
+        if command.fence > self.fence {
+            self.fence = command.fence;
+            self.last = None;
+        }
+        let outdated = command.fence < self.fence;
+        if let Some((last, answer)) = self.last.as_ref().filter(|_| !outdated) {
             if command.sequence == *last {
                 return Some(answer.clone());
             }
@@ -65,7 +73,7 @@ impl Agent {
         }
         let mut reports = Vec::new();
         for lease in &command.leases {
-            let outcome = if self.refuses || command.expires <= now {
+            let outcome = if outdated || self.refuses || command.expires <= now {
                 CapOutcome::Refused {
                     reason: "test".into(),
                     current: Some(self.limits[&lease.device]),
@@ -87,12 +95,15 @@ impl Agent {
         }
         let answer = CapAnswer {
             agent: self.id.clone(),
+            fence: self.fence,
             sequence: Some(command.sequence),
             controller: Some(command.controller.clone()),
             at: now,
             reports,
         };
-        self.last = Some((command.sequence, answer.clone()));
+        if !outdated {
+            self.last = Some((command.sequence, answer.clone()));
+        }
         Some(answer)
     }
 
@@ -111,6 +122,7 @@ impl Agent {
         }
         (!reports.is_empty()).then(|| CapAnswer {
             agent: self.id.clone(),
+            fence: self.fence,
             sequence: None,
             controller: None,
             at: now,
@@ -130,6 +142,8 @@ struct World {
     site: Arc<Site>,
     agents: HashMap<AgentId, Agent>,
     executor: Executor,
+    /// A controller that was in charge before, and does not know better.
+    earlier: Option<Executor>,
     wires: Vec<Message>,
     now: Timestamp,
     room: Vec<Watts>,
@@ -157,6 +171,7 @@ impl World {
                 leases: BTreeMap::new(),
                 last: None,
                 refuses: false,
+                fence: 0,
             };
             agents.insert(id, agent);
         }
@@ -166,6 +181,7 @@ impl World {
             site,
             agents,
             executor,
+            earlier: None,
             wires: Vec::new(),
             now: Timestamp(1_000_000),
             room,
@@ -203,8 +219,14 @@ impl World {
             0
         };
         match self.wires.remove(at) {
-            Message::Hello(hello) => self.executor.on_hello(&hello),
-            Message::Answer(answer) => self.executor.on_answer(&answer),
+            Message::Hello(hello) => {
+                self.executor.on_hello(&hello);
+                (self.earlier.iter_mut()).for_each(|e| e.on_hello(&hello));
+            }
+            Message::Answer(answer) => {
+                self.executor.on_answer(&answer);
+                (self.earlier.iter_mut()).for_each(|e| e.on_answer(&answer));
+            }
             Message::Command(id, command) => {
                 let now = self.now;
                 let agent = self.agents.get_mut(&id).unwrap();
@@ -281,6 +303,21 @@ impl World {
         hellos.sort_by(|a, b| a.agent.cmp(&b.agent));
         for hello in hellos {
             self.executor.on_hello(&hello);
+            (self.earlier.iter_mut()).for_each(|e| e.on_hello(&hello));
+        }
+    }
+
+    /// The earlier controller orders whatever it likes.
+    fn earlier_orders(&mut self) {
+        let targets: BTreeMap<DeviceId, Watts> = (self.site.devices.iter())
+            .map(|d| (d.id.clone(), Watts(200.0 + 500.0 * self.rng.f64())))
+            .collect();
+        let Some(earlier) = &mut self.earlier else {
+            return;
+        };
+        earlier.set_targets(&targets);
+        for (agent, command) in earlier.tick(self.now) {
+            self.post(Message::Command(agent, command));
         }
     }
 
@@ -493,4 +530,70 @@ fn devices_that_do_not_obey_are_counted_at_what_they_may_have() {
         }
     }
     assert_eq!(world.executor.pinned(world.now).len(), 4);
+}
+
+/// Two controllers, one of them replaced without knowing it, on a network that
+/// loses, doubles and reorders: what the one in charge believes a device may
+/// have is never below what it has, and in the end it gets its way.
+#[test]
+fn orders_of_an_earlier_controller_are_counted_until_they_can_no_longer_come() {
+    let (mut above, mut refused) = (0, 0);
+    for seed in 0..90 {
+        let trouble = [0.05, 0.15, 0.35][seed as usize % 3];
+        let mut world = World::new(seed, trouble, Watts(300.0));
+        world.tighten();
+        let mut earlier = Executor::new(Arc::clone(&world.site), "run-0".into(), LEASE);
+        earlier.take_charge(1);
+        earlier.set_room(vec![Watts(1e9); world.room.len()]);
+        world.earlier = Some(earlier);
+        world.hello_all();
+        for _ in 0..20 {
+            world.earlier_orders();
+            world.deliver();
+        }
+        world.executor.take_charge(2);
+        let all: Watts = world.executor.worst().values().copied().sum();
+        assert_eq!(all, Watts(700.0 * world.site.devices.len() as f64));
+        for round in 0..300 {
+            match world.rng.usize(0..8) {
+                0 => {
+                    let targets = world.draw_targets();
+                    world.executor.set_targets(&targets);
+                }
+                1 => {
+                    let seconds = world.rng.u64(0..30);
+                    world.step_time(seconds);
+                }
+                2 => world.earlier_orders(),
+                3 if round % 5 == 0 => world.hello_all(),
+                4 => world.send_commands(),
+                _ => world.deliver(),
+            }
+            for agent in world.agents.values() {
+                for (device, limit) in &agent.limits {
+                    let believed = world.executor.worst()[device];
+                    assert!(
+                        believed >= *limit - Watts(1e-6),
+                        "seed {seed}, round {round}: `{device}` has {limit}, believed at most {believed}"
+                    );
+                    above += usize::from(limit.0 > 500.0);
+                }
+            }
+        }
+        world.trouble = 0.0;
+        let targets = world.draw_targets();
+        world.executor.set_targets(&targets);
+        for _ in 0..12 {
+            world.earlier_orders();
+            world.send_commands();
+            while !world.wires.is_empty() {
+                world.deliver();
+            }
+            world.step_time(5);
+        }
+        assert!(world.excess().0 <= 1e-6, "seed {seed}");
+        assert!(world.agents.values().all(|a| a.fence == 2));
+        refused += world.earlier.as_ref().map_or(0, |e| e.refusals().len());
+    }
+    assert!(above > 1_000 && refused > 100, "{above} {refused}");
 }

@@ -43,10 +43,8 @@ fn all_frames(site: &Site, at: Timestamp) -> Vec<Frame> {
 }
 
 /// Every device may draw this much.
-fn caps(site: &Site, watts: f64) -> BTreeMap<DeviceId, Watts> {
-    (site.devices.iter())
-        .map(|d| (d.id.clone(), Watts(watts)))
-        .collect()
+fn caps(site: &Site, watts: f64) -> Vec<Watts> {
+    vec![Watts(watts); site.devices.len()]
 }
 
 fn place(site: &Site, id: &str) -> usize {
@@ -88,12 +86,7 @@ fn overhead_grows_in_step_with_what_caps_allow() {
     assert!((overhead(500.0) - (600.0 + (rated - 600.0) * 0.5 + 0.1 * rated)).abs() < 1e-9);
     assert_eq!(overhead(700.0), rated);
     assert_eq!(overhead(250.0), overhead(300.0));
-    let unknown = measure(
-        &site,
-        &Readings::new(all_frames(&site, NOW), NOW),
-        &[],
-        &BTreeMap::new(),
-    );
+    let unknown = measure(&site, &Readings::new(all_frames(&site, NOW), NOW), &[], &[]);
     assert_eq!(unknown.it_uncontrolled[at].0, rated);
 }
 
@@ -258,7 +251,7 @@ fn at_rest_is_what_no_job_holds_and_a_fresh_reading_tells() {
     frames.retain(|f| f.device != silent);
     let mut allowed = caps(&site, 200.0);
     // One that may have less than its lowest cap has nothing to spare.
-    allowed.insert(site.devices[6].id.clone(), Watts(150.0));
+    allowed[6] = Watts(150.0);
     let measured = measure(&site, &Readings::new(frames, NOW), &[], &allowed);
     assert_eq!(measured.idle.len(), site.devices.len() - 2);
     assert!(measured.idle.values().all(|w| *w == Watts(300.0)));

@@ -1,85 +1,201 @@
-//! The log of decisions: append-only, numbered, the latest in memory.
+//! The log of decisions: append-only, numbered, chained by hashes, the latest
+//! in memory; and beside it the inputs from which decisions can be taken again.
+
+mod chain;
+mod inputs;
+
+pub use chain::{Break, Chain, Fault, Hash};
+pub use inputs::{Found, Inputs, read_inputs};
 
 use crate::framed_log::FramedLog;
 use crate::query::StoreError;
-use heliostat_models::Decision;
+use heliostat_models::{Decision, Timestamp};
+use inputs::InputsLog;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 /// Decisions kept in memory for the pages; all are on disk.
 const IN_MEMORY: usize = 2_000;
+const KIND: &[u8; 3] = b"dec";
 
 /// The log.
 #[derive(Debug)]
 pub struct DecisionLog {
     inner: Mutex<Inner>,
     news: broadcast::Sender<Decision>,
+    found: Chain,
 }
 
 #[derive(Debug)]
 struct Inner {
     log: FramedLog,
+    inputs: InputsLog,
+    last: Hash,
     recent: VecDeque<Decision>,
     next: u64,
 }
 
+/// From what a decision was taken, and what came out of it to the last bit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The inputs.
+    pub inputs: Inputs,
+    /// Hash of everything that was decided.
+    pub outcome: Hash,
+}
+
+/// Where a decision's evidence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The inputs' hash, as [`Found::hash`] says it.
+    pub inputs: Hash,
+    /// Hash of everything that was decided.
+    pub outcome: Hash,
+}
+
+/// A decision as the log keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logged {
+    /// The decision.
+    pub decision: Decision,
+    /// Its evidence, where it has any.
+    pub evidence: Option<Reference>,
+}
+
+/// A log read back.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The decisions that can be read, by their numbers.
+    pub decisions: Vec<Logged>,
+    /// How the chain stands.
+    pub chain: Chain,
+}
+
+/// The body of a record. Old records are the decision alone.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    #[serde(flatten)]
+    decision: Decision,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inputs: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: Option<String>,
+}
+
 impl DecisionLog {
-    /// Opens the log in a directory that exists.
+    /// Opens the log in a directory that exists, and follows its chain. A chain
+    /// that is broken is told and goes on: control does not wait for the past.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or is none of ours.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("decisions.log");
         let (log, found) =
-            FramedLog::open(&path, b"dec").map_err(|e| StoreError::io("opening", &path, e))?;
+            FramedLog::open(&path, KIND).map_err(|e| StoreError::io("opening", &path, e))?;
+        let mut chain = Chain::default();
         let mut recent = VecDeque::new();
         let mut next = 0;
-        for bytes in found.records {
-            match serde_json::from_slice::<Decision>(&bytes) {
-                Ok(decision) => {
-                    next = decision.sequence + 1;
-                    recent.push_back(decision);
-                    if recent.len() > IN_MEMORY {
-                        recent.pop_front();
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "a decision cannot be read and is left out"),
+        for record in found.records {
+            let Some(logged) = read(&mut chain, &record) else {
+                continue;
+            };
+            next = logged.decision.sequence + 1;
+            recent.push_back(logged.decision);
+            if recent.len() > IN_MEMORY {
+                recent.pop_front();
             }
         }
-        let inner = Mutex::new(Inner { log, recent, next });
+        if let Some(broken) = &chain.broken {
+            tracing::error!(%broken, path = %path.display(), "the chain of the decision log is broken; decisions before it are vouched for, later ones only among themselves");
+        }
+        if chain.unchained > 0 {
+            tracing::info!(
+                records = chain.unchained,
+                "decisions from before the log was chained carry no hash"
+            );
+        }
+        let inner = Mutex::new(Inner {
+            log,
+            inputs: InputsLog::new(inputs_directory(directory)),
+            last: chain.last,
+            recent,
+            next,
+        });
         Ok(Self {
             inner,
             news: broadcast::Sender::new(256),
+            found: chain,
         })
     }
 
+    /// How the chain stood at the opening.
+    pub fn chain(&self) -> &Chain {
+        &self.found
+    }
+
+    /// Whether the inputs of a decision at this instant must be whole, because
+    /// there are none before them in the same file.
+    pub fn needs_whole(&self, at: Timestamp) -> bool {
+        self.lock().inputs.needs_whole(at)
+    }
+
     /// Numbers a decision and appends it; returns its number.
-    pub fn record(&self, mut decision: Decision) -> Result<u64, StoreError> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+    ///
+    /// # Errors
+    /// When the disk takes it not.
+    pub fn record(&self, decision: Decision) -> Result<u64, StoreError> {
+        self.append(decision, None)
+    }
+
+    /// The same with what the decision was taken from.
+    ///
+    /// # Errors
+    /// When the disk takes it not.
+    pub fn record_with(&self, decision: Decision, evidence: &Evidence) -> Result<u64, StoreError> {
+        self.append(decision, Some(evidence))
+    }
+
+    fn append(
+        &self,
+        mut decision: Decision,
+        evidence: Option<&Evidence>,
+    ) -> Result<u64, StoreError> {
+        let mut inner = self.lock();
+        // First, so that no decision stands without its evidence.
+        let inputs = match evidence {
+            Some(evidence) => Some(inner.inputs.append(decision.at, &evidence.inputs)?),
+            None => None,
+        };
         decision.sequence = inner.next;
-        let bytes =
-            serde_json::to_vec(&decision).map_err(|e| StoreError::BadQuery(e.to_string()))?;
+        let body = Body {
+            decision,
+            inputs: inputs.map(|hash| hash.to_string()),
+            outcome: evidence.map(|e| e.outcome.to_string()),
+        };
+        let bytes = serde_json::to_vec(&body).map_err(|e| StoreError::BadQuery(e.to_string()))?;
+        let (record, own) = chain::link(inner.last, &bytes);
         let path = inner.log.path().to_owned();
         inner
             .log
-            .append(&bytes)
+            .append(&record)
             .map_err(|e| StoreError::io("writing", &path, e))?;
+        inner.last = own;
         inner.next += 1;
-        inner.recent.push_back(decision.clone());
+        inner.recent.push_back(body.decision.clone());
         if inner.recent.len() > IN_MEMORY {
             inner.recent.pop_front();
         }
         // Nobody listening is no fault.
-        let _ = self.news.send(decision);
+        let _ = self.news.send(body.decision);
         Ok(inner.next - 1)
     }
 
     /// The latest `count` decisions that `keep` accepts, newest first.
     pub fn latest(&self, count: usize, keep: impl Fn(&Decision) -> bool) -> Vec<Decision> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner
-            .recent
-            .iter()
-            .rev()
+        (self.lock().recent.iter().rev())
             .filter(|d| keep(d))
             .take(count)
             .cloned()
@@ -90,81 +206,56 @@ impl DecisionLog {
     pub fn subscribe(&self) -> broadcast::Receiver<Decision> {
         self.news.subscribe()
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the log in a directory and changes nothing; the log of a running
+/// server may be read.
+///
+/// # Errors
+/// When the file cannot be read or is none of ours.
+pub fn read_decisions(directory: &Path) -> Result<History, StoreError> {
+    let path = directory.join("decisions.log");
+    let found = FramedLog::read(&path, KIND).map_err(|e| StoreError::io("reading", &path, e))?;
+    let mut chain = Chain::default();
+    let decisions = (found.records.iter())
+        .filter_map(|record| read(&mut chain, record))
+        .collect();
+    Ok(History { decisions, chain })
+}
+
+/// Takes a record into the chain and reads it.
+fn read(chain: &mut Chain, record: &[u8]) -> Option<Logged> {
+    let body = serde_json::from_slice::<Body>(chain.take(record));
+    let read = body.map_err(|e| e.to_string());
+    chain.name(
+        read.as_ref()
+            .map(|b| b.decision.sequence)
+            .map_err(Clone::clone),
+    );
+    match read {
+        Ok(body) => {
+            let hash = |text: Option<String>| Hash::parse(&text?);
+            let evidence = hash(body.inputs).zip(hash(body.outcome));
+            Some(Logged {
+                decision: body.decision,
+                evidence: evidence.map(|(inputs, outcome)| Reference { inputs, outcome }),
+            })
+        }
+        Err(error) => {
+            tracing::warn!(error, "a decision cannot be read and is left out");
+            None
+        }
+    }
+}
+
+/// Where the inputs of a log's decisions are.
+fn inputs_directory(directory: &Path) -> PathBuf {
+    directory.join("decision-inputs")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use heliostat_models::{DecisionKind, Timestamp};
-
-    fn decision(at: i64, kind: DecisionKind) -> Decision {
-        Decision {
-            sequence: 999,
-            at: Timestamp(at),
-            kind,
-            armed: false,
-            summary: format!("decision at {at}"),
-            reason: "because".to_owned(),
-            certificate: None,
-            caps: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn numbers_go_on_after_reopening_and_after_a_torn_tail() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = DecisionLog::open(directory.path()).unwrap();
-        for at in 0..3 {
-            assert_eq!(
-                log.record(decision(at, DecisionKind::Plan)).unwrap(),
-                at as u64
-            );
-        }
-        drop(log);
-        let log = DecisionLog::open(directory.path()).unwrap();
-        assert_eq!(log.record(decision(3, DecisionKind::Arming)).unwrap(), 3);
-        drop(log);
-        // The last one torn: its number was never safely given, so it is given again.
-        let path = directory.path().join("decisions.log");
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let log = DecisionLog::open(directory.path()).unwrap();
-        assert_eq!(log.record(decision(4, DecisionKind::Plan)).unwrap(), 3);
-        let found: Vec<(u64, i64)> = log
-            .latest(10, |_| true)
-            .iter()
-            .map(|d| (d.sequence, d.at.0))
-            .collect();
-        assert_eq!(found, [(3, 4), (2, 2), (1, 1), (0, 0)]);
-    }
-
-    #[test]
-    fn latest_is_newest_first_filtered_and_told_to_listeners() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = DecisionLog::open(directory.path()).unwrap();
-        let mut news = log.subscribe();
-        for at in 0..6 {
-            let kind = if at % 2 == 0 {
-                DecisionKind::Plan
-            } else {
-                DecisionKind::Allocation
-            };
-            log.record(decision(at, kind)).unwrap();
-        }
-        let plans = log.latest(2, |d| d.kind == DecisionKind::Plan);
-        assert_eq!(plans.iter().map(|d| d.sequence).collect::<Vec<_>>(), [4, 2]);
-        assert_eq!(news.try_recv().unwrap().sequence, 0);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_the_disk_keeps_all() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = DecisionLog::open(directory.path()).unwrap();
-        for at in 0..IN_MEMORY as i64 + 10 {
-            log.record(decision(at, DecisionKind::Plan)).unwrap();
-        }
-        assert_eq!(log.latest(usize::MAX, |_| true).len(), IN_MEMORY);
-        let found = FramedLog::read(&directory.path().join("decisions.log"), b"dec").unwrap();
-        assert_eq!(found.records.len(), IN_MEMORY + 10);
-    }
-}
+mod tests;

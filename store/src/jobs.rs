@@ -18,6 +18,8 @@ pub struct JobTable {
 struct Inner {
     log: FramedLog,
     jobs: BTreeMap<JobId, JobEntry>,
+    /// Records that were news.
+    version: u64,
 }
 
 /// A job and how it got there.
@@ -38,6 +40,7 @@ impl JobTable {
         let mut inner = Inner {
             log,
             jobs: BTreeMap::new(),
+            version: 0,
         };
         for bytes in found.records {
             match serde_json::from_slice::<JobRecord>(&bytes) {
@@ -65,7 +68,14 @@ impl JobTable {
             .append(&bytes)
             .map_err(|e| StoreError::io("writing", &path, e))?;
         inner.merge(record);
+        inner.version += 1;
         Ok(true)
+    }
+
+    /// Grows with every record that is news, so that a reader sees cheaply
+    /// whether there is any.
+    pub fn version(&self) -> u64 {
+        self.lock().version
     }
 
     /// All jobs, by id.

@@ -22,6 +22,12 @@ pub trait TimeSeriesStore: Send + Sync + 'static {
     }
     /// Counters of this engine since it was opened.
     fn stats(&self) -> StoreStats;
+    /// Differs from an earlier answer whenever frames were stored since; who
+    /// asks for the latest frames again and again need not ask while it is the
+    /// same. `None`: this engine does not say.
+    fn version(&self) -> Option<u64> {
+        None
+    }
     /// What is still known of a device's energy in `[from, to)` where the readings
     /// themselves are gone; `metric` is a register or a power. An engine that
     /// keeps no such thing knows nothing.

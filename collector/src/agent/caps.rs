@@ -11,6 +11,7 @@
 //! All of it is synchronous and is given the time; a thread of its own calls
 //! it, because a driver may take long.
 
+use super::fence::FenceFile;
 use super::found::{FoundCap, FoundFile};
 use super::stats::CapStats;
 use crate::actuate::CapActuator;
@@ -37,6 +38,8 @@ pub(super) struct CapKeeper {
     /// What this agent set last on each device.
     set: BTreeMap<DeviceId, Watts>,
     last: Option<(CapCommand, CapAnswer)>,
+    /// The highest fence seen; survives restarts.
+    fence: FenceFile,
     pub(super) stats: CapStats,
 }
 
@@ -66,6 +69,7 @@ impl CapKeeper {
             leases: BTreeMap::new(),
             set: BTreeMap::new(),
             last: None,
+            fence: FenceFile::open(directory)?,
             stats: CapStats::default(),
         };
         if !keeper.found.is_empty() {
@@ -88,6 +92,11 @@ impl CapKeeper {
             }
             self.devices.entry(device.device.clone()).or_insert(device);
         }
+    }
+
+    /// The highest fence seen.
+    pub(super) fn fence(&self) -> u64 {
+        self.fence.highest()
     }
 
     /// The devices with their limits of now.
@@ -113,7 +122,16 @@ impl CapKeeper {
     /// Applies a command; `None` when it is older than what was applied.
     pub(super) fn command(&mut self, command: &CapCommand, now: Timestamp) -> Option<CapAnswer> {
         self.stats.commands += 1;
-        if let Some((last, answer)) = &self.last {
+        if command.fence < self.fence.highest() {
+            return Some(self.refuse_outdated(command, now));
+        }
+        let in_charge_anew = command.fence > self.fence.highest();
+        if in_charge_anew {
+            self.fence.raise(command.fence);
+        }
+        if let Some((last, answer)) = &self.last
+            && !in_charge_anew
+        {
             let same_run = last.controller == command.controller;
             if same_run && last.sequence == command.sequence {
                 // Delivered twice: the answer may have been lost, the work was done.
@@ -137,15 +155,34 @@ impl CapKeeper {
                 .collect(),
             None => self.apply(command),
         };
-        let answer = CapAnswer {
+        let answer = self.answer(command, now, reports);
+        self.last = Some((command.clone(), answer.clone()));
+        Some(answer)
+    }
+
+    fn answer(&self, command: &CapCommand, now: Timestamp, reports: Vec<CapReport>) -> CapAnswer {
+        CapAnswer {
             agent: self.agent.clone(),
             sequence: Some(command.sequence),
             controller: Some(command.controller.clone()),
+            fence: self.fence(),
             at: now,
             reports,
-        };
-        self.last = Some((command.clone(), answer.clone()));
-        Some(answer)
+        }
+    }
+
+    /// Another controller has taken charge since; whoever sent this is to know.
+    fn refuse_outdated(&mut self, command: &CapCommand, now: Timestamp) -> CapAnswer {
+        self.stats.ignored += 1;
+        let reason = format!(
+            "the order bears fence {}; a later controller with fence {} is in charge",
+            command.fence,
+            self.fence.highest()
+        );
+        let reports = (command.leases.iter())
+            .map(|l| self.refuse(&l.device, reason.clone()))
+            .collect();
+        self.answer(command, now, reports)
     }
 
     /// When the next lease ends.
@@ -184,6 +221,7 @@ impl CapKeeper {
             agent: self.agent.clone(),
             sequence: None,
             controller: None,
+            fence: self.fence(),
             at: now,
             reports,
         })

@@ -34,6 +34,8 @@ pub(super) enum CapEvent {
 pub(super) struct CapNews {
     pub(super) event: Option<CapEvent>,
     pub(super) next_expiry: Option<Timestamp>,
+    /// The highest fence seen.
+    pub(super) fence: u64,
     pub(super) stats: CapStats,
 }
 
@@ -86,6 +88,7 @@ fn serve(
         let news = CapNews {
             event,
             next_expiry: keeper.next_expiry(),
+            fence: keeper.fence(),
             stats: keeper.stats.clone(),
         };
         if tell.send(news).is_err() {
@@ -96,6 +99,7 @@ fn serve(
             let news = CapNews {
                 event: Some(CapEvent::Devices(keeper.devices())),
                 next_expiry: keeper.next_expiry(),
+                fence: keeper.fence(),
                 stats: keeper.stats.clone(),
             };
             let _ = tell.send(news);

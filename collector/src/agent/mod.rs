@@ -3,6 +3,7 @@
 
 mod caps;
 mod caps_thread;
+mod fence;
 mod found;
 mod outbox;
 mod run;
@@ -123,6 +124,7 @@ impl Agent {
             sampled,
             stats: Arc::clone(&stats),
             synced: (0, 0),
+            fence: 0,
             config,
         };
         let task = tokio::spawn(runner.run(first, stopped));

@@ -8,6 +8,7 @@ use super::sampler::Sampler;
 use super::stats::AgentStats;
 use crate::mqtt::{Link, LinkEvent};
 use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice};
+use heliostat_models::signed;
 use heliostat_models::wire::{Ack, Topics};
 use heliostat_models::{Catalogue, Frame, Timestamp};
 use heliostat_store::Clock;
@@ -47,6 +48,8 @@ pub(super) struct Runner {
     pub(super) stats: Arc<Mutex<AgentStats>>,
     /// The spool's next sequence and how much waited, when it was last synced.
     pub(super) synced: (u64, u64),
+    /// The highest fence seen, as the caps' thread told last.
+    pub(super) fence: u64,
 }
 
 /// Frames of the running instant that are not in the spool yet.
@@ -224,7 +227,15 @@ impl Runner {
                 Err(error) => tracing::warn!(%error, "an acknowledgement cannot be read"),
             }
         } else if topic == self.topics.caps(agent) {
-            match serde_json::from_slice::<CapCommand>(payload) {
+            let content = match signed::open(self.config.mqtt.key.as_ref(), topic, payload) {
+                Ok(content) => content,
+                Err(reason) => {
+                    self.edit(|s| s.caps_unsigned += 1);
+                    tracing::warn!(%reason, "a cap command is refused unread");
+                    return;
+                }
+            };
+            match serde_json::from_slice::<CapCommand>(content) {
                 Ok(command) => self
                     .caps
                     .ask(CapTask::Command(Box::new(command), self.clock.now())),
@@ -235,12 +246,14 @@ impl Runner {
 
     fn take_news(&mut self, news: CapNews, asked: Option<Timestamp>) -> Option<Timestamp> {
         self.edit(|s| s.caps = news.stats);
+        self.fence = news.fence;
         match news.event {
             Some(CapEvent::Answer(answer)) => {
                 let ended = answer.sequence.is_none();
                 if let Ok(bytes) = serde_json::to_vec(&answer) {
-                    self.link
-                        .publish(&self.topics.applied(&self.config.agent), bytes);
+                    let topic = self.topics.applied(&self.config.agent);
+                    let bytes = signed::seal(self.config.mqtt.key.as_ref(), &topic, bytes);
+                    self.link.publish(&topic, bytes);
                 }
                 if ended {
                     self.caps.ask(CapTask::Devices);
@@ -262,11 +275,13 @@ impl Runner {
         let hello = AgentHello {
             agent: self.config.agent.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            fence: self.fence,
             at: self.clock.now(),
             devices,
         };
         if let Ok(bytes) = serde_json::to_vec(&hello) {
             let topic = self.topics.hello(&self.config.agent);
+            let bytes = signed::seal(self.config.mqtt.key.as_ref(), &topic, bytes);
             self.link.publish_retained(&topic, bytes);
         }
     }

@@ -35,6 +35,8 @@ pub struct AgentStats {
     pub sources: BTreeMap<String, SourceStats>,
     /// Caps.
     pub caps: CapStats,
+    /// Cap commands refused unread, because their signature is missing or wrong.
+    pub caps_unsigned: u64,
 }
 
 impl AgentStats {

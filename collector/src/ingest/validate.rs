@@ -70,7 +70,13 @@ impl Validator<'_> {
             let own = match entity {
                 Entity::Node(i) => i == node,
                 Entity::Device(i) => self.site.devices[i].node == node,
-                Entity::Meter(_) | Entity::Cooling | Entity::Grid | Entity::Job => false,
+                // A job writes its throughput on one of its nodes; which those are, only
+                // the table of jobs knows. Nothing but speed curves is made of it.
+                Entity::Job => frame
+                    .readings
+                    .iter()
+                    .all(|(m, _)| *m == Catalogue::job_throughput()),
+                Entity::Meter(_) | Entity::Cooling | Entity::Grid => false,
             };
             if !own {
                 return Err("a node's agent speaks for what is not the node's");

@@ -47,6 +47,9 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 pub const MAX_BODY: usize = 32 << 20;
 /// Requests in work at the same time; each may hold [`MAX_DECODED`] bytes and its samples.
 const IN_WORK: usize = 8;
+/// Bodies up to here are read in half a millisecond or less, which is not worth the
+/// way to another thread and back.
+const READ_AT_ONCE: usize = 1 << 20;
 /// Longest buffer that is kept for the next request.
 const KEPT_BUFFER: usize = 8 << 20;
 
@@ -126,6 +129,7 @@ impl OpenIngest {
     /// Takes a remote-write request (1.0: a snappy block of protobuf).
     pub async fn remote_write(&self, _leave: Admission, body: Vec<u8>) -> Result<Tally, OpenError> {
         let now = self.clock.now();
+        let length = remote_write::claimed_length(&body);
         let buffers = Arc::clone(&self.buffers);
         let read = move |resolver: &Mutex<Resolver>| {
             let mut buffer = lock(&buffers).pop().unwrap_or_default();
@@ -135,7 +139,7 @@ impl OpenIngest {
             }
             parcel
         };
-        self.take(read).await
+        self.take(length, read).await
     }
 
     /// Takes a body of InfluxDB line protocol; its good lines are stored
@@ -148,6 +152,11 @@ impl OpenIngest {
         precision: Precision,
     ) -> Result<Tally, OpenError> {
         let now = self.clock.now();
+        let length = match encoding {
+            Encoding::Plain => body.len(),
+            // It does not say.
+            Encoding::Gzip => usize::MAX,
+        };
         let read = move |resolver: &Mutex<Resolver>| {
             let body = match encoding {
                 Encoding::Plain => body,
@@ -158,19 +167,25 @@ impl OpenIngest {
             }
             Ok(Parcel::of_lines(&body, precision, &mut lock(resolver), now))
         };
-        self.take(read).await
+        self.take(length, read).await
     }
 
+    /// Reads a body of so many bytes once decompressed, and has it written.
     async fn take(
         &self,
+        length: usize,
         read: impl FnOnce(&Mutex<Resolver>) -> Result<Parcel, OpenError> + Send + 'static,
     ) -> Result<Tally, OpenError> {
         self.remember().await?;
-        let resolver = Arc::clone(&self.resolver);
-        // Parsing takes a processor for a while; other requests must not wait for it.
-        let parcel = tokio::task::spawn_blocking(move || read(&resolver))
-            .await
-            .map_err(|e| OpenError::Body(format!("the request could not be worked on: {e}")))??;
+        let parcel = if length <= READ_AT_ONCE {
+            read(&self.resolver)?
+        } else {
+            // That takes a processor for a while; other requests must not wait for it.
+            let resolver = Arc::clone(&self.resolver);
+            (tokio::task::spawn_blocking(move || read(&resolver)).await).map_err(|e| {
+                OpenError::Body(format!("the request could not be worked on: {e}"))
+            })??
+        };
         let mut tally = parcel.tally;
         if !parcel.parts.is_empty() {
             let stopped = || OpenError::Store("it has stopped".into());

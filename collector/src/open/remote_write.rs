@@ -35,6 +35,12 @@ pub enum RequestFault {
     Wire(#[from] WireFault),
 }
 
+/// How long a body says that it is once decompressed; 0 where it is no snappy at
+/// all, which is soon found out.
+pub fn claimed_length(body: &[u8]) -> usize {
+    snap::raw::decompress_len(body).unwrap_or(0)
+}
+
 /// Undoes the compression, within bounds, into a buffer that may hold anything
 /// and is made longer where it must be; the message's length.
 pub fn decompress(body: &[u8], buffer: &mut Vec<u8>) -> Result<usize, RequestFault> {

@@ -6,7 +6,7 @@ use super::names::{About, Meaning, Names, Origin};
 use super::part::{Added, Grouping};
 use super::unknown::UnknownMetrics;
 use heliostat_models::foreign::{ForeignFault, ForeignSeries};
-use heliostat_models::{Catalogue, DeviceId, MetricId, Reading, Site, Timestamp};
+use heliostat_models::{Catalogue, DeviceId, JobId, MetricId, Reading, Site, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -194,10 +194,15 @@ impl Resolver {
     /// A metric that bears our name, with the device in the label `device`.
     fn own(&mut self, metric: MetricId, labels: &[(&str, &str)]) -> Target {
         let get = |name: &str| labels.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
-        let Some(device) = get("device") else {
-            return Target::Refused("a metric of ours without the label `device`");
+        // Of a job's metric `device` is that of who was scraped, unless it is the job's.
+        let job = (metric == Catalogue::job_throughput()).then(|| get("job_id"));
+        let device = match (job.flatten(), get("device")) {
+            (Some(job), _) => JobId::from(job).source(),
+            (None, Some(device)) => DeviceId::from(device),
+            (None, None) => {
+                return Target::Refused("a metric of ours without the label `device`");
+            }
         };
-        let device = DeviceId::from(device);
         if self.site.entity(&device).is_none() {
             return Target::Refused("unknown device");
         }

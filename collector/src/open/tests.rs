@@ -440,6 +440,37 @@ async fn a_sum_that_rounding_puts_just_outside_its_range_is_at_its_end() {
 }
 
 #[tokio::test]
+async fn jobs_are_named_by_their_number() {
+    let stage = Stage::new();
+    let own = |labels: &[(&str, &str)], value: f64| {
+        let name = ("__name__", "job_throughput_per_second");
+        series(&[&[name], labels].concat(), &[(value, NOW.0)])
+    };
+    let tally = stage
+        .write(&[
+            own(
+                &[
+                    ("instance", "r03-n1:9"),
+                    ("job", "train"),
+                    ("job_id", "4711_2"),
+                ],
+                8.0,
+            ),
+            own(&[("device", "job.4712")], 9.0),
+            own(&[("device", "r03-n1:9"), ("job_id", "4713")], 10.0),
+            own(&[("job", "train")], 11.0),
+            own(&[("job_id", "a/b")], 12.0),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(tally.stored, 3, "{tally:?}");
+    for (device, value) in [("job.4711_2", 8.0), ("job.4712", 9.0), ("job.4713", 10.0)] {
+        let found = stage.stored("job_throughput_per_second", device).await;
+        assert_eq!(found, [(0.0, Some(value))], "{device}");
+    }
+}
+
+#[tokio::test]
 async fn our_own_exposition_is_taken_as_it_is() {
     let stage = Stage::new();
     let own = |name: &str, device: &str| {

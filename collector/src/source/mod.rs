@@ -4,6 +4,7 @@ pub mod grid;
 pub mod host;
 pub mod nvml;
 pub mod rapl;
+pub mod throughput;
 
 use heliostat_models::{Frame, Timestamp};
 

@@ -31,6 +31,7 @@ fn command(device: &DeviceId, cap: f64) -> Vec<u8> {
     let command = CapCommand {
         sequence: 1,
         controller: "run-1".into(),
+        fence: 0,
         issued: START,
         expires: START + Duration::from_secs(30),
         leases: vec![CapLease {

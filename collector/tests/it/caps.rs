@@ -66,6 +66,7 @@ pub async fn next<T: DeserializeOwned>(messages: &mut mpsc::UnboundedReceiver<Ve
 pub fn command(device: &DeviceId, sequence: u64, cap: f64) -> Vec<u8> {
     let command = CapCommand {
         sequence,
+        fence: 0,
         controller: "run-1".into(),
         issued: START,
         expires: START + Duration::from_secs(30),

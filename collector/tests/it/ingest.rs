@@ -54,6 +54,14 @@ fn frame(device: &DeviceId, at: Timestamp, power: f64) -> Frame {
     }
 }
 
+fn throughput(job: &JobId, at: Timestamp, rate: f64) -> Frame {
+    Frame {
+        device: job.source(),
+        at,
+        readings: vec![(Catalogue::job_throughput(), Reading::Measured(rate))],
+    }
+}
+
 fn batch(agent: &AgentId, sequence: u64, frames: Vec<Frame>) -> Vec<u8> {
     let batch = FrameBatch {
         agent: agent.clone(),
@@ -133,6 +141,9 @@ async fn refuses_what_cannot_be_counts_it_and_goes_on() {
             frame(&stage.site.meters[0].id, later, 300.0),
             frame(&gpu, Timestamp(0), 300.0),
             frame(&gpu, START + Duration::from_secs(601), 300.0),
+            // Of a job nothing but its throughput.
+            frame(&JobId::from("4711").source(), later, 300.0),
+            throughput(&JobId::from("4711"), later, 12.5),
         ],
     ))
     .await;
@@ -143,11 +154,11 @@ async fn refuses_what_cannot_be_counts_it_and_goes_on() {
     assert_eq!(count("gpu_power_watts: not finite"), 1);
     assert_eq!(count("gpu_power_watts: stands twice in a frame"), 1);
     assert_eq!(count("unknown device"), 2);
-    assert_eq!(count("a node's agent speaks for what is not the node's"), 6);
+    assert_eq!(count("a node's agent speaks for what is not the node's"), 8);
     assert_eq!(count("time before 2000"), 2);
     assert_eq!(count("time more than 10 min ahead"), 2);
-    // The temperatures of the two frames with a bad power were kept.
-    assert_eq!(stage.stored(), 4);
+    // The temperatures of the two frames with a bad power were kept, and what the job said.
+    assert_eq!(stage.stored(), 5);
     // Noise is counted and does not hold up the queue.
     let mut damaged = batch(&node, 10, vec![frame(&gpu, later, 1.0)]);
     let middle = damaged.len() / 2;
@@ -171,7 +182,7 @@ async fn refuses_what_cannot_be_counts_it_and_goes_on() {
     .await;
     ack(&mut acks, 12).await;
     assert_eq!(ingest.stats().refused["sent on another agent's topic"], 2);
-    assert_eq!(stage.stored(), 5);
+    assert_eq!(stage.stored(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

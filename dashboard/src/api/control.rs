@@ -52,6 +52,18 @@ pub(super) async fn arm(call: Call) -> Result<Response, ApiError> {
 
 /// The control loop, for callers that bear the token.
 fn allowed(call: &Call) -> Result<Arc<dyn ControlCommands>, ApiError> {
+    may_write(call)?;
+    call.shared.app.control.clone().ok_or_else(|| {
+        ApiError::new(
+            StatusCode::CONFLICT,
+            "no control loop runs here",
+            "start one with `heliostat run`",
+        )
+    })
+}
+
+/// Whether the caller bears the token.
+pub(super) fn may_write(call: &Call) -> Result<(), ApiError> {
     let Some(token) = &call.shared.token else {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -71,16 +83,10 @@ fn allowed(call: &Call) -> Result<Arc<dyn ControlCommands>, ApiError> {
             "send `Authorization: Bearer TOKEN` with the token heliostat was started with",
         ));
     }
-    call.shared.app.control.clone().ok_or_else(|| {
-        ApiError::new(
-            StatusCode::CONFLICT,
-            "no control loop runs here",
-            "start one with `heliostat run`",
-        )
-    })
+    Ok(())
 }
 
-fn body<T: DeserializeOwned>(call: &Call) -> Result<T, ApiError> {
+pub(super) fn body<T: DeserializeOwned>(call: &Call) -> Result<T, ApiError> {
     serde_json::from_slice(&call.body).map_err(|e| {
         ApiError::bad(
             "body",

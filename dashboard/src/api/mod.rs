@@ -5,6 +5,7 @@ mod control;
 mod handlers;
 mod openapi;
 mod series;
+mod throughput;
 mod views;
 
 use crate::guard::MAX_BODY;
@@ -202,6 +203,15 @@ static ENDPOINTS: &[Endpoint] = &[
         "",
         handler!(handlers::job),
     ),
+    Endpoint {
+        method: Method::Post,
+        path: "/api/v1/jobs/{id}/throughput",
+        about: "A job's work per second in a unit of its own (samples, tokens, steps), from which control learns how its speed depends on power. `at` is now where it is left out. Also taken: a file on the node (`heliostat agent --throughput DIR`), and `job_throughput_per_second{job_id=\"…\"}` by remote write.",
+        params: &[],
+        body: Some("{\"per_second\": 1234.5}"),
+        example: "",
+        handler: handler!(throughput::submit),
+    },
     reads(
         "/api/v1/plan",
         "The plan in force: jobs, slots, forecasts and certificate; null while there is none.",

@@ -15,8 +15,9 @@ use heliostat_models::{
 };
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{
-    CapView, ControlMode, ControlView, PlanView, PlannedJob, PowerNodeView,
+    CapView, CapsView, ControlMode, ControlState, ControlView, PlanView, PlannedJob, PowerNodeView,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Id, class, gang, state, first device, hours before now of its start, total hours.
@@ -222,19 +223,15 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
             price: 0.0,
         })
         .collect();
-    let caps = site
-        .devices
-        .iter()
-        .enumerate()
-        .map(|(i, d)| {
-            let cap = Watts(gpu_watts(i, at).1);
-            let view = CapView {
-                decided: cap,
-                acknowledged: (i != 77).then_some(cap),
-            };
-            (d.id.clone(), view)
-        })
-        .collect();
+    let caps = (0..site.devices.len()).map(|i| {
+        let cap = Watts(gpu_watts(i, at).1);
+        let view = CapView {
+            decided: cap,
+            acknowledged: (i != 77).then_some(cap),
+        };
+        Some(view)
+    });
+    let caps = CapsView::new(Arc::new(site.clone()), caps);
     let run = |from: f64, to: f64, level: f64| (at + hours(from), at + hours(to), level);
     let planned = [
         (
@@ -304,6 +301,8 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
     ControlView {
         at,
         mode: ControlMode::Armed,
+        state: ControlState::Armed,
+        in_charge: None,
         power,
         caps,
         price_of_energy: 0.0004,
@@ -334,6 +333,7 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         },
         max_gap: 0.0016,
         allocations: 18_204,
+        rounds: 20_000,
     }
 }
 

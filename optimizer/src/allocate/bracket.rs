@@ -13,6 +13,8 @@ const FEW: f64 = 32.0;
 const TRIES: usize = 40;
 /// How far from a guess the other end of a bracket is looked for first.
 const NEAR: f64 = 1.0 / 512.0;
+/// The same where few gangs hang below, so that a bracket is wide.
+const NEAR_FEW: f64 = 1.0 / 64.0;
 /// Places with gangs from which a first guess looks at some of them only.
 const MANY: usize = 96;
 
@@ -46,7 +48,7 @@ fn segments(dense: &Dense, place: usize) -> (usize, usize) {
 }
 
 /// Adds the stretches of a place worth more than `low` and at most `high`.
-pub(super) fn collect(dense: &Dense, place: usize, low: f64, high: f64, items: &mut Vec<Item>) {
+fn collect(dense: &Dense, place: usize, low: f64, high: f64, items: &mut Vec<Item>) {
     if low >= high {
         return;
     }
@@ -77,6 +79,22 @@ pub(super) fn collect(dense: &Dense, place: usize, low: f64, high: f64, items: &
     }
 }
 
+/// Adds those of one slot.
+pub(super) fn collect_of(dense: &Dense, slot: u32, (low, high): (f64, f64), items: &mut Vec<Item>) {
+    for segment in dense.segments(slot as usize) {
+        let slope = dense.slope[segment];
+        if slope > low && slope <= high {
+            items.push(Item {
+                slope,
+                width: dense.width[segment],
+                segment: segment as u32,
+                slot,
+                place: dense.home[slot as usize],
+            });
+        }
+    }
+}
+
 /// By falling worth; of equal ones the first slot's first stretch comes first.
 pub(super) fn in_order(items: &mut [Item]) {
     items.sort_by(|a, b| b.slope.total_cmp(&a.slope).then(a.segment.cmp(&b.segment)));
@@ -91,13 +109,15 @@ pub(super) fn add_up(dense: &Dense, room: &[f64], raw: &mut [f64], top: usize) {
 }
 
 /// Two prices: at the upper one the demand below `top` fits, at the lower one
-/// it does not. At `above` it is known not to fit.
+/// it does not. At `above` it is known not to fit. `hint` is a price that may
+/// be near; the answer's worth does not depend on it, its place may.
 pub(super) fn find(
     dense: &Dense,
     room: &[f64],
     raw: &mut [f64],
     top: usize,
     above: f64,
+    hint: Option<f64>,
 ) -> (f64, f64) {
     let end = dense.rows.tree.end[top] as usize;
     let (slots, last) = (dense.at[top] as usize, dense.at[end] as usize);
@@ -115,20 +135,23 @@ pub(super) fn find(
     let enough = all / (stop - begin).max(1) as f64 * FEW.max((stop - begin) as f64 * SHARE);
     // What is full at the upper end is full at every price below it.
     let mut full = vec![false; end - top];
+    let mut busy = full.clone();
     let mut demand = |price: f64| {
-        let mut busy = vec![false; end - top];
-        for (at, raw) in raw[top..end].iter_mut().enumerate() {
-            let room = room[top + at];
-            *raw = if full[at] {
-                room
-            } else {
-                own(dense, top + at, price)
-            };
-            busy[at] = *raw >= room;
+        if end == top + 1 {
+            raw[top] = own(dense, top, price);
+            return raw[top];
         }
+        count(
+            dense,
+            top,
+            &room[top..end],
+            &full,
+            price,
+            (&mut raw[top..end], &mut busy),
+        );
         add_up(dense, room, raw, top);
         if raw[top] <= room[top] {
-            full = busy;
+            full.copy_from_slice(&busy);
         }
         raw[top]
     };
@@ -139,9 +162,15 @@ pub(super) fn find(
         at_low: all.max(wanted),
         at_high: 0.0,
     };
-    let mut guess = guess(dense, room, top, &bracket);
+    let known = hint.filter(|hint| *hint > above && *hint < high);
+    let mut guess = known.or_else(|| guess(dense, room, top, &bracket));
     // From a guess on, the other end is looked for close by.
-    let mut stride = if guess.is_some() { NEAR } else { 0.0 };
+    let near = if slots_below(dense, top) < MANY * MANY {
+        NEAR_FEW
+    } else {
+        NEAR
+    };
+    let mut stride = if guess.is_some() { near } else { 0.0 };
     let mut fitted = true;
     for round in 0..TRIES {
         let width = bracket.high - bracket.low;
@@ -175,6 +204,83 @@ pub(super) fn find(
         fitted = fits;
     }
     (bracket.low, bracket.high)
+}
+
+/// What each place from `from` on takes at a price, and whether that fills it.
+/// One that is known to be full takes its room. Large sites by two threads.
+fn count(
+    dense: &Dense,
+    from: usize,
+    room: &[f64],
+    full: &[bool],
+    price: f64,
+    (raw, busy): (&mut [f64], &mut [bool]),
+) {
+    let each = |from: usize, room: &[f64], full: &[bool], raw: &mut [f64], busy: &mut [bool]| {
+        for at in 0..raw.len() {
+            raw[at] = if full[at] {
+                room[at]
+            } else {
+                own(dense, from + at, price)
+            };
+            busy[at] = raw[at] >= room[at];
+        }
+    };
+    let Some(middle) = halves(dense, from, from + raw.len()) else {
+        return each(from, room, full, raw, busy);
+    };
+    let cut = middle - from;
+    let (raw, more_raw) = raw.split_at_mut(cut);
+    let (busy, more_busy) = busy.split_at_mut(cut);
+    std::thread::scope(|scope| {
+        scope.spawn(|| each(middle, &room[cut..], &full[cut..], more_raw, more_busy));
+        each(from, &room[..cut], &full[..cut], raw, busy);
+    });
+}
+
+/// What each place takes at `high`, and the stretches between `low` and `high`,
+/// not yet in order. Large sites by two threads.
+pub(super) fn gather(
+    dense: &Dense,
+    (top, end): (usize, usize),
+    (low, high): (f64, f64),
+) -> (Vec<f64>, Vec<Item>) {
+    let each = |places: std::ops::Range<usize>| {
+        let (mut all, mut items) = (Vec::with_capacity(places.len()), Vec::new());
+        for place in places {
+            all.push(own(dense, place, high));
+            collect(dense, place, low, high, &mut items);
+        }
+        (all, items)
+    };
+    let Some(middle) = halves(dense, top, end) else {
+        return each(top..end);
+    };
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| each(middle..end));
+        let (mut all, mut items) = each(top..middle);
+        match beside.join() {
+            Ok((more, more_items)) => {
+                all.extend(more);
+                items.extend(more_items);
+                (all, items)
+            }
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// The place from which on a second thread is worth starting.
+fn halves(dense: &Dense, top: usize, end: usize) -> Option<usize> {
+    let (begin, stop) = (dense.at[top], dense.at[end]);
+    let stretches = dense.start[stop as usize] - dense.start[begin as usize];
+    let middle = begin + (stop - begin) / 2;
+    let place = top + dense.at[top..end].partition_point(|slot| *slot < middle);
+    (stretches >= dense.beside && place > top && place < end).then_some(place)
+}
+
+fn slots_below(dense: &Dense, top: usize) -> usize {
+    (dense.at[dense.rows.tree.end[top] as usize] - dense.at[top]) as usize
 }
 
 /// Two prices and the demand at each.
@@ -227,4 +333,82 @@ fn guess(dense: &Dense, room: &[f64], top: usize, bracket: &Bracket) -> Option<f
         }
     }
     Some(0.5 * (low + high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dense::Dense;
+    use super::super::levels::Levels;
+    use super::super::problem::{DeviceSpec, Group, LimitNode, Problem};
+    use super::super::rows::Rows;
+    use heliostat_models::{DeviceId, JobClass, JobId, SpeedCurve, Watts};
+
+    /// Racks of five below one feed, every device a job of its own.
+    fn site(rng: &mut fastrand::Rng, racks: usize) -> Problem {
+        let node = |id: String, parents, limit| LimitNode {
+            id,
+            parents,
+            limit: Watts(limit),
+            uncontrolled: Watts::ZERO,
+            uncertainty: Watts::ZERO,
+            spare: Watts::ZERO,
+        };
+        let mut nodes = vec![node("feed".into(), vec![], racks as f64 * 1_900.0)];
+        let (mut devices, mut groups) = (Vec::new(), Vec::new());
+        for rack in 0..racks {
+            nodes.push(node(
+                format!("rack{rack}"),
+                vec![0],
+                1_200.0 + 1_500.0 * rng.f64(),
+            ));
+            for _ in 0..5 {
+                let place = devices.len();
+                devices.push(DeviceSpec {
+                    id: DeviceId::from(format!("gpu{place}")),
+                    min: Watts(100.0),
+                    max: Watts(700.0),
+                    node: rack + 1,
+                    fixed: None,
+                    step: Watts::ZERO,
+                });
+                let bend = 0.3 + 0.5 * rng.f64();
+                let points: Vec<(Watts, f64)> = (0..=6)
+                    .map(|k| (Watts(100.0 * f64::from(k + 1)), f64::from(k + 1).powf(bend)))
+                    .collect();
+                groups.push(Group {
+                    job: JobId::from(format!("job{place}")),
+                    class: JobClass::Training,
+                    weight: 0.5 + rng.f64(),
+                    floor_speed: 0.0,
+                    curve: SpeedCurve::envelope(&points).unwrap(),
+                    devices: vec![place],
+                });
+            }
+        }
+        Problem {
+            nodes,
+            devices,
+            groups,
+            contracts: Vec::new(),
+            price_of_energy: 0.0,
+            step: Watts::ZERO,
+        }
+    }
+
+    #[test]
+    fn two_threads_count_what_one_counts() {
+        let mut rng = fastrand::Rng::with_seed(61);
+        for _ in 0..20 {
+            let racks = rng.usize(2..150);
+            let problem = site(&mut rng, racks);
+            let mut dense = Dense::new(&problem, Rows::new(&problem));
+            let mut solve = |beside: u32| {
+                dense.beside = beside;
+                let mut levels = Levels::new(&dense);
+                levels.solve(&dense, None);
+                (levels.taken.clone(), levels.prices(&dense))
+            };
+            assert_eq!(solve(1), solve(u32::MAX));
+        }
+    }
 }

@@ -2,15 +2,17 @@
 //! every field in the order of its declaration, texts and lists with their
 //! length before them, numbers as their IEEE 754 bits, all little endian.
 //!
-//! The hash is taken by parts, so that a change costs only its part: SHA-256
-//! of each part, then SHA-256 of those.
+//! The hash is a tree, so that a change costs only its branch: SHA-256 of every
+//! [`PART`] entries, of every [`FAN`] such hashes, and of all of those.
 
 use super::problem::{Contract, DeviceSpec, Group, LimitNode, Problem};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// Power nodes, devices, jobs or contracts in a part.
-const PART: usize = 8;
+const PART: usize = 2;
+/// Hashes of parts in a branch.
+const FAN: usize = 16;
 
 struct Canonical(Sha256);
 
@@ -72,14 +74,54 @@ impl Canonical {
 
 type Hash = [u8; 32];
 
-/// The hashes of the parts of a problem.
-#[derive(Clone, Debug)]
-pub(super) struct Parts {
-    head: Hash,
-    nodes: Vec<Hash>,
-    devices: Vec<Hash>,
-    groups: Vec<Hash>,
-    contracts: Vec<Hash>,
+/// The hashes of one list of a problem, and which no longer hold.
+#[derive(Clone, Debug, Default)]
+struct Branches {
+    parts: Vec<Hash>,
+    branches: Vec<Hash>,
+    stale: Vec<u32>,
+    is_stale: Vec<bool>,
+}
+
+impl Branches {
+    fn new<T>(all: &[T], write: impl Fn(&mut Canonical, &T)) -> Self {
+        let parts: Vec<Hash> = (all.chunks(PART))
+            .map(|part| of(|out| part.iter().for_each(|one| write(out, one))))
+            .collect();
+        Self {
+            branches: parts.chunks(FAN).map(branch).collect(),
+            is_stale: vec![false; parts.len()],
+            stale: Vec::new(),
+            parts,
+        }
+    }
+
+    /// An entry has changed.
+    fn touch(&mut self, place: usize) {
+        let part = place / PART;
+        if !std::mem::replace(&mut self.is_stale[part], true) {
+            self.stale.push(part as u32);
+        }
+    }
+
+    /// Takes the hashes anew that no longer hold.
+    fn renew<T>(&mut self, all: &[T], write: impl Fn(&mut Canonical, &T)) {
+        self.stale.sort_unstable();
+        let mut last = None;
+        for part in self.stale.drain(..).map(|part| part as usize) {
+            self.is_stale[part] = false;
+            let begin = part * PART;
+            let entries = &all[begin..(begin + PART).min(all.len())];
+            self.parts[part] = of(|out| entries.iter().for_each(|one| write(out, one)));
+            let at = part / FAN;
+            if let Some(done) = last.replace(at).filter(|done| *done != at) {
+                renew_branch(&mut self.branches, &self.parts, done);
+            }
+        }
+        if let Some(done) = last {
+            renew_branch(&mut self.branches, &self.parts, done);
+        }
+    }
 }
 
 fn of(write: impl FnOnce(&mut Canonical)) -> Hash {
@@ -88,61 +130,66 @@ fn of(write: impl FnOnce(&mut Canonical)) -> Hash {
     out.0.finalize().into()
 }
 
-fn each<T>(all: &[T], write: impl Fn(&mut Canonical, &T)) -> Vec<Hash> {
-    (all.chunks(PART))
-        .map(|part| of(|out| part.iter().for_each(|one| write(out, one))))
-        .collect()
+fn branch(parts: &[Hash]) -> Hash {
+    of(|out| parts.iter().for_each(|part| out.0.update(part)))
 }
 
-fn again<T>(all: &[T], place: usize, write: impl Fn(&mut Canonical, &T)) -> Hash {
-    let begin = place / PART * PART;
-    let part = &all[begin..(begin + PART).min(all.len())];
-    of(|out| part.iter().for_each(|one| write(out, one)))
+fn renew_branch(branches: &mut [Hash], parts: &[Hash], at: usize) {
+    let begin = at * FAN;
+    branches[at] = branch(&parts[begin..(begin + FAN).min(parts.len())]);
+}
+
+/// The hashes of a problem.
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
+    nodes: Branches,
+    devices: Branches,
+    groups: Branches,
+    contracts: Branches,
 }
 
 impl Parts {
     /// Of all parts.
     pub fn new(problem: &Problem) -> Self {
         Self {
-            head: head(problem),
-            nodes: each(&problem.nodes, Canonical::node),
-            devices: each(&problem.devices, Canonical::device),
-            groups: each(&problem.groups, Canonical::group),
-            contracts: each(&problem.contracts, Canonical::contract),
+            nodes: Branches::new(&problem.nodes, Canonical::node),
+            devices: Branches::new(&problem.devices, Canonical::device),
+            groups: Branches::new(&problem.groups, Canonical::group),
+            contracts: Branches::new(&problem.contracts, Canonical::contract),
         }
     }
 
-    /// The price of energy has changed.
-    pub fn set_head(&mut self, problem: &Problem) {
-        self.head = head(problem);
-    }
-
     /// A power node has changed.
-    pub fn set_node(&mut self, problem: &Problem, place: usize) {
-        self.nodes[place / PART] = again(&problem.nodes, place, Canonical::node);
+    pub fn touch_node(&mut self, place: usize) {
+        self.nodes.touch(place);
     }
 
     /// A device has changed.
-    pub fn set_device(&mut self, problem: &Problem, place: usize) {
-        self.devices[place / PART] = again(&problem.devices, place, Canonical::device);
+    pub fn touch_device(&mut self, place: usize) {
+        self.devices.touch(place);
     }
 
     /// A group has changed.
-    pub fn set_group(&mut self, problem: &Problem, place: usize) {
-        self.groups[place / PART] = again(&problem.groups, place, Canonical::group);
+    pub fn touch_group(&mut self, place: usize) {
+        self.groups.touch(place);
     }
 
     /// A contract has changed.
-    pub fn set_contract(&mut self, problem: &Problem, place: usize) {
-        self.contracts[place / PART] = again(&problem.contracts, place, Canonical::contract);
+    pub fn touch_contract(&mut self, place: usize) {
+        self.contracts.touch(place);
     }
 
-    /// SHA-256 of the parts' hashes, hex.
-    pub fn hash(&self) -> String {
+    /// SHA-256 of the problem as it is now, hex.
+    pub fn hash(&mut self, problem: &Problem) -> String {
+        self.nodes.renew(&problem.nodes, Canonical::node);
+        self.devices.renew(&problem.devices, Canonical::device);
+        self.groups.renew(&problem.groups, Canonical::group);
+        self.contracts
+            .renew(&problem.contracts, Canonical::contract);
         let mut all = Sha256::new();
-        all.update(self.head);
-        for parts in [&self.nodes, &self.devices, &self.groups, &self.contracts] {
-            parts.iter().for_each(|part| all.update(part));
+        all.update(head(problem));
+        for list in [&self.nodes, &self.devices, &self.groups, &self.contracts] {
+            list.branches.iter().for_each(|branch| all.update(branch));
         }
         let mut hex = String::with_capacity(64);
         for byte in all.finalize() {
@@ -155,8 +202,9 @@ impl Parts {
 
 fn head(problem: &Problem) -> Hash {
     of(|out| {
-        out.text("heliostat allocation problem 3");
+        out.text("heliostat allocation problem 4");
         out.count(PART);
+        out.count(FAN);
         out.count(problem.nodes.len());
         out.count(problem.devices.len());
         out.count(problem.groups.len());

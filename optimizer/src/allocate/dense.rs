@@ -10,12 +10,13 @@
 
 use super::gang::{self, Range};
 use super::problem::{Group, Problem};
+use super::read::{Half, stretches};
 use super::rows::{NONE, Rows};
 
 /// Relative room for the rounding of sums of watts.
 pub(super) const SLACK: f64 = 1e-9;
 /// Sums of units stay below this.
-const EXACT: f64 = (1u64 << 51) as f64;
+const EXACT: f64 = (1u64 << 52) as f64;
 
 /// The whole.
 #[derive(Clone, Debug)]
@@ -62,7 +63,16 @@ pub(super) struct Dense {
     without: f64,
     /// What a watt more for every device is worth at most.
     pub steepest: f64,
+    /// Stretches from which two threads count them.
+    pub beside: u32,
+    /// Corners of a curve being read, kept for their memory.
+    corners: Vec<(f64, f64)>,
 }
+
+/// Stretches from which starting a thread costs little beside counting them.
+const COUNTED_BESIDE: u32 = 1 << 21;
+/// Gangs from which they are read by two threads.
+const BESIDE: usize = 8_192;
 
 /// Units that sums of this many watts still fit.
 fn unit_for(watts: u64) -> f64 {
@@ -113,6 +123,8 @@ impl Dense {
             idle: 0,
             without: 0.0,
             steepest: 0.0,
+            beside: COUNTED_BESIDE,
+            corners: Vec::new(),
             rows,
         };
         dense.order(problem);
@@ -152,93 +164,70 @@ impl Dense {
         }
     }
 
-    /// Reads every gang's range, stretches and points.
+    /// Reads every gang's range, stretches and points; large problems in two halves side by side.
     fn fill(&mut self, problem: &Problem) {
-        let mut corners = Vec::new();
-        let segments: usize = (problem.groups.iter()).map(|g| capacity(problem, g)).sum();
-        self.slope.reserve_exact(segments);
-        self.width.reserve_exact(segments);
+        let slots = self.group.len();
         self.start.push(0);
-        for slot in 0..self.group.len() {
-            let index = self.group[slot] as usize;
-            let group = &problem.groups[index];
-            let range = gang::range(problem, group);
-            self.range.push(range);
-            let begin = self.slope.len();
-            let end = begin + capacity(problem, group);
-            self.slope.resize(end, 0.0);
-            self.width.resize(end, 0.0);
-            self.start.push(end as u32);
-            self.stretches(group, slot, &mut corners);
-            self.find_points(problem, group);
+        let mut end = 0;
+        for group in &self.group {
+            end += capacity(problem, &problem.groups[*group as usize]) as u32;
+            self.start.push(end);
+        }
+        self.slope = vec![0.0; end as usize];
+        self.width = vec![0.0; end as usize];
+        let middle = if slots < BESIDE { slots } else { slots / 2 };
+        let (unit, rows, start) = (self.unit, &self.rows, &self.start);
+        let cut = start[middle] as usize;
+        let (slopes, more_slopes) = self.slope.split_at_mut(cut);
+        let (widths, more_widths) = self.width.split_at_mut(cut);
+        let half = |groups: &[u32], start: &[u32], slopes: &mut [f64], widths: &mut [f64]| {
+            Half::read(problem, rows, unit, groups, start, slopes, widths)
+        };
+        let (groups, more_groups) = self.group.split_at(middle);
+        let halves = if more_groups.is_empty() {
+            [half(groups, start, slopes, widths), Half::default()]
+        } else {
+            std::thread::scope(|scope| {
+                let beside =
+                    scope.spawn(|| half(more_groups, &start[middle..], more_slopes, more_widths));
+                let here = half(groups, &start[..=middle], slopes, widths);
+                match beside.join() {
+                    Ok(beside) => [here, beside],
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            })
+        };
+        for half in halves {
+            let before = self.points.len() as u32;
+            self.point_start
+                .extend(half.point_end.iter().map(|end| before + end));
+            self.points.extend(half.points);
+            self.range.extend(half.range);
+            self.idle += half.idle;
+            self.steepest += half.steepest;
         }
     }
 
     /// Writes a slot's stretches; whether they fit into what is kept for them.
-    fn stretches(&mut self, group: &Group, slot: usize, corners: &mut Vec<(f64, f64)>) -> bool {
-        let range = self.range[slot];
-        gang::corners(group, &range, corners);
-        gang::on_steps(group, &range, corners);
-        let (begin, end) = (self.start[slot] as usize, self.start[slot + 1] as usize);
-        let slopes = &mut self.slope[begin..end];
-        let widths = &mut self.width[begin..end];
-        slopes.fill(0.0);
-        widths.fill(0.0);
-        let per_watt = 1.0 / self.unit;
-        let (mut used, mut before) = (0, 0.0);
-        for pair in corners.windows(2) {
-            let ((w0, s0), (w1, s1)) = (pair[0], pair[1]);
-            let slope = range.worth * (s1 - s0) / ((w1 - w0) * range.count);
-            let exact = (w1 - range.floor) * per_watt;
-            // The last corner is rounded up; the cap itself stops at the ceiling.
-            let after = if w1 >= range.ceiling {
-                exact.ceil()
-            } else {
-                exact.round()
-            };
-            if slope > 0.0 && after > before {
-                if used == slopes.len() {
-                    return false;
-                }
-                slopes[used] = slope;
-                widths[used] = (after - before) * range.count;
-                used += 1;
-                before = after;
-            }
-        }
+    fn stretches(&mut self, group: &Group, slot: usize) -> bool {
+        let segments = self.segments(slot);
+        let mut corners = std::mem::take(&mut self.corners);
+        let fits = stretches(
+            group,
+            &self.range[slot],
+            self.unit,
+            (&mut self.slope[segments.clone()], &mut self.width[segments]),
+            &mut corners,
+        );
+        self.corners = corners;
         self.steepest += self.steepness(slot);
-        true
+        fits
     }
 
     /// What a watt more for each of a gang's devices is worth at most.
     fn steepness(&self, slot: usize) -> f64 {
         let first = self.segments(slot).next().map_or(0.0, |s| self.slope[s]);
         self.range[slot].count * first
-    }
-
-    fn find_points(&mut self, problem: &Problem, group: &Group) {
-        let begin = self.points.len();
-        for device in &group.devices {
-            if problem.devices[*device].fixed.is_none() {
-                self.points.push((self.rows.point[*device], 1));
-            }
-        }
-        let mine = &mut self.points[begin..];
-        if mine.len() > 1 {
-            mine.sort_unstable();
-            let mut last = 0;
-            for at in 1..mine.len() {
-                if mine[at].0 == mine[last].0 {
-                    mine[last].1 += 1;
-                } else {
-                    last += 1;
-                    mine[last] = mine[at];
-                }
-            }
-            self.points.truncate(begin + last + 1);
-        }
-        self.idle += usize::from(self.points.len() == begin);
-        self.point_start.push(self.points.len() as u32);
     }
 
     /// Sums up what floors and devices without a command take from each row.
@@ -304,7 +293,7 @@ impl Dense {
         }
         self.steepest -= self.steepness(slot);
         self.range[slot] = range;
-        if !self.stretches(&problem.groups[group], slot, &mut Vec::new()) {
+        if !self.stretches(&problem.groups[group], slot) {
             return false;
         }
         let change = self.floor_load(slot) - before;

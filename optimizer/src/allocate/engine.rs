@@ -6,69 +6,16 @@
 
 use super::bound::dual_bound;
 use super::canonical::Parts;
+use super::change::Change;
 use super::dense::Dense;
 use super::finish::{self, Solved};
 use super::levels::Levels;
-use super::problem::{Method, Outcome, Problem, ProblemError};
+use super::problem::{Allocation, Method, Outcome, Problem, ProblemError};
 use super::rows::{NONE, Rows};
+use super::touched::Touched;
 use super::{conflict, explain, gang, shed};
-use heliostat_models::{SpeedCurve, Watts};
-
-/// A change of a problem. What is not here (jobs that start or end, devices
-/// that come or go, another tree) makes a new problem.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// The limit of a power node.
-    Limit {
-        /// Which, by place.
-        node: usize,
-        /// Its limit now.
-        limit: Watts,
-    },
-    /// What no cap controls at a power node.
-    Uncontrolled {
-        /// Which, by place.
-        node: usize,
-        /// What is drawn now.
-        uncontrolled: Watts,
-        /// By how much it may be more.
-        uncertainty: Watts,
-    },
-    /// The limit of a contract.
-    ContractLimit {
-        /// Which, by place.
-        contract: usize,
-        /// Its limit now.
-        limit: Watts,
-    },
-    /// The range of a device.
-    Range {
-        /// Which, by place.
-        device: usize,
-        /// Lowest cap that can be set now.
-        min: Watts,
-        /// Highest cap that can be set now.
-        max: Watts,
-    },
-    /// The speed curve of a job.
-    Curve {
-        /// Which, by place in the groups.
-        group: usize,
-        /// Its curve now.
-        curve: SpeedCurve,
-    },
-    /// Weight and floor of a job.
-    Service {
-        /// Which, by place in the groups.
-        group: usize,
-        /// Worth of a device hour at full speed.
-        weight: f64,
-        /// Lowest speed that is acceptable.
-        floor_speed: f64,
-    },
-    /// The price of energy λ.
-    PriceOfEnergy(f64),
-}
+use heliostat_models::Watts;
+use heliostat_models::decision::JobCap;
 
 /// The figures of an answer, before caps are rounded to their steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,12 +40,27 @@ pub struct Engine {
     problem: Problem,
     dense: Dense,
     levels: Levels,
-    parts: Parts,
-    /// Places whose gangs have changed since the last answer; `None` for all.
-    touched: Option<Vec<u32>>,
+    /// Made when a hash is first asked for.
+    parts: Option<Parts>,
+    /// Gangs that have changed since the last answer.
+    touched: Touched,
+    /// Whether the next answer must start afresh from the arrays.
+    afresh: bool,
     solved: Option<Solved>,
     /// A change did not fit into the arrays.
     outgrown: bool,
+    told: Told,
+}
+
+/// What [`Engine::changed`] has said so far.
+#[derive(Default)]
+struct Told {
+    /// Cap of each group.
+    caps: Vec<f64>,
+    /// Units that each slot took.
+    taken: Vec<f64>,
+    /// Groups that have changed themselves since.
+    touched: Vec<bool>,
 }
 
 impl Engine {
@@ -111,12 +73,14 @@ impl Engine {
         let dense = Dense::new(&problem, Rows::new(&problem));
         Ok(Self {
             levels: Levels::new(&dense),
+            touched: Touched::new(&dense),
             dense,
-            parts: Parts::new(&problem),
+            parts: None,
             problem,
-            touched: None,
+            afresh: true,
             solved: None,
             outgrown: false,
+            told: Told::default(),
         })
     }
 
@@ -127,7 +91,7 @@ impl Engine {
 
     /// Forgets all answers, so that the next one starts afresh from the arrays.
     pub fn forget(&mut self) {
-        self.touched = None;
+        self.afresh = true;
         self.solved = None;
     }
 
@@ -136,7 +100,7 @@ impl Engine {
     /// # Errors
     /// The contradiction.
     pub fn change(&mut self, change: Change) -> Result<(), ProblemError> {
-        self.check(&change)?;
+        change.check(&self.problem, &self.dense.holder)?;
         self.solved = None;
         match change {
             Change::Limit { node, limit } => {
@@ -154,7 +118,7 @@ impl Engine {
             }
             Change::ContractLimit { contract, limit } => {
                 self.problem.contracts[contract].limit = limit;
-                self.parts.set_contract(&self.problem, contract);
+                self.stale(|parts| parts.touch_contract(contract));
                 let row = self.problem.nodes.len() + contract;
                 self.dense.set_room(&self.problem, row);
             }
@@ -163,7 +127,7 @@ impl Engine {
                 self.problem.devices[device].min = min;
                 self.problem.devices[device].max = max;
                 self.dense.move_device(&self.problem, device, 1.0);
-                self.parts.set_device(&self.problem, device);
+                self.stale(|parts| parts.touch_device(device));
                 let group = self.dense.holder[device];
                 if group != NONE {
                     self.gang_changed(group as usize);
@@ -171,7 +135,7 @@ impl Engine {
             }
             Change::Curve { group, curve } => {
                 self.problem.groups[group].curve = curve;
-                self.parts.set_group(&self.problem, group);
+                self.stale(|parts| parts.touch_group(group));
                 self.gang_changed(group);
             }
             Change::Service {
@@ -181,33 +145,39 @@ impl Engine {
             } => {
                 self.problem.groups[group].weight = weight;
                 self.problem.groups[group].floor_speed = floor_speed;
-                self.parts.set_group(&self.problem, group);
+                self.stale(|parts| parts.touch_group(group));
                 self.gang_changed(group);
             }
             Change::PriceOfEnergy(price) => {
                 self.problem.price_of_energy = price;
-                self.parts.set_head(&self.problem);
                 self.dense.price = price;
-                self.touched = None;
+                self.afresh = true;
             }
         }
         Ok(())
     }
 
+    fn stale(&mut self, touch: impl FnOnce(&mut Parts)) {
+        self.parts.as_mut().map(touch);
+    }
+
     fn node_changed(&mut self, node: usize) {
-        self.parts.set_node(&self.problem, node);
+        self.stale(|parts| parts.touch_node(node));
         self.dense.set_room(&self.problem, node);
     }
 
     fn gang_changed(&mut self, group: usize) {
+        if let Some(touched) = self.told.touched.get_mut(group) {
+            *touched = true;
+        }
         if self.outgrown {
             return;
         }
-        self.outgrown = !self.dense.set_gang(&self.problem, group) || !self.dense.unit_holds();
-        if let Some(touched) = &mut self.touched {
-            let slot = self.dense.slot[group] as usize;
-            touched.push(self.dense.home[slot]);
+        if !self.afresh {
+            self.touched
+                .note(&self.dense, self.dense.slot[group] as usize);
         }
+        self.outgrown = !self.dense.set_gang(&self.problem, group) || !self.dense.unit_holds();
     }
 
     /// Makes the arrays anew where a change did not fit into them.
@@ -215,100 +185,11 @@ impl Engine {
         if std::mem::take(&mut self.outgrown) {
             self.dense = Dense::new(&self.problem, Rows::new(&self.problem));
             self.levels = Levels::new(&self.dense);
-            self.touched = None;
+            self.touched = Touched::new(&self.dense);
+            self.afresh = true;
+            // Units may be others now.
+            self.told.taken.clear();
         }
-    }
-
-    fn check(&self, change: &Change) -> Result<(), ProblemError> {
-        let number = |what, of: &str, value: f64| {
-            let of = of.to_owned();
-            if value.is_finite() && value >= 0.0 {
-                Ok(())
-            } else {
-                Err(ProblemError::Number { what, of, value })
-            }
-        };
-        let there = |what, index: usize, count: usize| {
-            let of = "change".to_owned();
-            if index < count {
-                Ok(())
-            } else {
-                Err(ProblemError::Reference { what, of, index })
-            }
-        };
-        let problem = &self.problem;
-        match change {
-            Change::Limit { node, limit } => {
-                there("power node", *node, problem.nodes.len())?;
-                number("limit", &problem.nodes[*node].id, limit.0)
-            }
-            Change::Uncontrolled {
-                node,
-                uncontrolled,
-                uncertainty,
-            } => {
-                there("power node", *node, problem.nodes.len())?;
-                number("uncontrolled", &problem.nodes[*node].id, uncontrolled.0)?;
-                number("uncertainty", &problem.nodes[*node].id, uncertainty.0)
-            }
-            Change::ContractLimit { contract, limit } => {
-                there("contract", *contract, problem.contracts.len())?;
-                number("limit", &problem.contracts[*contract].id, limit.0)
-            }
-            Change::Range { device, min, max } => {
-                there("device", *device, problem.devices.len())?;
-                self.check_range(*device, *min, *max, number)
-            }
-            Change::Curve { group, .. } => there("group", *group, problem.groups.len()),
-            Change::Service {
-                group,
-                weight,
-                floor_speed,
-            } => {
-                there("group", *group, problem.groups.len())?;
-                number("weight", problem.groups[*group].job.as_str(), *weight)?;
-                number(
-                    "floor_speed",
-                    problem.groups[*group].job.as_str(),
-                    *floor_speed,
-                )
-            }
-            Change::PriceOfEnergy(price) => number("price_of_energy", "problem", *price),
-        }
-    }
-
-    fn check_range(
-        &self,
-        device: usize,
-        min: Watts,
-        max: Watts,
-        number: impl Fn(&'static str, &str, f64) -> Result<(), ProblemError>,
-    ) -> Result<(), ProblemError> {
-        let spec = &self.problem.devices[device];
-        number("min", spec.id.as_str(), min.0)?;
-        number("max", spec.id.as_str(), max.0)?;
-        if min > max {
-            let device = spec.id.clone();
-            return Err(ProblemError::Range { device, min, max });
-        }
-        let holder = self.dense.holder[device];
-        if holder == NONE || spec.fixed.is_some() {
-            return Ok(());
-        }
-        let group = &self.problem.groups[holder as usize];
-        let (mut low, mut high) = (min, max);
-        for other in group.devices.iter().filter(|d| **d != device) {
-            let other = &self.problem.devices[*other];
-            if other.fixed.is_none() {
-                low = low.max(other.min);
-                high = high.min(other.max);
-            }
-        }
-        if low > high {
-            let job = group.job.clone();
-            return Err(ProblemError::NoCommonCap { job, low, high });
-        }
-        Ok(())
     }
 
     /// Solves; `None` when the floors do not fit below the limits, see
@@ -319,12 +200,11 @@ impl Engine {
             self.solved = None;
             return None;
         }
-        if let Some(touched) = &mut self.touched {
-            touched.sort_unstable();
-            touched.dedup();
-        }
-        self.levels.solve(&self.dense, self.touched.as_deref());
-        self.touched = Some(Vec::new());
+        self.touched.sort();
+        let touched = (!self.afresh).then_some(&self.touched);
+        self.levels.solve(&self.dense, touched);
+        self.touched.clear(&self.dense);
+        self.afresh = false;
         let prices = self.levels.prices(&self.dense);
         if finish::fits(&self.dense, &self.levels.taken) {
             let (primal, dual_bound) = self.levels.proof(&self.dense, &prices);
@@ -375,40 +255,88 @@ impl Engine {
         Some(dual_bound(&self.problem, self.prices()?))
     }
 
-    /// Why a job has its cap, in a sentence.
-    pub fn why(&self, group: usize) -> Option<String> {
-        let solved = self.solved.as_ref()?;
-        let cap = self.cap(group)?;
-        Some(explain::one(
-            &self.problem,
-            &self.dense,
-            group,
-            cap.0,
-            &solved.prices,
-        ))
+    /// Groups whose cap is another than when this was last asked, at first all
+    /// of them; none while the floors do not fit. Costs a look at each and work
+    /// for those that changed.
+    pub fn changed(&mut self) -> Vec<usize> {
+        let Some(solved) = &self.solved else {
+            return Vec::new();
+        };
+        let taken = self.taken(solved);
+        let (known, groups) = (&self.told.taken, self.problem.groups.len());
+        let mut looked_at = Vec::new();
+        if known.len() == taken.len() && self.told.touched.len() == groups {
+            for (slot, (now, then)) in taken.iter().zip(known).enumerate() {
+                let group = self.dense.group[slot] as usize;
+                if now.to_bits() != then.to_bits() || self.told.touched[group] {
+                    looked_at.push(group);
+                }
+            }
+            looked_at.sort_unstable();
+        } else {
+            looked_at.extend(0..groups);
+        }
+        let caps: Vec<f64> = (looked_at.iter())
+            .map(|group| self.cap(*group).map_or(f64::NAN, |cap| cap.0))
+            .collect();
+        let taken = taken.to_vec();
+        self.told.taken = taken;
+        self.told.touched.clear();
+        self.told.touched.resize(groups, false);
+        self.told.caps.resize(groups, f64::NAN);
+        let mut changed = Vec::new();
+        for (group, cap) in looked_at.into_iter().zip(caps) {
+            if self.told.caps[group].to_bits() != cap.to_bits() {
+                self.told.caps[group] = cap;
+                changed.push(group);
+            }
+        }
+        changed
     }
 
-    /// SHA-256 of the problem as it is now.
-    pub fn inputs_hash(&self) -> String {
-        self.parts.hash()
+    /// Cap of a job as last solved and why, in figures and in a sentence.
+    pub fn explain(&self, group: usize) -> Option<JobCap> {
+        let solved = self.solved.as_ref()?;
+        let cap = self.cap(group)?;
+        let (problem, dense) = (&self.problem, &self.dense);
+        Some(explain::one(problem, dense, group, cap.0, &solved.prices))
+    }
+
+    /// SHA-256 of the problem as it is now. The first time it is taken of all,
+    /// later of what has changed.
+    pub fn inputs_hash(&mut self) -> String {
+        let parts = self.parts.get_or_insert_with(|| Parts::new(&self.problem));
+        parts.hash(&self.problem)
     }
 
     /// The whole answer: every cap, every reason, the certificate.
     pub fn outcome(&mut self) -> Outcome {
-        if self.solved.is_none() && self.solve().is_none() {
-            let conflict = conflict::smallest(&self.dense);
-            return shed::outcome(&self.problem, &conflict, self.parts.hash());
+        self.answer(finish::finish)
+    }
+
+    /// The same without words: [`Allocation::jobs`] is empty where the floors
+    /// fit. [`Engine::changed`] says whom to ask [`Engine::explain`] for.
+    pub fn figures(&mut self) -> Outcome {
+        self.answer(finish::figures)
+    }
+
+    fn answer(
+        &mut self,
+        finish: impl FnOnce(&Problem, &Dense, &Solved, String) -> Allocation,
+    ) -> Outcome {
+        let hash = self.inputs_hash();
+        if self.solved.is_none() {
+            self.solve();
         }
         let Some(solved) = &self.solved else {
             let conflict = conflict::smallest(&self.dense);
-            return shed::outcome(&self.problem, &conflict, self.parts.hash());
+            return shed::outcome(&self.problem, &conflict, hash);
         };
         let solved = Solved {
             taken: self.taken(solved).to_vec(),
             ..solved.clone()
         };
-        let hash = self.parts.hash();
-        Outcome::Allocated(finish::finish(&self.problem, &self.dense, &solved, hash))
+        Outcome::Allocated(finish(&self.problem, &self.dense, &solved, hash))
     }
 
     /// What the slots take: the sweep keeps it itself.

@@ -42,7 +42,7 @@ pub(super) fn one(
     group: usize,
     cap: f64,
     prices: &[f64],
-) -> String {
+) -> JobCap {
     let slot = dense.slot[group] as usize;
     let points = dense.points_of(slot).iter();
     let got = GroupCap {
@@ -53,7 +53,20 @@ pub(super) fn one(
             .filter_map(|(point, _)| dearest(dense.rows.above(*point), prices))
             .reduce(|best, row| dearer(best, row, prices)),
     };
-    reason(problem, dense, slot, &got, prices)
+    told(problem, dense, group, &got, prices)
+}
+
+fn told(problem: &Problem, dense: &Dense, place: usize, got: &GroupCap, prices: &[f64]) -> JobCap {
+    let group = &problem.groups[place];
+    JobCap {
+        job: Some(group.job.clone()),
+        devices: group.devices.len() as u32,
+        cap: got.cap,
+        speed: got.speed,
+        binding: got.binding.map(|v| problem.limit_name(v).to_owned()),
+        marginal: got.marginal,
+        reason: reason(problem, dense, dense.slot[place] as usize, got, prices),
+    }
 }
 
 fn dearest(rows: &[u32], prices: &[f64]) -> Option<usize> {
@@ -110,16 +123,8 @@ pub(super) fn jobs(
     groups: &[GroupCap],
     prices: &[f64],
 ) -> Vec<JobCap> {
-    let mut out: Vec<JobCap> = (problem.groups.iter().zip(groups).enumerate())
-        .map(|(place, (group, got))| JobCap {
-            job: Some(group.job.clone()),
-            devices: group.devices.len() as u32,
-            cap: got.cap,
-            speed: got.speed,
-            binding: got.binding.map(|v| problem.limit_name(v).to_owned()),
-            marginal: got.marginal,
-            reason: reason(problem, dense, dense.slot[place] as usize, got, prices),
-        })
+    let mut out: Vec<JobCap> = (groups.iter().enumerate())
+        .map(|(place, got)| told(problem, dense, place, got, prices))
         .collect();
     out.extend(idle(problem));
     out

@@ -20,10 +20,9 @@ pub(super) struct Solved {
     pub method: Method,
 }
 
-/// Solves a problem whose floors fit below every limit; `touched` as in
-/// [`Levels::solve`].
-pub(super) fn solve(dense: &Dense, levels: &mut Levels, touched: Option<&[u32]>) -> Solved {
-    levels.solve(dense, touched);
+/// Solves a problem whose floors fit below every limit.
+pub(super) fn solve(dense: &Dense, levels: &mut Levels) -> Solved {
+    levels.solve(dense, None);
     let prices = levels.prices(dense);
     if fits(dense, &levels.taken) {
         return Solved {
@@ -50,8 +49,20 @@ pub(super) fn fits(dense: &Dense, taken: &[f64]) -> bool {
     (used.iter().zip(&dense.left)).all(|(used, left)| *used <= left.max(0.0))
 }
 
-/// Rounds down, fills in every device and writes the certificate.
+/// Rounds down, fills in every device, writes the certificate and the reasons.
 pub(super) fn finish(
+    problem: &Problem,
+    dense: &Dense,
+    solved: &Solved,
+    hash: String,
+) -> Allocation {
+    let mut allocation = figures(problem, dense, solved, hash);
+    allocation.jobs = explain::jobs(problem, dense, &allocation.groups, &solved.prices);
+    allocation
+}
+
+/// The same without the reasons.
+pub(super) fn figures(
     problem: &Problem,
     dense: &Dense,
     solved: &Solved,
@@ -88,12 +99,11 @@ pub(super) fn finish(
         }
     }
     let groups = explain::groups(problem, dense, &group_caps, &solved.prices);
-    let jobs = explain::jobs(problem, dense, &groups, &solved.prices);
     let (nodes, contracts) = solved.prices.split_at(problem.nodes.len());
     Allocation {
         caps,
         groups,
-        jobs,
+        jobs: Vec::new(),
         node_prices: nodes.to_vec(),
         contract_prices: contracts.to_vec(),
         capped,

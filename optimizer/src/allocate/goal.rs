@@ -5,11 +5,13 @@
 //! per joule within a stated slowdown, and the fairest speeds.
 
 use super::bound::objective;
+use super::change::Change;
 use super::dense::Dense;
-use super::engine::{Change, Engine};
-use super::problem::{Outcome, Problem, ProblemError};
+use super::engine::Engine;
+use super::finish::{self, Solved};
+use super::problem::{Method, Outcome, Problem, ProblemError};
 use super::rows::Rows;
-use super::{conflict, gang};
+use super::{allocate, conflict, gang};
 use heliostat_models::Watts;
 
 /// Prices tried at most.
@@ -120,8 +122,30 @@ pub fn fairest(problem: &Problem) -> Result<Option<Vec<Watts>>, ProblemError> {
     if !conflict::smallest(&dense).is_empty() {
         return Ok(None);
     }
-    let mut stopped: Vec<Option<f64>> = (dense.range.iter())
-        .map(|r| (r.count == 0.0 || r.ceiling <= r.floor).then_some(r.floor))
+    let mut caps = vec![Watts::ZERO; problem.groups.len()];
+    for (slot, stop) in raise_together(problem, &dense).into_iter().enumerate() {
+        caps[dense.group[slot] as usize] = Watts(stop.cap);
+    }
+    Ok(Some(caps))
+}
+
+/// Where a gang stopped, and the limit that stopped it.
+#[derive(Clone, Copy)]
+struct Stop {
+    cap: f64,
+    row: Option<usize>,
+}
+
+/// Raises all speeds together until limits are full; by slot, caps on steps.
+fn raise_together(problem: &Problem, dense: &Dense) -> Vec<Stop> {
+    let mut stopped: Vec<Option<Stop>> = (dense.range.iter())
+        .map(|r| {
+            let fixed = r.count == 0.0 || r.ceiling <= r.floor;
+            fixed.then_some(Stop {
+                cap: r.floor,
+                row: None,
+            })
+        })
         .collect();
     let cap_at = |slot: usize, speed: f64| {
         let range = &dense.range[slot];
@@ -135,10 +159,10 @@ pub fn fairest(problem: &Problem) -> Result<Option<Vec<Watts>>, ProblemError> {
     while stopped.iter().any(Option::is_none) {
         let caps = |speed: f64| -> Vec<f64> {
             let each = stopped.iter().enumerate();
-            each.map(|(slot, stop)| stop.unwrap_or_else(|| cap_at(slot, speed)))
+            each.map(|(slot, stop)| stop.map_or_else(|| cap_at(slot, speed), |s| s.cap))
                 .collect()
         };
-        let fits = |caps: &[f64]| left(&dense, caps).iter().all(|left| *left >= 0.0);
+        let fits = |caps: &[f64]| left(dense, caps).iter().all(|left| *left >= 0.0);
         let (mut low, mut high) = (speed, fastest);
         if fits(&caps(high)) {
             low = high;
@@ -153,34 +177,80 @@ pub fn fairest(problem: &Problem) -> Result<Option<Vec<Watts>>, ProblemError> {
         }
         speed = low;
         let here = caps(low);
-        let beyond = left(&dense, &caps(high));
+        let beyond = left(dense, &caps(high));
         let mut any = false;
         for slot in 0..stopped.len() {
-            let full = || {
-                let points = dense.points_of(slot).iter();
-                points
-                    .flat_map(|(point, _)| dense.rows.above(*point))
-                    .any(|row| beyond[*row as usize] < 0.0)
-            };
-            if stopped[slot].is_none() && (low >= fastest || full()) {
-                stopped[slot] = Some(here[slot]);
+            let mut above = (dense.points_of(slot).iter())
+                .flat_map(|(point, _)| dense.rows.above(*point))
+                .map(|row| *row as usize);
+            let row = above.find(|row| beyond[*row] < 0.0);
+            if stopped[slot].is_none() && (low >= fastest || row.is_some()) {
+                stopped[slot] = Some(Stop {
+                    cap: here[slot],
+                    row,
+                });
                 any = true;
             }
         }
         if !any {
             // Only rounding leads here: all that is left stays where it is.
             for (stop, cap) in stopped.iter_mut().zip(&here) {
-                stop.get_or_insert(*cap);
+                stop.get_or_insert(Stop {
+                    cap: *cap,
+                    row: None,
+                });
             }
         }
     }
-    let mut caps = vec![Watts::ZERO; problem.groups.len()];
-    for (slot, cap) in stopped.into_iter().enumerate() {
-        let range = &dense.range[slot];
-        let cap = gang::round_down(cap.unwrap_or(range.floor), range.step);
-        caps[dense.group[slot] as usize] = Watts(cap.max(range.floor));
+    let on_steps = stopped.into_iter().zip(&dense.range).map(|(stop, range)| {
+        let stop = stop.unwrap_or(Stop {
+            cap: range.floor,
+            row: None,
+        });
+        let cap = gang::round_down(stop.cap, range.step).max(range.floor);
+        Stop { cap, ..stop }
+    });
+    on_steps.collect()
+}
+
+/// The fairest caps as an allocation. Its bound is that of the most work, so
+/// the gap says what fairness costs; each job is told which limit holds it.
+/// Where the floors do not fit, what [`allocate`] does instead.
+///
+/// # Errors
+/// When the problem contradicts itself.
+pub fn fair(problem: &Problem) -> Result<Outcome, ProblemError> {
+    let most = match allocate(problem)? {
+        Outcome::Allocated(most) => most,
+        infeasible => return Ok(infeasible),
+    };
+    let dense = Dense::new(problem, Rows::new(problem));
+    let stops = raise_together(problem, &dense);
+    let taken = (stops.iter().zip(&dense.range))
+        .map(|(stop, range)| ((stop.cap - range.floor) / dense.unit).floor().max(0.0) * range.count)
+        .collect();
+    let solved = Solved {
+        taken,
+        prices: [most.node_prices, most.contract_prices].concat(),
+        method: Method::Fairness,
+    };
+    let mut fair = finish::finish(problem, &dense, &solved, most.certificate.inputs_hash);
+    for (place, got) in fair.groups.iter_mut().enumerate() {
+        let slot = dense.slot[place] as usize;
+        if dense.range[slot].count == 0.0 {
+            continue;
+        }
+        got.binding = stops[slot].row;
+        let told = &mut fair.jobs[place];
+        told.binding = got.binding.map(|row| problem.limit_name(row).to_owned());
+        told.reason = match &told.binding {
+            Some(limit) => format!(
+                "As fast as all jobs below `{limit}` can be together; no slower one gives way to a faster one."
+            ),
+            None => "As fast as it goes: no limit above it is short of power.".to_owned(),
+        };
     }
-    Ok(Some(caps))
+    Ok(Outcome::Allocated(fair))
 }
 
 /// Units left at each limit under caps by slot; less than a device's unit below zero counts as kept.

@@ -11,11 +11,12 @@
 //! A row whose demand at the level above it does not fit has a level of its
 //! own: it is bracketed between two prices, and the stretches worth something
 //! in between are swept in order. What a row knows about its bracket (a
-//! **domain**) is kept: when little changes, only places that were touched are
-//! counted again. Sums are of whole units, so all ways give the same bits.
+//! **domain**) is kept: when little changes, only the gangs that were touched
+//! are counted again. Sums are of whole units, so all ways give the same bits.
 
-use super::bracket::{self, add_up, collect, in_order, own, where_above};
+use super::bracket::{self, add_up, collect_of, in_order, where_above};
 use super::dense::Dense;
+use super::touched::Touched;
 
 /// A stretch whose worth lies within a bracket.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,10 @@ pub(super) struct Levels {
     given: Vec<(f64, f64)>,
     /// Units that each slot takes above its floor.
     pub taken: Vec<f64>,
+    /// Those of its stretches above the bracket, and their worth.
+    above: Vec<(f64, f64)>,
+    /// Worth of the floor of each slot net of λ.
+    base: Vec<f64>,
     /// Worth of the stretches above the bracket, by place.
     worth: Vec<f64>,
     /// Units of the same.
@@ -75,8 +80,8 @@ pub(super) struct Levels {
     room: Vec<f64>,
     /// Whether a place refuses.
     dead: Vec<bool>,
-    /// Places touched, while a domain is brought up to date.
-    mark: Vec<bool>,
+    /// Room left to the sweep, kept for its memory.
+    spare: Vec<f64>,
     round: u64,
 }
 
@@ -89,6 +94,8 @@ impl Levels {
             level: vec![0.0; places],
             given: vec![(f64::NAN, f64::NAN); places],
             taken: vec![0.0; dense.group.len()],
+            above: vec![(0.0, 0.0); dense.group.len()],
+            base: vec![0.0; dense.group.len()],
             worth: vec![0.0; places],
             units: vec![0.0; places],
             floors: vec![0.0; places],
@@ -96,14 +103,14 @@ impl Levels {
             raw: vec![0.0; places],
             room: vec![0.0; places],
             dead: vec![false; places],
-            mark: vec![false; places],
+            spare: Vec::new(),
             round: 0,
         }
     }
 
-    /// Finds all levels. `touched` are the places, rising, whose gangs have
-    /// changed since the last call; `None` stands for all.
-    pub fn solve(&mut self, dense: &Dense, touched: Option<&[u32]>) {
+    /// Finds all levels. `touched` are the gangs, in order, that have changed
+    /// since the last call; `None` stands for all.
+    pub fn solve(&mut self, dense: &Dense, touched: Option<&Touched>) {
         let tree = &dense.rows.tree;
         for place in 1..self.room.len() {
             self.room[place] = dense.left[tree.row[place] as usize].max(0.0);
@@ -112,10 +119,6 @@ impl Levels {
         if touched.is_none() {
             self.domains.fill(None);
             self.given.fill((f64::NAN, f64::NAN));
-        }
-        let touched = touched.unwrap_or(&[]);
-        for place in touched {
-            self.given[*place as usize] = (f64::NAN, f64::NAN);
         }
         self.round += 1;
         self.dead.fill(false);
@@ -129,7 +132,7 @@ impl Levels {
 
     /// Resolves the topmost full rows below `top`, whose domain is up to date
     /// and whose demand stands in `raw`; then gives the others their stretches.
-    fn descend(&mut self, dense: &Dense, top: usize, touched: &[u32]) {
+    fn descend(&mut self, dense: &Dense, top: usize, touched: Option<&Touched>) {
         let tree = &dense.rows.tree;
         let end = tree.end[top] as usize;
         let bracket = self.domains[top]
@@ -146,7 +149,7 @@ impl Levels {
             if place != top && !self.dead[place] {
                 self.level[place] = self.level[tree.up[place] as usize];
             }
-            self.give(dense, place, bracket);
+            self.give(dense, place, bracket, touched);
             place += 1;
         }
         self.give_items(dense, top);
@@ -156,7 +159,7 @@ impl Levels {
     }
 
     /// Finds the level of a row whose demand at `above` does not fit.
-    fn resolve(&mut self, dense: &Dense, top: usize, above: f64, touched: &[u32]) {
+    fn resolve(&mut self, dense: &Dense, top: usize, above: f64, touched: Option<&Touched>) {
         if self.stands(dense, top, touched) {
             return;
         }
@@ -173,7 +176,8 @@ impl Levels {
                 return;
             }
         }
-        let mut bracket = bracket::find(dense, &self.room, &mut self.raw, top, above);
+        let hint = self.domains[top].is_some().then_some(self.level[top]);
+        let mut bracket = bracket::find(dense, &self.room, &mut self.raw, top, above, hint);
         loop {
             self.domains[top] = None;
             self.refresh(dense, top, bracket, touched);
@@ -189,9 +193,9 @@ impl Levels {
 
     /// Whether nothing has changed at a row with no row below it, so that all
     /// that was found there last time still stands.
-    fn stands(&mut self, dense: &Dense, top: usize, touched: &[u32]) -> bool {
+    fn stands(&mut self, dense: &Dense, top: usize, touched: Option<&Touched>) -> bool {
         let alone = dense.rows.tree.end[top] as usize == top + 1;
-        if !alone || touched.binary_search(&(top as u32)).is_ok() {
+        if !alone || touched.is_none_or(|t| t.is_at(top)) {
             return false;
         }
         let (round, room) = (self.round, self.room[top]);
@@ -207,36 +211,37 @@ impl Levels {
 
     /// Brings a domain up to date: all of it when its bracket is new, else
     /// only the places touched.
-    fn refresh(&mut self, dense: &Dense, top: usize, bracket: (f64, f64), touched: &[u32]) {
+    fn refresh(
+        &mut self,
+        dense: &Dense,
+        top: usize,
+        bracket: (f64, f64),
+        touched: Option<&Touched>,
+    ) {
         let end = dense.rows.tree.end[top] as usize;
         let (low, high) = bracket;
         let known = self.domains[top].take();
         let known = known.filter(|d| d.round + 1 == self.round && (d.low, d.high) == bracket);
         let domain = match known {
             Some(mut domain) => {
-                let mine = touched.partition_point(|p| (*p as usize) < top);
-                let mine = &touched[mine..touched.partition_point(|p| (*p as usize) < end)];
-                if !mine.is_empty() {
-                    for place in mine {
-                        self.mark[*place as usize] = true;
+                let tree_end = dense.at[end];
+                let mine = touched.map_or(&[][..], |t| t.between(dense.at[top], tree_end));
+                if let Some(touched) = touched.filter(|_| !mine.is_empty()) {
+                    domain.items.retain(|i| !touched.has(i.slot));
+                    let kept = domain.items.len();
+                    for one in mine {
+                        let place = dense.home[one.0 as usize];
+                        domain.own[place as usize - top] += touched.change(dense, *one, high);
+                        collect_of(dense, one.0, (low, high), &mut domain.items);
                     }
-                    domain.items.retain(|i| !self.mark[i.place as usize]);
-                    for place in mine {
-                        self.mark[*place as usize] = false;
-                        domain.own[*place as usize - top] = own(dense, *place as usize, high);
-                        collect(dense, *place as usize, low, high, &mut domain.items);
+                    if domain.items.len() > kept {
+                        in_order(&mut domain.items);
                     }
-                    in_order(&mut domain.items);
                 }
                 domain
             }
             None => {
-                let mut items = Vec::new();
-                let mut all = Vec::with_capacity(end - top);
-                for place in top..end {
-                    all.push(own(dense, place, high));
-                    collect(dense, place, low, high, &mut items);
-                }
+                let (all, mut items) = bracket::gather(dense, (top, end), bracket);
                 in_order(&mut items);
                 Domain {
                     low,
@@ -273,7 +278,9 @@ impl Levels {
         let Some(mut domain) = self.domains[top].take().filter(|_| fits) else {
             return false;
         };
-        let mut left: Vec<f64> = (top..end).map(|p| self.room[p] - self.raw[p]).collect();
+        let mut left = std::mem::take(&mut self.spare);
+        left.clear();
+        left.extend((top..end).map(|p| self.room[p] - self.raw[p]));
         // Below a row that is full already, that row decides.
         for place in top..end {
             let above = place > top && self.dead[tree.up[place] as usize];
@@ -293,6 +300,7 @@ impl Levels {
             }
         }
         self.domains[top] = Some(domain);
+        self.spare = left;
         self.dead[top]
     }
 
@@ -333,23 +341,49 @@ impl Levels {
     }
 
     /// Gives the gangs of a place the stretches above a bracket.
-    fn give(&mut self, dense: &Dense, place: usize, bracket: (f64, f64)) {
+    fn give(
+        &mut self,
+        dense: &Dense,
+        place: usize,
+        bracket: (f64, f64),
+        touched: Option<&Touched>,
+    ) {
+        let slots = dense.at[place]..dense.at[place + 1];
+        let mut based_anew = false;
         if self.given[place] == bracket {
-            return;
+            let Some(touched) = touched.filter(|t| t.is_at(place)) else {
+                return;
+            };
+            for (slot, _) in touched.between(slots.start, slots.end) {
+                based_anew |= self.give_slot(dense, *slot as usize, bracket.1);
+            }
+        } else {
+            self.given[place] = bracket;
+            for slot in slots.clone() {
+                based_anew |= self.give_slot(dense, slot as usize, bracket.1);
+            }
         }
-        self.given[place] = bracket;
-        let (mut worth, mut units, mut floors) = (0.0, 0.0, 0.0);
-        for slot in dense.at[place] as usize..dense.at[place + 1] as usize {
-            let (taken, of_worth) = above(dense, slot, bracket.1);
-            self.taken[slot] = taken;
+        let slots = slots.start as usize..slots.end as usize;
+        let (mut units, mut worth) = (0.0, 0.0);
+        for (taken, of_worth) in &self.above[slots.clone()] {
             units += taken;
             worth += of_worth;
-            let range = &dense.range[slot];
-            floors += range.base - dense.price * range.count * range.floor;
         }
-        self.worth[place] = worth;
-        self.floors[place] = floors;
         self.units[place] = units;
+        self.worth[place] = worth;
+        if based_anew {
+            self.floors[place] = self.base[slots].iter().sum();
+        }
+    }
+
+    /// Gives one slot its stretches; whether the worth of its floor is another than before.
+    fn give_slot(&mut self, dense: &Dense, slot: usize, price: f64) -> bool {
+        let above = above(dense, slot, price);
+        self.above[slot] = above;
+        self.taken[slot] = above.0;
+        let range = &dense.range[slot];
+        let base = range.base - dense.price * range.count * range.floor;
+        std::mem::replace(&mut self.base[slot], base).to_bits() != base.to_bits()
     }
 
     /// Gives what the sweep gave within a domain's bracket.
@@ -362,7 +396,7 @@ impl Levels {
             items.filter(|(_, gave)| **gave >= 0.0)
         };
         for (item, _) in mine() {
-            self.taken[item.slot as usize] = above(dense, item.slot as usize, domain.high).0;
+            self.taken[item.slot as usize] = self.above[item.slot as usize].0;
         }
         let mut within = (0.0, 0.0);
         for (item, given) in mine() {

@@ -27,6 +27,7 @@
 mod bound;
 mod bracket;
 mod canonical;
+mod change;
 mod conflict;
 mod coupled;
 mod dense;
@@ -40,13 +41,16 @@ mod matrix;
 mod prices;
 mod problem;
 mod program;
+mod read;
 mod rows;
 mod shed;
+mod touched;
 mod validate;
 
 pub use bound::{dual_bound, objective};
-pub use engine::{Change, Engine, Numbers};
-pub use goal::{Efficient, fairest, most_work_per_joule};
+pub use change::Change;
+pub use engine::{Engine, Numbers};
+pub use goal::{Efficient, fair, fairest, most_work_per_joule};
 pub use problem::{
     Allocation, Contract, DeviceSpec, Group, GroupCap, LimitNode, Method, Outcome, Problem,
     ProblemError, Shed,
@@ -67,11 +71,11 @@ const BESIDE: usize = 4_096;
 pub fn allocate(problem: &Problem) -> Result<Outcome, ProblemError> {
     problem.validate()?;
     if problem.devices.len() < BESIDE {
-        let hash = canonical::Parts::new(problem).hash();
+        let hash = canonical::Parts::new(problem).hash(problem);
         return Ok(outcome(problem, || hash));
     }
     Ok(std::thread::scope(|scope| {
-        let hash = scope.spawn(|| canonical::Parts::new(problem).hash());
+        let hash = scope.spawn(|| canonical::Parts::new(problem).hash(problem));
         outcome(problem, || match hash.join() {
             Ok(hash) => hash,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -85,7 +89,7 @@ fn outcome(problem: &Problem, hash: impl FnOnce() -> String) -> Outcome {
     let conflict = conflict::smallest(&dense);
     if conflict.is_empty() {
         let mut levels = Levels::new(&dense);
-        let solved = finish::solve(&dense, &mut levels, None);
+        let solved = finish::solve(&dense, &mut levels);
         return Outcome::Allocated(finish::finish(problem, &dense, &solved, hash()));
     }
     shed::outcome(problem, &conflict, hash())

@@ -125,6 +125,8 @@ pub enum Method {
     Prices,
     /// Linear program with limits and cuts added lazily.
     LinearProgram,
+    /// All speeds raised together until limits are full.
+    Fairness,
 }
 
 /// What one gang got.

@@ -39,7 +39,7 @@ pub(super) fn outcome(problem: &Problem, conflict: &[usize], hash: String) -> Ou
     }
     let dense = Dense::new(&relaxed, Rows::new(&relaxed));
     let mut levels = Levels::new(&dense);
-    let solved = finish::solve(&dense, &mut levels, None);
+    let solved = finish::solve(&dense, &mut levels);
     let mut shed = Shed {
         // The hash speaks of what came in, not of what was made of it.
         allocation: finish::finish(&relaxed, &dense, &solved, hash),

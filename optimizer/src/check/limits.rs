@@ -1,13 +1,17 @@
 //! Sums against limits, caps against ranges, gangs against floors.
 
+use super::terms::Above;
 use super::{Facts, Findings, Proposal, Rule, TOLERANCE};
-use heliostat_models::{JobRecord, Watts};
+use heliostat_models::{DeviceId, JobRecord, Watts};
 use std::collections::HashMap;
+
+/// Share of a step by which a cap may miss a multiple by rounding.
+const STEP_TOLERANCE: f64 = 1e-6;
 
 pub(super) fn check(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
     finite(facts, proposal, findings);
     devices(facts, proposal, findings);
-    nodes(facts, proposal, findings);
+    sums(facts, proposal, findings);
     for job in facts.jobs {
         gang(facts, proposal, job, findings);
     }
@@ -15,14 +19,16 @@ pub(super) fn check(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut F
 
 fn finite(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
     let nodes = facts.site.power.nodes();
-    if facts.uncontrolled.len() != nodes.len() || proposal.node_prices.len() != nodes.len() {
+    let rows = nodes.len() + facts.terms.contracts.len();
+    if facts.uncontrolled.len() != nodes.len() || proposal.node_prices.len() != rows {
         findings.add(
             Rule::Finite,
             format!(
-                "{} loads and {} prices for {} power nodes",
+                "{} loads and {} prices for {} power nodes and {} contracts",
                 facts.uncontrolled.len(),
                 proposal.node_prices.len(),
-                nodes.len()
+                nodes.len(),
+                rows - nodes.len()
             ),
         );
     }
@@ -48,11 +54,11 @@ fn finite(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
             );
         }
     }
-    for (node, price) in nodes.iter().zip(proposal.node_prices) {
+    for (row, price) in proposal.node_prices.iter().enumerate().take(rows) {
         if !(price.is_finite() && *price >= 0.0) {
             findings.add(
                 Rule::Finite,
-                format!("the price at `{}` is {price}", node.id),
+                format!("the price at `{}` is {price}", facts.row_name(row)),
             );
         }
     }
@@ -97,6 +103,7 @@ fn devices(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) 
                 format!("`{}`: {cap} is not within {low} to {high}", device.id),
             );
         }
+        step(facts, &device.id, *cap, (low, high), findings);
     }
     for device in proposal.caps.keys() {
         if facts.site.device(device).is_none() {
@@ -108,39 +115,91 @@ fn devices(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) 
     }
 }
 
-fn nodes(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
-    let tree = &facts.site.power;
-    let mut capped = vec![Watts::ZERO; tree.nodes().len()];
-    let mut at_lowest = vec![true; tree.nodes().len()];
-    for (place, device) in facts.site.devices.iter().enumerate() {
-        let cap = proposal.caps.get(&device.id).copied().unwrap_or_default();
-        let lowest = facts.pinned.contains_key(&device.id)
-            || cap <= facts.range(place).0 + Watts(0.001) + TOLERANCE;
-        for node in tree.path_up(facts.site.power_node_of(place)) {
-            capped[node] += cap;
-            at_lowest[node] &= lowest;
+/// A cap between the ends of a range must be one that the device can be set to.
+fn step(
+    facts: &Facts<'_>,
+    device: &DeviceId,
+    cap: Watts,
+    (low, high): (Watts, Watts),
+    findings: &mut Findings,
+) {
+    let Some(step) = facts.terms.steps.get(device).filter(|s| s.0 > 0.0) else {
+        return;
+    };
+    let count = cap / *step;
+    let at_end = cap <= low + TOLERANCE || cap >= high - TOLERANCE;
+    if !at_end && (count - count.round()).abs() > STEP_TOLERANCE {
+        findings.add(
+            Rule::Step,
+            format!("`{device}`: {cap} is no multiple of its step of {step}"),
+        );
+    }
+}
+
+/// The lowest cap that each device can have beside those of its gang.
+fn lowest(facts: &Facts<'_>) -> Vec<Watts> {
+    let mut lowest: Vec<Watts> = (0..facts.site.devices.len())
+        .map(|place| facts.range(place).0)
+        .collect();
+    for job in facts.jobs {
+        let free = || {
+            let known = job
+                .devices
+                .iter()
+                .filter(|d| !facts.pinned.contains_key(*d));
+            known.filter_map(|d| facts.site.device(d))
+        };
+        let ids = (job.devices.iter()).filter(|d| !facts.pinned.contains_key(*d));
+        let step = facts.common_step(ids) as f64 / 1_000.0;
+        let most = free().fold(Watts::ZERO, |most, (place, _)| {
+            most.max(facts.range(place).0)
+        });
+        let most = Watts((most.0 / step - 1e-6).ceil() * step).max(most);
+        for (place, _) in free() {
+            lowest[place] = lowest[place].max(most);
         }
     }
-    for (place, node) in tree.nodes().iter().enumerate() {
-        let room = facts.room(place);
-        if capped[place] <= room + TOLERANCE {
+    lowest
+}
+
+fn sums(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
+    let above = Above::new(facts);
+    let mut capped = vec![Watts::ZERO; above.count];
+    let mut at_lowest = vec![true; above.count];
+    let least = lowest(facts);
+    for (place, device) in facts.site.devices.iter().enumerate() {
+        let cap = proposal.caps.get(&device.id).copied().unwrap_or_default();
+        let lowest =
+            facts.pinned.contains_key(&device.id) || cap <= least[place] + Watts(0.001) + TOLERANCE;
+        for row in above.rows(place) {
+            capped[row] += cap;
+            at_lowest[row] &= lowest;
+        }
+    }
+    let nodes = facts.site.power.nodes().len();
+    for row in 0..above.count {
+        let room = facts.room(row);
+        if capped[row] <= room + TOLERANCE {
             continue;
         }
-        if !proposal.beyond.contains(&node.id) {
+        let name = facts.row_name(row);
+        if !proposal.beyond.iter().any(|b| b == name) {
+            let rule = if row < nodes {
+                Rule::NodeLimit
+            } else {
+                Rule::Contract
+            };
             findings.add(
-                Rule::NodeLimit,
+                rule,
                 format!(
-                    "`{}`: caps add up to {:.3}, uncontrolled load leaves {:.3} to them",
-                    node.id, capped[place], room
+                    "`{name}`: caps add up to {:.3}, uncontrolled load leaves {room:.3} to them",
+                    capped[row]
                 ),
             );
-        } else if !at_lowest[place] {
+        } else if !at_lowest[row] {
             findings.add(
                 Rule::Beyond,
-                format!(
-                    "`{}` is declared beyond keeping, but not all caps below are at their lowest",
-                    node.id
-                ),
+                format!("`{name}` is declared beyond keeping, but not all caps below are at their lowest"),
             );
         }
     }
@@ -176,6 +235,10 @@ fn gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, findings: &
             ),
         );
     }
+    // The highest cap may lie between two steps; what can be set is the one below.
+    let free = (job.devices.iter()).filter(|d| !facts.pinned.contains_key(*d));
+    let step = facts.common_step(free) as f64 / 1_000.0;
+    able = Watts((able.0 / step + 1e-6).floor() * step).min(able);
     let floor = facts
         .site
         .classes

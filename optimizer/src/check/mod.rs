@@ -1,15 +1,20 @@
 //! The checker: nothing reaches a device that it has not passed.
 //!
-//! It starts from the site's configuration and what is true now, adds up
-//! every power node itself and re-evaluates the proof from the prices given.
+//! It starts from the site's configuration, the contracts and steps in force
+//! and what is true now, adds up every limit itself and re-evaluates the proof
+//! from the prices given.
 //!
 //! Architecture invariant: no code is shared with `allocate`. Where both need
 //! the same figure, it is computed here by another way.
 
+mod excursion;
 mod limits;
 mod proof;
+mod terms;
 mod transition;
 
+pub use excursion::{NotACurve, STANDARD, TripCurve, check_excursion};
+pub use terms::{ContractTerm, NO_TERMS, Terms};
 pub use transition::check_transition;
 
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Site, Watts};
@@ -43,6 +48,8 @@ pub struct Facts<'a> {
     pub jobs: &'a [JobRecord],
     /// The price of energy λ.
     pub price_of_energy: f64,
+    /// What holds besides the site file; [`NO_TERMS`] where nothing does.
+    pub terms: &'a Terms,
 }
 
 /// What holds at the utility feed while a grid event is in force.
@@ -70,13 +77,14 @@ pub struct AtFeed<'a> {
 pub struct Proposal<'a> {
     /// A cap for every device of the site; a pinned one's is its pinned cap.
     pub caps: &'a BTreeMap<DeviceId, Watts>,
-    /// Price of each power node, by its place in the tree.
+    /// Price of each power node, by its place in the tree, and after them of
+    /// each contract.
     pub node_prices: &'a [f64],
     /// The proof.
     pub certificate: &'a Certificate,
     /// Jobs whose floors are declared dropped.
     pub dropped: &'a [JobId],
-    /// Power nodes declared to be beyond what caps can keep.
+    /// Power nodes and contracts declared to be beyond what caps can keep.
     pub beyond: &'a [String],
 }
 
@@ -85,10 +93,16 @@ pub struct Proposal<'a> {
 pub enum Rule {
     /// Caps and uncontrolled load below a power node stay within its limit.
     NodeLimit,
+    /// A contract's members stay within its limit, and are known.
+    Contract,
     /// On the way from the old caps to the new ones the limit holds too.
     Transition,
+    /// No breaker carries more for longer than its time-current curve allows.
+    TripCurve,
     /// A cap lies in its device's settable range.
     DeviceRange,
+    /// A cap is a multiple of its device's step, or the end of its range.
+    Step,
     /// Every device of the site has a cap, and nothing else has.
     EveryDevice,
     /// A device that cannot be commanded keeps its cap.
@@ -114,8 +128,11 @@ impl Rule {
     pub fn name(self) -> &'static str {
         match self {
             Self::NodeLimit => "node-limit",
+            Self::Contract => "contract",
             Self::Transition => "transition",
+            Self::TripCurve => "trip-curve",
             Self::DeviceRange => "device-range",
+            Self::Step => "step",
             Self::EveryDevice => "every-device",
             Self::Pinned => "pinned",
             Self::GangEqual => "gang-equal",
@@ -162,6 +179,7 @@ impl Findings {
 /// Checks a proposed allocation. Empty: it may go out.
 pub fn check_allocation(facts: &Facts<'_>, proposal: &Proposal<'_>) -> Vec<Broken> {
     let mut findings = Findings::default();
+    terms::check(facts, &mut findings);
     limits::check(facts, proposal, &mut findings);
     // Sums over numbers that are not there prove nothing.
     if findings
@@ -180,14 +198,43 @@ impl Facts<'_> {
         self.site.power.nodes()[node].limit * (1.0 - self.margin)
     }
 
-    /// What the caps below a power node may add up to: below its breaker's
-    /// limit, and at a feed below the grid event's as [`AtFeed`] counts.
+    /// Name of a limit: power nodes by place, then contracts.
+    fn row_name(&self, row: usize) -> &str {
+        let nodes = self.site.power.nodes();
+        match nodes.get(row) {
+            Some(node) => &node.id,
+            None => &self.terms.contracts[row - nodes.len()].id,
+        }
+    }
+
+    /// By how much the load at a power node may be more than stated.
+    fn uncertainty(&self, node: usize) -> Watts {
+        self.terms
+            .uncertainty
+            .get(node)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// What the caps below a limit may add up to: at a power node below its
+    /// breaker's limit, and at a feed below the grid event's as [`AtFeed`]
+    /// counts; behind the power nodes stand the contracts.
     fn room(&self, node: usize) -> Watts {
-        let load = self.uncontrolled.get(node).copied().unwrap_or_default();
+        if let Some(contract) = node
+            .checked_sub(self.site.power.nodes().len())
+            .and_then(|place| self.terms.contracts.get(place))
+        {
+            return contract.limit * (1.0 - self.margin)
+                - contract.uncontrolled
+                - contract.uncertainty;
+        }
+        let load =
+            self.uncontrolled.get(node).copied().unwrap_or_default() + self.uncertainty(node);
         let breaker = self.limit(node) - load;
         match &self.grid {
             Some(grid) if self.site.power.nodes()[node].parents.is_empty() => {
-                let load = grid.uncontrolled.get(node).copied().unwrap_or_default();
+                let load = grid.uncontrolled.get(node).copied().unwrap_or_default()
+                    + self.uncertainty(node);
                 let promise = grid.limit * (1.0 - self.margin) - load;
                 breaker.min(promise + self.not_drawn(grid, node))
             }
@@ -219,5 +266,20 @@ impl Facts<'_> {
         let device = &self.site.devices[device];
         let stated = self.ranges.get(&device.id).copied();
         stated.unwrap_or((device.min_cap, device.max_cap))
+    }
+
+    /// In which steps a cap of all these devices can be set, in whole
+    /// milliwatts: the smallest number that each of their steps divides.
+    fn common_step<'d>(&self, devices: impl Iterator<Item = &'d DeviceId>) -> u64 {
+        let steps = devices.filter_map(|d| self.terms.steps.get(d));
+        steps.fold(1, |common, step| {
+            let step = ((step.0 * 1_000.0).round() as u64).max(1);
+            // By search, from multiple to multiple of the larger one.
+            let (large, small) = (common.max(step), common.min(step));
+            (1..=small)
+                .map(|k| k * large)
+                .find(|m| m % small == 0)
+                .unwrap_or(large)
+        })
     }
 }

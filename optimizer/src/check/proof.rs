@@ -3,6 +3,7 @@
 //! The bound is evaluated at the corners of every curve: a concave piecewise
 //! linear function less a linear one is largest at a corner or at an end.
 
+use super::terms::Above;
 use super::{Facts, Findings, PROOF_TOLERANCE, Proposal, Rule};
 use heliostat_models::{JobRecord, Watts};
 use std::collections::HashSet;
@@ -67,21 +68,26 @@ fn worth(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
 
 fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
     let site = facts.site;
-    // What a watt costs at each device: λ and every node above it.
+    let above = Above::new(facts);
+    // What a watt costs at each device: λ and every limit above it.
     let cost: Vec<f64> = (0..site.devices.len())
         .map(|place| {
-            let above = site.power.path_up(site.power_node_of(place));
-            facts.price_of_energy + above.iter().map(|v| proposal.node_prices[*v]).sum::<f64>()
+            let prices = above.rows(place).map(|row| proposal.node_prices[row]);
+            facts.price_of_energy + prices.sum::<f64>()
         })
         .collect();
+    let mut capped = vec![Watts::ZERO; above.count];
+    for (place, device) in site.devices.iter().enumerate() {
+        let cap = proposal.caps.get(&device.id).copied().unwrap_or_default();
+        above.rows(place).for_each(|row| capped[row] += cap);
+    }
     let mut total = 0.0;
-    for (place, node) in site.power.nodes().iter().enumerate() {
-        let price = proposal.node_prices[place];
-        let mut room = facts.room(place);
-        if proposal.beyond.contains(&node.id) {
-            room = room.max(capped(facts, proposal, place));
+    for (row, capped) in capped.into_iter().enumerate() {
+        let mut room = facts.room(row);
+        if proposal.beyond.iter().any(|b| b == facts.row_name(row)) {
+            room = room.max(capped);
         }
-        total += price * room.0;
+        total += proposal.node_prices[row] * room.0;
     }
     let mut in_gang = HashSet::new();
     for job in facts.jobs {
@@ -96,21 +102,6 @@ fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
         }
     }
     total
-}
-
-fn capped(facts: &Facts<'_>, proposal: &Proposal<'_>, node: usize) -> Watts {
-    let site = facts.site;
-    let mut sum = Watts::ZERO;
-    for (place, device) in site.devices.iter().enumerate() {
-        if site
-            .power
-            .path_up(site.power_node_of(place))
-            .contains(&node)
-        {
-            sum += proposal.caps.get(&device.id).copied().unwrap_or_default();
-        }
-    }
-    sum
 }
 
 /// The most that a gang can be worth at these costs, floors kept.
@@ -141,9 +132,11 @@ fn best_of_gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, cos
             0.0
         };
     }
-    // Caps are whole milliwatts.
-    let whole_up = |cap: Watts| Watts((cap.0 * 1_000.0 - 1e-4).ceil() / 1_000.0);
-    let whole_down = |cap: Watts| Watts((cap.0 * 1_000.0 + 1e-4).floor() / 1_000.0);
+    // Caps are whole milliwatts, and multiples of every step in the gang.
+    let free = (job.devices.iter()).filter(|d| !facts.pinned.contains_key(*d));
+    let step = facts.common_step(free) as f64;
+    let whole_up = |cap: Watts| Watts(((cap.0 * 1_000.0 - 1e-4) / step).ceil() * step / 1_000.0);
+    let whole_down = |cap: Watts| Watts(((cap.0 * 1_000.0 + 1e-4) / step).floor() * step / 1_000.0);
     let low = whole_up(low).min(high);
     let high = whole_down(high.min(slowest.max(low))).max(low);
     let floor = if proposal.dropped.contains(&job.id) {

@@ -5,8 +5,7 @@ use super::at_feed;
 use crate::allocate::{Allocation, DeviceSpec, Group, Problem};
 use crate::check::Facts;
 use heliostat_models::site::ClassPolicy;
-use heliostat_models::{DeviceId, JobRecord, JobState, Site, Watts};
-use heliostat_store::jobs::JobEntry;
+use heliostat_models::{DeviceId, JobRecord, Site, Watts};
 use std::collections::{BTreeMap, HashMap};
 
 /// Caps are set in whole milliwatts.
@@ -17,15 +16,11 @@ const STEP: Watts = Watts(0.001);
 /// whose devices share no cap is left out, and told.
 pub fn running_jobs(
     site: &Site,
-    entries: &[JobEntry],
+    running: impl Iterator<Item = JobRecord>,
     ranges: &BTreeMap<DeviceId, (Watts, Watts)>,
 ) -> (Vec<JobRecord>, Vec<String>) {
     let mut troubles = Vec::new();
-    let mut jobs: Vec<JobRecord> = (entries.iter())
-        .map(|e| &e.record)
-        .filter(|j| j.state == JobState::Running && !j.devices.is_empty())
-        .cloned()
-        .collect();
+    let mut jobs: Vec<JobRecord> = running.filter(|j| !j.devices.is_empty()).collect();
     jobs.sort_by(|a, b| b.at.cmp(&a.at).then(a.id.cmp(&b.id)));
     let mut holder: HashMap<DeviceId, usize> = HashMap::new();
     for (place, job) in jobs.iter_mut().enumerate() {

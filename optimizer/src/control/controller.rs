@@ -14,6 +14,7 @@ use heliostat_models::{Site, Timestamp};
 use heliostat_store::decisions::DecisionLog;
 use heliostat_store::jobs::JobTable;
 use heliostat_store::{Clock, TimeSeriesStore};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,9 @@ use tokio::task::JoinHandle;
 const JOB_ON_ITS_WAY: Duration = Duration::from_millis(15);
 /// Longest wait for what agents said before, when control starts armed (network time).
 const FIRST_HELLOS: Duration = Duration::from_secs(2);
+
+/// How often a controller that stands by looks at the lock (network time).
+const LOCK_LOOK: Duration = Duration::from_millis(100);
 
 /// How control is to behave.
 #[derive(Clone, Debug)]
@@ -36,6 +40,9 @@ pub struct ControllerConfig {
     pub policy: ControlPolicy,
     /// Whether the built-in planner runs.
     pub planner_enabled: bool,
+    /// Name that this controller keeps over restarts, if it has one: it takes
+    /// over at once from a run of the same name, which is no more.
+    pub identity: Option<String>,
 }
 
 /// What control works with.
@@ -113,7 +120,7 @@ impl Controller {
     ) -> Result<ControlHandle, ControlError> {
         tokio::runtime::Handle::try_current().map_err(|_| ControlError::NoRuntime)?;
         check_policy(&config.policy)?;
-        let run = format!("{}-{}", deps.clock.now().millis(), std::process::id());
+        let run = run_name(deps.clock.now());
         let (link, arrivals) = Link::start(&deps.site.id, &run, config.mqtt.clone());
         let (view, seen) = watch::channel(Arc::new(ControlView::default()));
         let (commands, told) = mpsc::unbounded_channel();
@@ -178,6 +185,13 @@ impl ControlHandle {
     }
 }
 
+/// Names a run like no other one, also where two start at one moment on
+/// machines that number their processes alike.
+fn run_name(now: Timestamp) -> String {
+    let chance = RandomState::new().build_hasher().finish();
+    format!("{}-{}-{chance:016x}", now.millis(), std::process::id())
+}
+
 fn check_policy(policy: &ControlPolicy) -> Result<(), ControlError> {
     let fault = |field, value: String, allowed| {
         Err(ControlError::Policy {
@@ -213,7 +227,7 @@ async fn attend(
     mut arrivals: mpsc::Receiver<Arrival>,
 ) {
     control.begin();
-    if control.armed() {
+    if control.is_to_act() {
         // What agents said is kept by the broker and comes at once; a first
         // decision without it would count every device at its highest cap.
         let _ = tokio::time::timeout(FIRST_HELLOS, first_hellos(&mut control, &mut arrivals)).await;
@@ -238,7 +252,11 @@ async fn attend(
                 if heard.jobs && look_at_jobs.is_none() {
                     look_at_jobs = Some(tokio::time::Instant::now() + JOB_ON_ITS_WAY);
                 }
-                if heard.hello {
+                if control.waits_for_lock() && control.mind_lock() {
+                    control.round("this controller took charge").await;
+                } else if heard.charge {
+                    control.round("another controller took charge").await;
+                } else if heard.hello {
                     control.round("an agent said what its devices have").await;
                 } else if clock.now() >= next {
                     // However much arrives, the clock gets its turn.
@@ -253,12 +271,19 @@ async fn attend(
                     control.round("a job started or stopped").await;
                 }
             },
+            () = tokio::time::sleep(LOCK_LOOK), if control.waits_for_lock() => {
+                if control.mind_lock() {
+                    control.round("this controller took charge").await;
+                }
+            }
             plan = control.planning.done() => {
                 control.take_plan(plan);
                 control.round("a new plan sets the price of energy").await;
             },
             () = clock.wait_until(next.min(control.next_beat)) => {
-                if clock.now() >= next {
+                if control.mind_lock() {
+                    control.round("this controller took charge").await;
+                } else if clock.now() >= next {
                     control.round("by the clock").await;
                 } else {
                     control.send();
@@ -285,26 +310,34 @@ struct Heard {
     hello: bool,
     answer: bool,
     jobs: bool,
+    /// We are no longer in charge.
+    charge: bool,
 }
 
 /// Takes in a message and all that wait behind it.
 fn hear(control: &mut Control, first: Arrival, arrivals: &mut mpsc::Receiver<Arrival>) -> Heard {
     let mut heard = Heard::default();
     let mut next = Some(first);
+    let held = control.lock.fence();
     while let Some(arrival) = next {
         match arrival {
             Arrival::Hello(said) => {
+                control.hear_fence(said.fence);
                 control.executor.on_hello(&said);
                 heard.hello = true;
             }
             Arrival::Answer(answer) => {
+                control.hear_fence(answer.fence);
                 control.executor.on_answer(&answer);
                 heard.answer = true;
             }
             Arrival::Jobs => heard.jobs = true,
+            Arrival::Lock(lock) => control.hear_lock(&lock),
+            Arrival::Connected => control.hear_connected(),
         }
         next = arrivals.try_recv().ok();
     }
+    heard.charge = held.is_some() && control.lock.fence().is_none();
     heard
 }
 

@@ -22,6 +22,7 @@ use heliostat_models::{
 };
 use heliostat_store::jobs::JobEntry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a curve is looked at anew, and over how long clocks are averaged:
@@ -85,20 +86,38 @@ struct Clocks {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Curves {
     pub(super) jobs: BTreeMap<JobId, Learned>,
+    /// Grows whenever decisions would see another curve or another trial.
+    pub(super) version: u64,
 }
 
 impl Curves {
-    /// Learns from the latest readings, and puts what is believed in the place
-    /// of the curves that the running jobs' records state.
+    /// Whether a curve is to be looked at anew even where nothing new was read.
+    pub fn due(&self, now: Timestamp) -> bool {
+        self.jobs.values().any(|l| l.next <= now)
+    }
+
+    /// The record of a job with what is believed in the place of the curve that
+    /// it states, while it runs.
+    pub fn believed(&self, record: &JobRecord) -> JobRecord {
+        let learned = self.jobs.get(&record.id);
+        let learned = learned.filter(|_| record.state == JobState::Running);
+        let mut record = record.clone();
+        if let Some(learned) = learned {
+            record.curve = learned.curve.clone();
+        }
+        record
+    }
+
+    /// Learns from the latest readings; see [`Curves::believed`].
     pub fn learn(
         &mut self,
         site: &Site,
         readings: &Readings,
-        entries: &mut [JobEntry],
+        entries: &[JobEntry],
         now: Timestamp,
     ) {
         let mut alive = BTreeSet::new();
-        for record in entries.iter_mut().map(|e| &mut e.record) {
+        for record in entries.iter().map(|e| &e.record) {
             let over = matches!(record.state, JobState::Completed | JobState::Cancelled);
             if !over {
                 alive.insert(record.id.clone());
@@ -113,15 +132,17 @@ impl Curves {
             if known.is_none_or(|l| l.stated != record.curve || l.learner.range() != range) {
                 let begun = Learned::begin(record, &first.accelerator, range, now);
                 self.jobs.insert(record.id.clone(), begun);
+                self.version += 1;
             }
             if let Some(learned) = self.jobs.get_mut(&record.id) {
+                let tried = learned.trying;
                 learned.observe(site, readings, record);
                 let floor = site
                     .classes
                     .get(&record.class)
                     .map_or(0.0, |c| c.floor_speed);
-                learned.look(floor, now);
-                record.curve = learned.curve.clone();
+                let other = learned.look(floor, now);
+                self.version += u64::from(other || learned.trying != tried);
             }
         }
         self.jobs.retain(|id, _| alive.contains(id));
@@ -135,9 +156,9 @@ impl Curves {
         &self,
         site: &Site,
         jobs: &[JobRecord],
-        ranges: &BTreeMap<DeviceId, (Watts, Watts)>,
-    ) -> BTreeMap<DeviceId, (Watts, Watts)> {
-        let mut narrowed = ranges.clone();
+        ranges: &Arc<BTreeMap<DeviceId, (Watts, Watts)>>,
+    ) -> Arc<BTreeMap<DeviceId, (Watts, Watts)>> {
+        let mut narrowed = Arc::clone(ranges);
         let settable = |d: &Device| {
             let stated = ranges.get(&d.id).copied();
             stated.unwrap_or((d.min_cap, d.max_cap))
@@ -160,7 +181,9 @@ impl Curves {
                 let (low, high) = settable(device);
                 let low = low.max(least.unwrap_or(low));
                 let high = most.map_or(high, |cap| high.min(cap)).max(low);
-                narrowed.insert(device.id.clone(), (low, high));
+                if (low, high) != settable(device) {
+                    Arc::make_mut(&mut narrowed).insert(device.id.clone(), (low, high));
+                }
             }
         }
         narrowed
@@ -286,24 +309,26 @@ impl Learned {
         });
     }
 
-    /// Looks at the curve anew when it is time.
-    fn look(&mut self, floor: f64, now: Timestamp) {
+    /// Looks at the curve anew when it is time; whether decisions see another.
+    fn look(&mut self, floor: f64, now: Timestamp) -> bool {
         if now < self.next {
-            return;
+            return false;
         }
         self.wish = self.wish(floor, now);
         self.next = now.next_multiple_of(LEARN_EVERY);
         let found = self.learner.estimate(now);
         if found.seen == (0, 0) {
-            return;
+            return false;
         }
         let SpeedEstimate { curve, lower, .. } = found;
-        if differ(&curve, &self.curve) {
+        let (other, lowered) = (differ(&curve, &self.curve), differ(&lower, &self.lower));
+        if other {
             self.curve = curve;
         }
-        if differ(&lower, &self.lower) {
+        if lowered {
             self.lower = lower;
         }
+        other || lowered
     }
 }
 

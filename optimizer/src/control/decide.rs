@@ -2,13 +2,18 @@
 
 use super::assemble;
 use super::at_feed;
+use super::evidence::Question;
 use super::measure::Measured;
+use super::probing;
 use super::round::Control;
+use super::starts::Waiting;
 use crate::allocate::{Outcome, allocate};
-use crate::check::{AtFeed, Facts, Proposal, TOLERANCE, check_allocation};
-use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Timestamp, Watts};
+use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, check_allocation};
+use crate::view::ControlMode;
+use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, JobState, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Caps that all change by less than this share stay as they are, where limits let them.
 const HYSTERESIS: f64 = 0.005;
@@ -21,6 +26,21 @@ pub(super) struct InForce {
     pub node_prices: Vec<f64>,
     pub outcome: Outcome,
     pub jobs: Vec<JobRecord>,
+    /// What it was made from.
+    pub question: Question,
+}
+
+/// Everything that a decision depends on and that changes: where it is the same
+/// as in the last round, so is the decision.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Asked {
+    inputs: u64,
+    executor: u64,
+    curves: u64,
+    event: Option<Watts>,
+    price: f64,
+    waiting: Waiting,
+    armed: bool,
 }
 
 /// What the last round counted besides caps.
@@ -53,35 +73,70 @@ impl Counted {
 }
 
 impl Control {
-    /// Allocates, has it checked, and puts it in force.
-    pub(super) fn decide(
+    /// Allocates, has it checked, and puts it in force; nothing of this where
+    /// it would come out the same.
+    pub(super) fn decide(&mut self, now: Timestamp, why: &str) {
+        let Some(measured) = self.inputs.measured.clone() else {
+            return;
+        };
+        let event = self.events.limit(now);
+        let soon = self.config.policy.allocate_every * 2;
+        let asked = Asked {
+            inputs: self.inputs.version(),
+            executor: self.executor.version(),
+            curves: self.curves.version,
+            event,
+            price: self.price,
+            waiting: self.starts.waiting(&self.inputs.jobs, now, soon),
+            armed: self.armed(),
+        };
+        if self.asked.as_ref() == Some(&asked) && !self.refused {
+            if let Some(in_force) = &self.in_force
+                && self.journal.is_due(now)
+            {
+                let armed = self.armed();
+                let (outcome, question) = (&in_force.outcome, &in_force.question);
+                self.journal.allocation(now, armed, outcome, question, why);
+            }
+            return;
+        }
+        let waiting = asked.waiting.clone();
+        self.asked = Some(asked);
+        self.troubles = self.allocate(now, why, &measured, event, waiting);
+    }
+
+    /// Allocates anew; says what was in the way.
+    fn allocate(
         &mut self,
         now: Timestamp,
         why: &str,
-        entries: &[JobEntry],
         measured: &Measured,
-        troubles: &mut Vec<String>,
-    ) {
+        event: Option<Watts>,
+        waiting: Waiting,
+    ) -> Vec<String> {
         let site = self.deps.site.clone();
-        let ranges = self.executor.ranges();
-        let (jobs, odd) = assemble::running_jobs(&site, entries, &ranges);
-        troubles.extend(odd);
+        let ranges = Arc::clone(self.executor.ranges());
+        let believed = |e: &JobEntry| self.curves.believed(&e.record);
+        let entries = self
+            .inputs
+            .jobs
+            .iter()
+            .filter(|e| e.record.state == JobState::Running);
+        let (jobs, mut troubles) = assemble::running_jobs(&site, entries.map(believed), &ranges);
         // While observing nobody obeys; what would be decided is what is shown.
         let pinned = if self.armed() {
             self.executor.pinned(now)
         } else {
             BTreeMap::new()
         };
-        if pinned.len() > self.executor.refusals().len() {
+        let refusals = self.executor.refusals();
+        if pinned.len() > refusals.len() {
             let trouble = "Some devices cannot be commanded, no agent answers for them; they count at the highest cap they may have";
             troubles.push(trouble.to_owned());
         }
-        for (device, reason) in self.executor.refusals() {
+        for (device, reason) in refusals {
             troubles.push(format!("`{device}` refuses caps: {reason}"));
         }
-        let event = self.events.limit(now);
-        let soon = self.config.policy.allocate_every * 2;
-        let waiting = self.starts.waiting(entries, now, soon);
         let mut counted = self.count(measured, event);
         counted.starting = waiting.free + waiting.asked;
         let mut certain = counted.clone();
@@ -96,12 +151,13 @@ impl Control {
             pinned: &pinned,
             jobs: &jobs,
             price_of_energy: self.price,
+            terms: &NO_TERMS,
         };
         let mut facts = counted.complete(base, event);
         let mut problem = assemble::problem(&facts);
         let mut outcome = allocate(&problem);
         // Caution in keeping service levels, and trials, are the first to give way.
-        if narrowed != ranges && !matches!(outcome, Ok(Outcome::Allocated(_))) {
+        if !Arc::ptr_eq(&narrowed, &ranges) && !matches!(outcome, Ok(Outcome::Allocated(_))) {
             base.ranges = &ranges;
             facts = counted.complete(base, event);
             problem = assemble::problem(&facts);
@@ -124,10 +180,11 @@ impl Control {
             Err(error) => {
                 troubles.push(format!("No allocation is possible: {error}"));
                 self.refused = true;
-                return;
+                return troubles;
             }
         };
-        self.curves.tell(&mut outcome);
+        let trials = self.curves.trials();
+        probing::tell(&mut outcome, &trials);
         self.allocations += 1;
         let allocation = outcome.allocation();
         let caps = assemble::caps(&problem, allocation);
@@ -144,14 +201,15 @@ impl Control {
             let proof = Some(&allocation.certificate);
             self.journal.refusal(now, self.armed(), &broken, proof);
             self.refused = true;
-            return;
+            return troubles;
         }
         let keeps = self.keeps_last(&facts, &caps, &dropped, &beyond);
         let room: Vec<Watts> = problem.nodes.iter().map(at_feed::room).collect();
         counted.starting = devices;
         self.starts.counted(starting);
         self.counted = counted;
-        self.nodes = problem.nodes.clone();
+        let problem = Arc::new(problem);
+        self.problem = Some(Arc::clone(&problem));
         self.refused = false;
         self.max_gap = self.max_gap.max(allocation.certificate.gap);
         if !keeps {
@@ -161,14 +219,17 @@ impl Control {
                 node_prices: allocation.node_prices.clone(),
                 outcome,
                 jobs: jobs.clone(),
+                question: Question { problem, trials },
             });
         }
         if let Some(in_force) = &self.in_force {
-            self.journal
-                .allocation(now, self.armed(), &in_force.outcome, why);
+            let (outcome, question) = (&in_force.outcome, &in_force.question);
+            let armed = self.mode == ControlMode::Armed && self.lock.fence().is_some();
+            self.journal.allocation(now, armed, outcome, question, why);
             self.executor.set_targets(&in_force.caps);
         }
         self.executor.set_room(room);
+        troubles
     }
 
     /// Reads off the loads below breakers and below a grid event's limit.
@@ -195,17 +256,21 @@ impl Control {
     /// the last round counted there.
     pub(super) fn fits_at_feeds(&self) -> bool {
         let site = &self.deps.site;
-        let worst = self.executor.worst();
-        (self.nodes.iter().enumerate())
-            .filter(|(_, node)| node.parents.is_empty())
-            .all(|(feed, node)| {
-                let below = (site.devices.iter().enumerate()).filter(|(place, _)| {
-                    let from = site.power_node_of(*place);
-                    site.power.path_up(from).contains(&feed)
-                });
-                let caps: Watts = below.filter_map(|(_, d)| worst.get(&d.id)).copied().sum();
-                caps <= at_feed::room(node) + TOLERANCE
-            })
+        let Some(problem) = &self.problem else {
+            return false;
+        };
+        let mut below = vec![Watts::ZERO; problem.nodes.len()];
+        for node in &site.nodes {
+            let caps: Watts = (self.executor.worst_caps()[node.devices.clone()].iter())
+                .copied()
+                .sum();
+            for up in site.power.path_up(node.power_node) {
+                below[up] += caps;
+            }
+        }
+        (problem.nodes.iter().zip(below))
+            .filter(|(node, _)| node.parents.is_empty())
+            .all(|(node, caps)| caps <= at_feed::room(node) + TOLERANCE)
     }
 
     /// Whether the caps in force may stay: no new cap differs much, and the old

@@ -40,6 +40,9 @@ pub(super) struct Device {
     doubted: u64,
     /// Caps sent that may still take effect, oldest first.
     sent: Vec<Sent>,
+    /// Whether its agent knows that we are in charge. Until then an order of an
+    /// earlier controller may still be on its way, with any cap.
+    fenced: bool,
 }
 
 impl Device {
@@ -55,7 +58,17 @@ impl Device {
             settled: 0,
             doubted: 0,
             sent: Vec::new(),
+            fenced: true,
         }
+    }
+
+    /// We are in charge under a new fence, which no agent knows yet.
+    pub fn unfence(&mut self) {
+        self.fenced = false;
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
     }
 
     pub fn is_known(&self) -> bool {
@@ -66,9 +79,18 @@ impl Device {
         self.stated.and_then(|(cap, _)| cap)
     }
 
+    /// The cap that the device was last said to have; unknown, the highest.
+    pub fn stated(&self) -> Watts {
+        self.reported().unwrap_or(self.max)
+    }
+
     /// The largest cap that the device may have now.
     pub fn worst(&self) -> Watts {
-        let stated = self.reported().unwrap_or(self.max);
+        let stated = if self.fenced {
+            self.stated()
+        } else {
+            self.stated().max(self.max)
+        };
         (self.sent.iter())
             .filter(|s| s.sequence > self.settled)
             .fold(stated, |worst, s| worst.max(s.cap))
@@ -76,7 +98,8 @@ impl Device {
 
     /// An agent started or came back. It may have forgotten which commands it
     /// had, so those that have not ended count again.
-    pub fn on_hello(&mut self, said: &CappableDevice, at: Timestamp) {
+    /// `fenced`: it knows that we are in charge.
+    pub fn on_hello(&mut self, said: &CappableDevice, fenced: bool, at: Timestamp) {
         if self.uuid != said.uuid {
             // Another card in this place: nothing that was known holds for it.
             *self = Self {
@@ -86,6 +109,7 @@ impl Device {
                 ..Self::new(said.min, said.max, self.safe)
             };
         }
+        self.fenced = fenced;
         self.min = said.min;
         self.max = said.max;
         self.safe = self.safe.clamp(said.min, said.max);
@@ -95,14 +119,17 @@ impl Device {
         self.refused = None;
     }
 
-    /// An answer: what the device has now, whether it refused, to which of our commands.
+    /// An answer: what the device has now, whether it refused, to which of our
+    /// commands; `fenced`: its agent knows that we are in charge.
     pub fn on_report(
         &mut self,
         now_has: Option<Watts>,
         refused: Option<String>,
         sequence: Option<u64>,
+        fenced: bool,
         at: Timestamp,
     ) {
+        self.fenced |= fenced;
         let Some(sequence) = sequence else {
             self.state(now_has, at);
             return;
@@ -175,7 +202,7 @@ mod tests {
             Watts(700.0),
             "unknown counts at its highest"
         );
-        device.on_hello(&hello(300.0), Timestamp(0));
+        device.on_hello(&hello(300.0), true, Timestamp(0));
         for (sequence, cap) in [(1, 500.0), (2, 250.0)] {
             let sent = Sent {
                 sequence,
@@ -184,7 +211,7 @@ mod tests {
             };
             device.sent(sent, Timestamp(0));
             assert_eq!(device.worst(), Watts(500.0), "not answered yet");
-            device.on_report(Some(Watts(cap)), None, Some(sequence), Timestamp(1));
+            device.on_report(Some(Watts(cap)), None, Some(sequence), true, Timestamp(1));
         }
         assert_eq!(device.worst(), Watts(250.0));
         device
@@ -193,10 +220,10 @@ mod tests {
     #[test]
     fn an_agent_that_comes_back_may_be_given_an_old_command_again() {
         let mut device = lowered();
-        device.on_hello(&hello(250.0), Timestamp(2));
+        device.on_hello(&hello(250.0), true, Timestamp(2));
         assert_eq!(device.worst(), Watts(500.0));
         // An answer to a command from before the hello settles nothing.
-        device.on_report(Some(Watts(250.0)), None, Some(2), Timestamp(2));
+        device.on_report(Some(Watts(250.0)), None, Some(2), true, Timestamp(2));
         assert_eq!(device.worst(), Watts(500.0));
         let sent = Sent {
             sequence: 3,
@@ -204,7 +231,7 @@ mod tests {
             expires: LATER,
         };
         device.sent(sent, Timestamp(3));
-        device.on_report(Some(Watts(250.0)), None, Some(3), Timestamp(3));
+        device.on_report(Some(Watts(250.0)), None, Some(3), true, Timestamp(3));
         assert_eq!(device.worst(), Watts(250.0));
     }
 
@@ -219,22 +246,47 @@ mod tests {
         device.sent(sent, Timestamp(5));
         // It obeyed, then stopped and restored 700 W, all at one instant; the
         // answer comes last.
-        device.on_hello(&hello(700.0), Timestamp(5));
-        device.on_report(Some(Watts(220.0)), None, Some(3), Timestamp(5));
+        device.on_hello(&hello(700.0), true, Timestamp(5));
+        device.on_report(Some(Watts(220.0)), None, Some(3), true, Timestamp(5));
         assert_eq!(device.worst(), Watts(700.0));
+    }
+
+    #[test]
+    fn until_it_knows_who_is_in_charge_it_may_have_any_cap() {
+        let mut device = lowered();
+        device.unfence();
+        assert_eq!(
+            (device.worst(), device.stated()),
+            (Watts(700.0), Watts(250.0))
+        );
+        // A hello from before our fence changes nothing of that.
+        device.on_hello(&hello(260.0), false, Timestamp(2));
+        assert_eq!(
+            (device.worst(), device.stated()),
+            (Watts(700.0), Watts(260.0))
+        );
+        let sent = Sent {
+            sequence: 3,
+            cap: Watts(240.0),
+            expires: LATER,
+        };
+        device.sent(sent, Timestamp(3));
+        assert_eq!(device.worst(), Watts(700.0));
+        device.on_report(Some(Watts(240.0)), None, Some(3), true, Timestamp(3));
+        assert_eq!(device.worst(), Watts(240.0));
     }
 
     #[test]
     fn old_news_changes_nothing() {
         let mut device = lowered();
-        device.on_report(Some(Watts(210.0)), None, Some(1), Timestamp(1));
-        device.on_report(Some(Watts(210.0)), None, None, Timestamp(0));
+        device.on_report(Some(Watts(210.0)), None, Some(1), true, Timestamp(1));
+        device.on_report(Some(Watts(210.0)), None, None, true, Timestamp(0));
         assert_eq!(device.worst(), Watts(250.0));
         // Leases that ended at a later instant are news.
-        device.on_report(Some(Watts(240.0)), None, None, Timestamp(9));
+        device.on_report(Some(Watts(240.0)), None, None, true, Timestamp(9));
         assert_eq!(device.worst(), Watts(240.0));
         // What cannot be read counts at its highest.
-        device.on_report(None, Some("lost".into()), None, Timestamp(10));
+        device.on_report(None, Some("lost".into()), None, true, Timestamp(10));
         assert_eq!(device.worst(), Watts(700.0));
     }
 
@@ -246,7 +298,7 @@ mod tests {
             max: Watts(650.0),
             ..hello(600.0)
         };
-        device.on_hello(&other, Timestamp(3));
+        device.on_hello(&other, true, Timestamp(3));
         assert_eq!(device.worst(), Watts(600.0));
         assert_eq!(device.max, Watts(650.0));
     }

@@ -18,7 +18,7 @@
 use super::device::{Device, Sent};
 use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome};
 use heliostat_models::{AgentId, DeviceId, Site, Timestamp, Watts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,36 +45,109 @@ struct Agent {
 #[derive(Debug)]
 pub struct Executor {
     site: Arc<Site>,
+    /// The power nodes above each compute node's devices, nearest first.
     above: Vec<Vec<usize>>,
     controller: String,
+    /// Under which we are in charge; zero where nobody asked for one.
+    fence: u64,
     lease: Duration,
     sequence: u64,
     devices: Vec<Device>,
     agents: BTreeMap<AgentId, Agent>,
     room: Vec<Watts>,
     targets: Vec<Option<Watts>>,
+    /// What each device may have at most, kept up to date change by change.
+    worst: Vec<Watts>,
+    /// The same by name, and the ranges that agents said.
+    worst_by_name: BTreeMap<DeviceId, Watts>,
+    ranges: Arc<BTreeMap<DeviceId, (Watts, Watts)>>,
+    /// The cap that each device last reported, where one did.
+    reported: Vec<Option<Watts>>,
+    /// Devices that refused their last command.
+    refusing: BTreeSet<usize>,
+    /// Devices for which nobody answers, as of the last look.
+    silent: Vec<bool>,
+    version: u64,
 }
 
 impl Executor {
     /// For a controller run of this name, which agents tell from other runs by it.
     pub fn new(site: Arc<Site>, controller: String, lease: Duration) -> Self {
-        let devices = (site.devices.iter())
+        let devices: Vec<Device> = (site.devices.iter())
             .map(|d| Device::new(d.min_cap, d.max_cap, d.safe_cap))
             .collect();
-        let above = (0..site.devices.len())
-            .map(|d| site.power.path_up(site.power_node_of(d)))
+        let above = (site.nodes.iter())
+            .map(|n| site.power.path_up(n.power_node))
             .collect();
+        let worst: Vec<Watts> = devices.iter().map(Device::worst).collect();
         Self {
             above,
             controller,
+            fence: 0,
             lease,
             sequence: 0,
-            devices,
             agents: BTreeMap::new(),
             room: vec![Watts::ZERO; site.power.nodes().len()],
             targets: vec![None; site.devices.len()],
+            worst_by_name: (site.devices.iter().zip(&worst))
+                .map(|(d, worst)| (d.id.clone(), *worst))
+                .collect(),
+            worst,
+            ranges: Arc::default(),
+            reported: vec![None; site.devices.len()],
+            refusing: BTreeSet::new(),
+            silent: vec![true; site.devices.len()],
+            version: 0,
+            devices,
             site,
         }
+    }
+
+    /// Grows whenever something changes that decisions or readers see: what a
+    /// device may have, reports, can be set to, or whether it obeys.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// We are in charge under a new fence. Until an agent has said that it knows
+    /// of it, orders of an earlier controller may still reach it, so that its
+    /// devices count with their highest caps.
+    pub fn take_charge(&mut self, fence: u64) {
+        self.fence = fence;
+        for place in 0..self.devices.len() {
+            self.devices[place].unfence();
+            self.refresh(place);
+        }
+        for agent in self.agents.values_mut() {
+            agent.stale = true;
+            agent.waiting_since = None;
+        }
+    }
+
+    /// Takes over what has become of a device.
+    fn refresh(&mut self, place: usize) {
+        let device = &self.devices[place];
+        let id = &self.site.devices[place].id;
+        let worst = device.worst();
+        if worst != self.worst[place] {
+            self.worst[place] = worst;
+            self.worst_by_name.insert(id.clone(), worst);
+            self.version += 1;
+        }
+        let range = (device.min, device.max);
+        if device.is_known() && self.ranges.get(id) != Some(&range) {
+            Arc::make_mut(&mut self.ranges).insert(id.clone(), range);
+            self.version += 1;
+        }
+        if device.reported() != self.reported[place] {
+            self.reported[place] = device.reported();
+            self.version += 1;
+        }
+        let changed = match device.refused {
+            Some(_) => self.refusing.insert(place),
+            None => self.refusing.remove(&place),
+        };
+        self.version += u64::from(changed);
     }
 
     /// Power that caps below each power node may add up to: limit less margin less
@@ -104,7 +177,8 @@ impl Executor {
                 continue;
             }
             mine.push(place);
-            self.devices[place].on_hello(said, hello.at);
+            self.devices[place].on_hello(said, hello.fence >= self.fence, hello.at);
+            self.refresh(place);
         }
         mine.sort_unstable();
         let agent = self.agents.entry(hello.agent.clone()).or_default();
@@ -117,24 +191,30 @@ impl Executor {
 
     /// An agent answered a command, or told that leases ended.
     pub fn on_answer(&mut self, answer: &CapAnswer) {
-        let Some(agent) = self.agents.get_mut(&answer.agent) else {
+        let Some(agent) = self.agents.get(&answer.agent) else {
             return;
         };
+        let mine = agent.devices.clone();
         let ours = answer.controller.as_deref() == Some(self.controller.as_str());
         let sequence = answer.sequence.filter(|_| ours);
         for report in &answer.reports {
             let Some((place, _)) = self.site.device(&report.device) else {
                 continue;
             };
-            if !agent.devices.contains(&place) {
+            if !mine.contains(&place) {
                 continue;
             }
             let (now_has, refused) = match &report.outcome {
                 CapOutcome::Applied { readback } => (Some(*readback), None),
                 CapOutcome::Refused { reason, current } => (*current, Some(reason.clone())),
             };
-            self.devices[place].on_report(now_has, refused, sequence, answer.at);
+            let fenced = answer.fence >= self.fence;
+            self.devices[place].on_report(now_has, refused, sequence, fenced, answer.at);
+            self.refresh(place);
         }
+        let Some(agent) = self.agents.get_mut(&answer.agent) else {
+            return;
+        };
         match sequence {
             Some(sequence) => {
                 agent.answered = agent.answered.max(sequence);
@@ -147,8 +227,16 @@ impl Executor {
         }
     }
 
-    /// What to send now. Call it after every event and at every tick.
+    /// What to send now, taken as sent. Call it after every event and at every tick.
     pub fn tick(&mut self, now: Timestamp) -> Vec<(AgentId, CapCommand)> {
+        let commands = self.propose(now);
+        self.sent(&commands, now);
+        commands
+    }
+
+    /// What to send now. What comes of it must be told to [`Executor::sent`],
+    /// whether it leaves or not: it may have.
+    pub fn propose(&mut self, now: Timestamp) -> Vec<(AgentId, CapCommand)> {
         let wanted = self.wanted();
         let mut out = Vec::new();
         for (id, agent) in &mut self.agents {
@@ -172,34 +260,26 @@ impl Executor {
                 continue;
             }
             self.sequence += 1;
-            let expires = now + self.lease;
-            let mut leases = Vec::new();
-            for (place, cap) in agent.devices.iter().zip(&caps) {
-                let Some(cap) = cap else { continue };
-                let device = &mut self.devices[*place];
-                device.sent(
-                    Sent {
-                        sequence: self.sequence,
-                        cap: *cap,
-                        expires,
-                    },
-                    now,
-                );
-                leases.push(CapLease {
-                    device: self.site.devices[*place].id.clone(),
-                    uuid: device.uuid.clone(),
-                    cap: *cap,
-                    safe_cap: device.safe.min(*cap),
-                });
-            }
+            let leases = (agent.devices.iter().zip(&caps))
+                .filter_map(|(place, cap)| {
+                    let device = &self.devices[*place];
+                    Some(CapLease {
+                        device: self.site.devices[*place].id.clone(),
+                        uuid: device.uuid.clone(),
+                        cap: (*cap)?,
+                        safe_cap: device.safe.min((*cap)?),
+                    })
+                })
+                .collect();
             agent.last = Some((self.sequence, now, caps));
             agent.waiting_since.get_or_insert(now);
             agent.stale = false;
             let command = CapCommand {
                 sequence: self.sequence,
                 controller: self.controller.clone(),
+                fence: self.fence,
                 issued: now,
-                expires,
+                expires: now + self.lease,
                 leases,
             };
             out.push((id.clone(), command));
@@ -207,13 +287,31 @@ impl Executor {
         out
     }
 
+    /// These commands go out: what they ask counts from now on.
+    pub fn sent(&mut self, commands: &[(AgentId, CapCommand)], now: Timestamp) {
+        for (_, command) in commands {
+            for lease in &command.leases {
+                let Some((place, _)) = self.site.device(&lease.device) else {
+                    continue;
+                };
+                let sent = Sent {
+                    sequence: command.sequence,
+                    cap: lease.cap,
+                    expires: command.expires,
+                };
+                self.devices[place].sent(sent, now);
+                self.refresh(place);
+            }
+        }
+    }
+
     /// The cap to ask of each device now: the decided one where that lowers, and
     /// as much of it as fits where it raises.
     fn wanted(&self) -> Vec<Option<Watts>> {
         let mut left = self.room.clone();
-        for (device, above) in self.devices.iter().zip(&self.above) {
-            for node in above {
-                left[*node] -= device.worst();
+        for (device, worst) in self.site.devices.iter().zip(&self.worst) {
+            for node in &self.above[device.node] {
+                left[*node] -= *worst;
             }
         }
         let mut wanted = vec![None; self.devices.len()];
@@ -222,12 +320,16 @@ impl Executor {
                 continue;
             };
             let target = whole(target.clamp(device.min, device.max));
-            let worst = device.worst();
+            let worst = self.worst[place];
+            if !device.is_fenced() {
+                wanted[place] = Some(self.unfenced(place, target, &left));
+                continue;
+            }
             if target <= worst {
                 wanted[place] = Some(target);
                 continue;
             }
-            let above = &self.above[place];
+            let above = &self.above[self.site.devices[place].node];
             let fits = (above.iter()).fold(target - worst, |fits, node| fits.min(left[*node]));
             let raise = if fits >= target - worst {
                 target - worst
@@ -248,32 +350,48 @@ impl Executor {
         wanted
     }
 
+    /// What to ask of a device that counts with its highest cap, because an
+    /// earlier controller's orders may still reach it: no more than it was last
+    /// said to have, unless there is room for all at their highest.
+    fn unfenced(&self, place: usize, target: Watts, left: &[Watts]) -> Watts {
+        let device = &self.devices[place];
+        let above = &self.above[self.site.devices[place].node];
+        if above.iter().all(|node| left[*node] >= Watts::ZERO) {
+            return target;
+        }
+        whole(target.min(device.stated()).clamp(device.min, device.max))
+    }
+
     /// The largest cap that each device may have now.
-    pub fn worst(&self) -> BTreeMap<DeviceId, Watts> {
-        (self.site.devices.iter().zip(&self.devices))
-            .map(|(d, state)| (d.id.clone(), state.worst()))
-            .collect()
+    pub fn worst(&self) -> &BTreeMap<DeviceId, Watts> {
+        &self.worst_by_name
+    }
+
+    /// The same by place in the site.
+    pub fn worst_caps(&self) -> &[Watts] {
+        &self.worst
+    }
+
+    /// The cap that each device last reported, by place in the site.
+    pub fn reported(&self) -> &[Option<Watts>] {
+        &self.reported
     }
 
     /// The cap that each device last reported, where one did.
     pub fn acknowledged(&self) -> BTreeMap<DeviceId, Watts> {
-        (self.site.devices.iter().zip(&self.devices))
-            .filter_map(|(d, state)| Some((d.id.clone(), state.reported()?)))
+        (self.site.devices.iter().zip(&self.reported))
+            .filter_map(|(d, reported)| Some((d.id.clone(), (*reported)?)))
             .collect()
     }
 
     /// Settable ranges as agents said them.
-    pub fn ranges(&self) -> BTreeMap<DeviceId, (Watts, Watts)> {
-        (self.site.devices.iter().zip(&self.devices))
-            .filter(|(_, state)| state.is_known())
-            .map(|(d, state)| (d.id.clone(), (state.min, state.max)))
-            .collect()
+    pub fn ranges(&self) -> &Arc<BTreeMap<DeviceId, (Watts, Watts)>> {
+        &self.ranges
     }
 
-    /// Devices that cannot be commanded now, with the largest cap they may
-    /// have: no agent speaks for them, the last command was refused, or their
-    /// agent has not answered for two leases.
-    pub fn pinned(&self, now: Timestamp) -> BTreeMap<DeviceId, Watts> {
+    /// Looks which devices nobody answers for: no agent speaks for them, or
+    /// theirs has not answered for two leases.
+    pub fn look(&mut self, now: Timestamp) {
         let mut silent = vec![true; self.devices.len()];
         for agent in self.agents.values() {
             let quiet = agent
@@ -283,16 +401,37 @@ impl Executor {
                 silent[*place] = quiet;
             }
         }
-        (self.site.devices.iter().zip(&self.devices).zip(silent))
-            .filter(|((_, state), silent)| *silent || state.refused.is_some())
-            .map(|((d, state), _)| (d.id.clone(), state.worst()))
+        if silent != self.silent {
+            self.silent = silent;
+            self.version += 1;
+        }
+    }
+
+    /// How many devices cannot be commanded, as of the last look.
+    pub fn beyond_reach(&self) -> usize {
+        let silent = |place: &usize| self.silent[*place];
+        let refusing = self.refusing.iter().filter(|p| !silent(p)).count();
+        refusing + self.silent.iter().filter(|s| **s).count()
+    }
+
+    /// Devices that cannot be commanded now, with the largest cap they may
+    /// have: no agent speaks for them, the last command was refused, or their
+    /// agent has not answered for two leases.
+    pub fn pinned(&mut self, now: Timestamp) -> BTreeMap<DeviceId, Watts> {
+        self.look(now);
+        (self.site.devices.iter().zip(&self.worst).enumerate())
+            .filter(|(place, _)| self.silent[*place] || self.refusing.contains(place))
+            .map(|(_, (d, worst))| (d.id.clone(), *worst))
             .collect()
     }
 
     /// Why devices refused their last command.
     pub fn refusals(&self) -> BTreeMap<DeviceId, String> {
-        (self.site.devices.iter().zip(&self.devices))
-            .filter_map(|(d, state)| Some((d.id.clone(), state.refused.clone()?)))
+        (self.refusing.iter())
+            .filter_map(|place| {
+                let reason = self.devices[*place].refused.clone()?;
+                Some((self.site.devices[*place].id.clone(), reason))
+            })
             .collect()
     }
 

@@ -1,11 +1,12 @@
 //! What is worth a line in the decision log: changes, not repetitions.
 
-use crate::allocate::{Method, Outcome, Shed};
+use super::evidence::{self, Question};
+use crate::allocate::{Method, Outcome, Problem, Shed};
 use crate::check::Broken;
 use crate::control::events::Change;
 use heliostat_models::decision::JobCap;
 use heliostat_models::{Certificate, Decision, DecisionKind, JobId, Timestamp};
-use heliostat_store::decisions::DecisionLog;
+use heliostat_store::decisions::{DecisionLog, Evidence};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ const NAMED: usize = 3;
 pub(super) struct Journal {
     log: Arc<DecisionLog>,
     caps: BTreeMap<(Option<JobId>, u64), f64>,
+    /// What the last allocation that was noted was made from.
+    logged: Option<Arc<Problem>>,
     allocation_at: Option<Timestamp>,
     shed: BTreeSet<String>,
     refusal: Option<(String, Timestamp)>,
@@ -34,6 +37,7 @@ impl Journal {
         Self {
             log,
             caps: BTreeMap::new(),
+            logged: None,
             allocation_at: None,
             shed: BTreeSet::new(),
             refusal: None,
@@ -41,9 +45,21 @@ impl Journal {
         }
     }
 
+    /// Whether even an unchanged allocation is to be noted again.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        (self.allocation_at).is_none_or(|at| now.seconds_since(at) >= UNCHANGED)
+    }
+
     /// Notes an allocation where it differs from the last one noted. `why` says
-    /// what prompted it.
-    pub fn allocation(&mut self, now: Timestamp, armed: bool, outcome: &Outcome, why: &str) {
+    /// what prompted it, `question` what it was made from.
+    pub fn allocation(
+        &mut self,
+        now: Timestamp,
+        armed: bool,
+        outcome: &Outcome,
+        question: &Question,
+        why: &str,
+    ) {
         let allocation = outcome.allocation();
         let caps = by_job(&allocation.jobs);
         let shed: BTreeSet<String> = match outcome {
@@ -51,7 +67,7 @@ impl Journal {
             Outcome::Infeasible { conflict, .. } => conflict.iter().cloned().collect(),
         };
         let changed = changed(&self.caps, &caps);
-        let due = (self.allocation_at).is_none_or(|at| now.seconds_since(at) >= UNCHANGED);
+        let due = self.is_due(now);
         if changed == 0 && !due && shed == self.shed {
             return;
         }
@@ -77,7 +93,7 @@ impl Journal {
         let mut decision = decision(now, kind, armed, summary, reason);
         decision.certificate = Some(allocation.certificate.clone());
         decision.caps = allocation.jobs.clone();
-        self.write(decision);
+        self.write_with(decision, outcome, question);
         self.caps = caps;
         self.shed = shed;
         self.allocation_at = Some(now);
@@ -139,6 +155,26 @@ impl Journal {
         self.write(decision(now, kind, armed, summary.to_owned(), reason));
     }
 
+    /// Notes that this controller took charge under a fence, or that another did.
+    pub fn charge(&self, now: Timestamp, fence: Option<u64>, other: Option<&str>) {
+        let (summary, reason) = match (fence, other) {
+            (Some(fence), _) => (
+                format!("This controller is in charge of caps, under fence {fence}."),
+                "Nobody else holds the lock.".to_owned(),
+            ),
+            (None, Some(other)) => (
+                "This controller stands by.".to_owned(),
+                format!("`{other}` is in charge under a later fence."),
+            ),
+            (None, None) => (
+                "This controller stands by.".to_owned(),
+                "An agent obeys another one under a later fence.".to_owned(),
+            ),
+        };
+        let kind = DecisionKind::Arming;
+        self.write(decision(now, kind, fence.is_some(), summary, reason));
+    }
+
     /// Notes a plan.
     pub fn plan(
         &self,
@@ -162,6 +198,28 @@ impl Journal {
             self.write(decision(now, kind, armed, format!("{trouble}."), reason));
         }
         self.trouble = current;
+    }
+
+    /// Writes an allocation with all that is needed to take it again.
+    fn write_with(&mut self, decision: Decision, outcome: &Outcome, question: &Question) {
+        let whole = self.log.needs_whole(decision.at);
+        let before = self.logged.as_deref().filter(|_| !whole);
+        let evidence = evidence::encode(question, before).and_then(|inputs| {
+            let outcome = evidence::hash_of(outcome)?;
+            Ok(Evidence { inputs, outcome })
+        });
+        match evidence {
+            Ok(evidence) => {
+                if let Err(error) = self.log.record_with(decision, &evidence) {
+                    tracing::error!(%error, "a decision could not be logged");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a decision is logged without its inputs");
+                self.write(decision);
+            }
+        }
+        self.logged = Some(Arc::clone(&question.problem));
     }
 
     fn write(&self, decision: Decision) {
@@ -199,6 +257,7 @@ fn solver(outcome: &Outcome) -> String {
             Method::LinearProgram => {
                 "a linear program, for gangs split by a full power node".to_owned()
             }
+            Method::Fairness => "all speeds raised together until limits were full".to_owned(),
         },
         Outcome::Infeasible { conflict, shed } if shed.beyond.is_empty() => format!(
             "infeasible: the floors of the running jobs exceed what {} leaves to them; the certificate speaks of the rest, with {} floors dropped",
@@ -263,11 +322,11 @@ fn changed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::allocate::{DeviceSpec, Group, LimitNode, Problem, allocate};
+    use crate::allocate::{DeviceSpec, Group, LimitNode, allocate};
     use heliostat_models::{DeviceId, JobClass, SpeedCurve, Watts};
 
     /// Nodes below a feed, one device of 200 to 700 W and one job each.
-    fn outcome(nodes: usize, feed: f64, each: f64) -> Outcome {
+    fn outcome(nodes: usize, feed: f64, each: f64) -> (Outcome, Question) {
         let node = |id: String, parents, limit| LimitNode {
             id,
             parents,
@@ -303,7 +362,16 @@ mod tests {
             price_of_energy: 0.0,
             step: Watts(0.001),
         };
-        allocate(&problem).unwrap_or_else(|e| panic!("{e}"))
+        let outcome = allocate(&problem).unwrap_or_else(|e| panic!("{e}"));
+        let question = Question {
+            problem: Arc::new(problem),
+            trials: Vec::new(),
+        };
+        (outcome, question)
+    }
+
+    fn note(journal: &mut Journal, at: i64, made: &(Outcome, Question)) {
+        journal.allocation(Timestamp(at), true, &made.0, &made.1, "by the clock");
     }
 
     fn log() -> (tempfile::TempDir, Arc<DecisionLog>) {
@@ -316,9 +384,9 @@ mod tests {
     fn what_cannot_be_kept_is_called_infeasible_and_few_nodes_are_named() {
         let (_directory, log) = log();
         let mut journal = Journal::new(Arc::clone(&log));
-        journal.allocation(Timestamp(0), true, &outcome(9, 9e3, 150.0), "by the clock");
-        journal.allocation(Timestamp(1), true, &outcome(9, 2.5e3, 7e2), "by the clock");
-        journal.allocation(Timestamp(2), true, &outcome(9, 9e3, 7e2), "by the clock");
+        note(&mut journal, 0, &outcome(9, 9e3, 150.0));
+        note(&mut journal, 1, &outcome(9, 2.5e3, 7e2));
+        note(&mut journal, 2, &outcome(9, 9e3, 7e2));
         let all = log.latest(9, |_| true);
         let find = |text: &str| all.iter().find(|d| d.reason.contains(text));
         let beyond = find("even the lowest caps exceed").map(|d| d.summary.clone());
@@ -353,8 +421,7 @@ mod tests {
         let mut journal = Journal::new(Arc::clone(&log));
         for minute in 0..=180i64 {
             let feed = if minute < 90 { 4_000.0 } else { 5_000.0 };
-            let now = Timestamp(minute * 60_000);
-            journal.allocation(now, true, &outcome(9, feed, 700.0), "by the clock");
+            note(&mut journal, minute * 60_000, &outcome(9, feed, 700.0));
         }
         // At 0 and 60 min, the change at 90, then at 150.
         assert_eq!(log.latest(99, |_| true).len(), 4);

@@ -3,8 +3,9 @@
 
 use heliostat_models::AgentId;
 use heliostat_models::SiteId;
-use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand};
+use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, ControlLock};
 use heliostat_models::mqtt::MqttConfig;
+use heliostat_models::signed::{self, SigningKey};
 use heliostat_models::wire::{JobOrders, Topics};
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing, QoS,
@@ -31,6 +32,10 @@ pub(super) enum Arrival {
     Answer(CapAnswer),
     /// A job record passed by on its way to ingest.
     Jobs,
+    /// A controller holds the lock.
+    Lock(ControlLock),
+    /// The broker is reached, and subscribed at.
+    Connected,
 }
 
 /// The sending side.
@@ -38,6 +43,7 @@ pub(super) enum Arrival {
 pub(super) struct Link {
     client: AsyncClient,
     topics: Topics,
+    key: Option<SigningKey>,
     connected: Arc<AtomicBool>,
 }
 
@@ -46,6 +52,7 @@ impl Link {
     pub fn start(site: &SiteId, run: &str, broker: MqttConfig) -> (Self, mpsc::Receiver<Arrival>) {
         let mut options =
             MqttOptions::new(format!("heliostat-control-{run}"), broker.host, broker.port);
+        let key = broker.key;
         if let Some(credentials) = broker.credentials {
             options.set_credentials(credentials.user, credentials.password);
         }
@@ -59,6 +66,7 @@ impl Link {
         let receiver = Receiver {
             client: client.clone(),
             topics: topics.clone(),
+            key: key.clone(),
             connected: Arc::clone(&connected),
             inbox,
         };
@@ -66,6 +74,7 @@ impl Link {
         let link = Self {
             client,
             topics,
+            key,
             connected,
         };
         (link, arrivals)
@@ -75,16 +84,26 @@ impl Link {
     /// executor sends again what is not answered, and an old command must not
     /// wait in a queue.
     pub fn command(&self, agent: &AgentId, command: &CapCommand) {
-        self.publish(self.topics.caps(agent), command);
+        self.publish(self.topics.caps(agent), command, Kind::Signed);
+    }
+
+    /// Says that we hold the lock, or have given it up; whether it left.
+    pub fn lock(&self, lock: &ControlLock) -> bool {
+        self.publish(self.topics.control(), lock, Kind::Kept)
+    }
+
+    /// Whether the broker is reached.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
     }
 
     /// Sends orders to schedulers; whether they left.
     pub fn orders(&self, orders: &JobOrders) -> bool {
-        self.publish(self.topics.orders(), orders)
+        self.publish(self.topics.orders(), orders, Kind::Plain)
     }
 
-    fn publish(&self, topic: String, message: &impl serde::Serialize) -> bool {
-        if !self.connected.load(Ordering::Acquire) {
+    fn publish(&self, topic: String, message: &impl serde::Serialize, kind: Kind) -> bool {
+        if !self.is_connected() {
             return false;
         }
         let bytes = match serde_json::to_vec(message) {
@@ -94,9 +113,14 @@ impl Link {
                 return false;
             }
         };
+        let bytes = match kind {
+            Kind::Plain => bytes,
+            Kind::Signed | Kind::Kept => signed::seal(self.key.as_ref(), &topic, bytes),
+        };
+        let kept = kind == Kind::Kept;
         let sent = self
             .client
-            .try_publish(&topic, QoS::AtLeastOnce, false, bytes);
+            .try_publish(&topic, QoS::AtLeastOnce, kept, bytes);
         if let Err(error) = &sent {
             tracing::warn!(%error, topic, "a message found no room; it is sent again later");
         }
@@ -110,9 +134,20 @@ impl Link {
     }
 }
 
+/// How a message goes out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// Signed where the site has a key.
+    Signed,
+    /// The same, and kept by the broker for later subscribers.
+    Kept,
+}
+
 struct Receiver {
     client: AsyncClient,
     topics: Topics,
+    key: Option<SigningKey>,
     connected: Arc<AtomicBool>,
     inbox: mpsc::Sender<Arrival>,
 }
@@ -126,6 +161,7 @@ impl Receiver {
                     told = false;
                     self.subscribe();
                     self.connected.store(true, Ordering::Release);
+                    self.tell(Arrival::Connected);
                 }
                 Ok(Event::Incoming(Incoming::Publish(message))) => {
                     self.take(&message.topic, &message.payload);
@@ -154,6 +190,7 @@ impl Receiver {
             self.topics.all_hellos(),
             self.topics.all_applied(),
             self.topics.jobs(),
+            self.topics.control(),
         ] {
             if let Err(error) = self.client.try_subscribe(&topic, QoS::AtLeastOnce) {
                 tracing::error!(%error, topic, "control could not subscribe");
@@ -162,16 +199,25 @@ impl Receiver {
     }
 
     fn take(&self, topic: &str, payload: &[u8]) {
+        if topic == self.topics.jobs() {
+            self.tell(Arrival::Jobs);
+            return;
+        }
+        let content = match signed::open(self.key.as_ref(), topic, payload) {
+            Ok(content) => content,
+            Err(reason) => {
+                tracing::warn!(%reason, topic, "a message is refused unread");
+                return;
+            }
+        };
         let named = Topics::agent_of(topic);
-        let arrival = if topic == self.topics.jobs() {
-            Ok(Arrival::Jobs)
-        } else if named
-            .as_ref()
-            .is_some_and(|a| topic == self.topics.hello(a))
-        {
-            serde_json::from_slice(payload).map(Arrival::Hello)
+        let is_hello = (named.as_ref()).is_some_and(|a| topic == self.topics.hello(a));
+        let arrival = if topic == self.topics.control() {
+            serde_json::from_slice(content).map(Arrival::Lock)
+        } else if is_hello {
+            serde_json::from_slice(content).map(Arrival::Hello)
         } else {
-            serde_json::from_slice(payload).map(Arrival::Answer)
+            serde_json::from_slice(content).map(Arrival::Answer)
         };
         let speaks_as = match &arrival {
             Ok(Arrival::Hello(hello)) => Some(&hello.agent),
@@ -186,13 +232,15 @@ impl Receiver {
             return;
         }
         match arrival {
-            // A full inbox loses messages like a network does; the executor is made for that.
-            Ok(arrival) => {
-                if self.inbox.try_send(arrival).is_err() && !self.inbox.is_closed() {
-                    tracing::warn!(topic, "control is too busy; a message was dropped");
-                }
-            }
+            Ok(arrival) => self.tell(arrival),
             Err(error) => tracing::warn!(%error, topic, "a message cannot be read"),
+        }
+    }
+
+    /// A full inbox loses messages like a network does; control is made for that.
+    fn tell(&self, arrival: Arrival) {
+        if self.inbox.try_send(arrival).is_err() && !self.inbox.is_closed() {
+            tracing::warn!("control is too busy; a message was dropped");
         }
     }
 }

@@ -22,18 +22,41 @@ const UNKNOWN_PLANT: f64 = 1.5;
 /// A further watt of IT costs at most this many times the plant's design overhead.
 const MARGINAL_PLANT: f64 = 2.0;
 
-/// The latest frames, and how old they may be.
-#[derive(Debug)]
+/// The latest frames, as far as control reads them, and how old they may be.
+#[derive(Debug, Default)]
 pub struct Readings {
     frames: HashMap<DeviceId, Frame>,
     since: Timestamp,
+    /// The oldest instant among the frames.
+    oldest: Option<Timestamp>,
 }
 
 impl Readings {
     /// Frames before `since` are stale and do not count.
     pub fn new(frames: Vec<Frame>, since: Timestamp) -> Self {
-        let frames = frames.into_iter().map(|f| (f.device.clone(), f)).collect();
-        Self { frames, since }
+        let used = used();
+        let mut oldest: Option<Timestamp> = None;
+        let keep = |mut frame: Frame| {
+            // Kept until there are new ones, so nothing is kept that nobody reads.
+            frame.readings.retain(|(metric, _)| used.contains(metric));
+            if frame.readings.is_empty() || frame.at < since {
+                return None;
+            }
+            frame.readings.shrink_to_fit();
+            oldest = Some(oldest.map_or(frame.at, |at| at.min(frame.at)));
+            Some((frame.device.clone(), frame))
+        };
+        let frames = frames.into_iter().filter_map(keep).collect();
+        Self {
+            frames,
+            since,
+            oldest,
+        }
+    }
+
+    /// Whether all that counted still counts when frames before `since` are stale.
+    pub fn stay_fresh(&self, since: Timestamp) -> bool {
+        since >= self.since && self.oldest.is_none_or(|oldest| oldest >= since)
     }
 
     /// How old a frame may be, given how often devices are read.
@@ -51,6 +74,19 @@ impl Readings {
         let (value, at) = self.value(device, metric)?;
         Some((Watts(value.max(0.0)), at))
     }
+}
+
+/// The metrics that control reads.
+fn used() -> [MetricId; 7] {
+    [
+        Catalogue::gpu_power(),
+        Catalogue::gpu_power_limit(),
+        Catalogue::gpu_sm_clock(),
+        Catalogue::gpu_utilization(),
+        Catalogue::node_power(),
+        Catalogue::meter_power(),
+        Catalogue::job_throughput(),
+    ]
 }
 
 /// What the readings say of power that no cap controls.
@@ -71,22 +107,19 @@ pub struct Measured {
     pub nodes_measured: usize,
 }
 
-/// Reads what can be read. `caps` are the largest that devices may have now:
-/// up to there they may draw more at any moment, and their node with them.
-pub fn measure(
-    site: &Site,
-    readings: &Readings,
-    jobs: &[JobEntry],
-    caps: &BTreeMap<DeviceId, Watts>,
-) -> Measured {
+/// Reads what can be read. `caps` are the largest that devices may have now, by
+/// place in the site (unknown: the highest settable): up to there they may draw
+/// more at any moment, and their node with them.
+pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watts]) -> Measured {
     let changed = changes(site, jobs);
     let idle = idle(site, readings, jobs, caps);
-    let mut expected = caps.clone();
-    for (device, drawn) in &idle {
-        if let Some(cap) = expected.get_mut(device) {
-            *cap = cap.min(*drawn);
-        }
+    let mut expected = caps.to_vec();
+    for (place, drawn) in &idle {
+        expected[*place] = expected[*place].min(*drawn);
     }
+    let idle = (idle.into_iter())
+        .map(|(place, drawn)| (site.devices[place].id.clone(), drawn))
+        .collect();
     let mut it_uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
     let mut it_at_feed = it_uncontrolled.clone();
     let mut nodes_measured = 0;
@@ -126,18 +159,20 @@ fn idle(
     site: &Site,
     readings: &Readings,
     jobs: &[JobEntry],
-    caps: &BTreeMap<DeviceId, Watts>,
-) -> BTreeMap<DeviceId, Watts> {
+    caps: &[Watts],
+) -> Vec<(usize, Watts)> {
+    if readings.frames.is_empty() {
+        return Vec::new();
+    }
     let held: HashSet<&DeviceId> = (jobs.iter())
         .filter(|e| e.record.state == JobState::Running)
         .flat_map(|e| &e.record.devices)
         .collect();
-    (site.devices.iter())
-        .filter(|d| !held.contains(&d.id))
-        .filter(|d| caps.get(&d.id).is_none_or(|cap| *cap >= d.min_cap))
-        .filter_map(|d| {
+    (site.devices.iter().zip(caps).enumerate())
+        .filter(|(_, (d, cap))| **cap >= d.min_cap && !held.contains(&d.id))
+        .filter_map(|(place, (d, _))| {
             let (drawn, _) = readings.watts(&d.id, Catalogue::gpu_power())?;
-            Some((d.id.clone(), drawn))
+            Some((place, drawn))
         })
         .collect()
 }
@@ -163,7 +198,7 @@ fn overhead(
     readings: &Readings,
     place: usize,
     changed: Timestamp,
-    caps: &BTreeMap<DeviceId, Watts>,
+    caps: &[Watts],
     reserve: f64,
 ) -> Option<Watts> {
     let node = &site.nodes[place];
@@ -173,9 +208,10 @@ fn overhead(
         return None;
     }
     let (mut drawn, mut allowed, mut most) = (Watts::ZERO, Watts::ZERO, Watts::ZERO);
-    for device in &site.devices[node.devices.clone()] {
+    for place in node.devices.clone() {
+        let device = &site.devices[place];
         drawn += readings.watts(&device.id, Catalogue::gpu_power())?.0;
-        allowed += caps.get(&device.id).copied().unwrap_or(device.max_cap);
+        allowed += caps.get(place).copied().unwrap_or(device.max_cap);
         most += device.max_cap;
     }
     let measured = (all - drawn).max(Watts::ZERO);

@@ -11,7 +11,6 @@ use super::curves::{Curves, Learned};
 use crate::allocate::Outcome;
 use heliostat_models::gpu::{Probe, ProbePolicy};
 use heliostat_models::{JobId, Timestamp, Watts};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Longest that a cap is tried: caps come down, throughput settles, a report comes.
@@ -55,7 +54,8 @@ impl Curves {
     /// Ends trials that are over, and begins new ones where they are allowed.
     pub fn try_caps(&mut self, now: Timestamp, allowed: bool) {
         for learned in self.jobs.values_mut() {
-            learned.trying.take_if(|t| !allowed || t.until <= now);
+            let ended = learned.trying.take_if(|t| !allowed || t.until <= now);
+            self.version += u64::from(ended.is_some());
         }
         if !allowed {
             return;
@@ -82,29 +82,36 @@ impl Curves {
                     until: now + LASTS,
                 });
                 running += 1;
+                self.version += 1;
             }
         }
     }
 
-    /// Says of jobs under trial that this is why they have their caps.
-    pub fn tell(&self, outcome: &mut Outcome) {
-        let allocation = match outcome {
-            Outcome::Allocated(allocation) => allocation,
-            Outcome::Infeasible { shed, .. } => &mut shed.allocation,
-        };
-        let tried: BTreeSet<&JobId> = (self.jobs.iter())
-            .filter(|(_, l)| l.trying.is_some())
-            .map(|(id, _)| id)
-            .collect();
-        for entry in &mut allocation.jobs {
-            let trial = entry.job.as_ref().filter(|j| tried.contains(j));
-            let cap = trial.and_then(|j| self.jobs.get(j)?.trying);
-            if let Some(cap) = cap.map(|t| t.cap()).filter(|c| entry.cap >= *c) {
-                entry.reason = format!(
-                    "Held at {cap:.0} for up to {} s to learn how fast the job is there.",
-                    LASTS.as_secs()
-                );
-            }
+    /// The jobs under trial, and the caps that they must not exceed meanwhile.
+    pub fn trials(&self) -> Vec<(JobId, Watts)> {
+        (self.jobs.iter())
+            .filter_map(|(id, l)| Some((id.clone(), l.trying?.cap())))
+            .collect()
+    }
+}
+
+/// Says of jobs under trial, by rising name, that this is why they have their caps.
+pub(super) fn tell(outcome: &mut Outcome, trials: &[(JobId, Watts)]) {
+    let allocation = match outcome {
+        Outcome::Allocated(allocation) => allocation,
+        Outcome::Infeasible { shed, .. } => &mut shed.allocation,
+    };
+    for entry in &mut allocation.jobs {
+        let Some(job) = &entry.job else { continue };
+        let trial = trials.binary_search_by(|(id, _)| id.cmp(job));
+        if let Ok(place) = trial
+            && let (_, cap) = &trials[place]
+            && entry.cap >= *cap
+        {
+            entry.reason = format!(
+                "Held at {cap:.0} for up to {} s to learn how fast the job is there.",
+                LASTS.as_secs()
+            );
         }
     }
 }

@@ -2,29 +2,33 @@
 
 use super::controller::{Command, ControllerConfig, ControllerDeps};
 use super::curves::Curves;
-use super::decide::{Counted, InForce};
+use super::decide::{Asked, Counted, InForce};
 use super::events::GridEvents;
 use super::executor::Executor;
+use super::inputs::Inputs;
 use super::journal::Journal;
 use super::link::Link;
-use super::measure::{Measured, Readings, measure};
+use super::lock::Lock;
+use super::measure::Readings;
 use super::planning::{Planning, grid_history};
-use super::show;
+use super::show::{self, Shown};
 use super::starts::Starts;
-use crate::allocate::LimitNode;
-use crate::check::{Facts, check_transition};
+use crate::allocate::Problem;
+use crate::check::{Facts, NO_TERMS, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
+use heliostat_models::lease::ControlLock;
 use heliostat_models::wire::JobOrders;
 use heliostat_models::{DeviceId, JobId, JobState, Timestamp, Watts};
-use heliostat_store::Query;
-use heliostat_store::jobs::JobEntry;
-use heliostat_store::query::Selector;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Leases are looked at, and the view is shown, at least this often by the site's clock.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// Whoever holds the lock is heard within this after connecting (network time).
+const LOCK_IS_HEARD: Duration = Duration::from_millis(300);
 
 /// The state of the loop.
 pub(super) struct Control {
@@ -35,17 +39,27 @@ pub(super) struct Control {
     pub mode: ControlMode,
     pub events: GridEvents,
     pub in_force: Option<InForce>,
-    pub measured: Option<Measured>,
-    /// The power nodes as the last round saw them.
-    pub nodes: Vec<LimitNode>,
+    pub inputs: Inputs,
+    /// What the allocator was asked last.
+    pub problem: Option<Arc<Problem>>,
+    /// What the last decision was made from, and the troubles that it met.
+    pub(super) asked: Option<Asked>,
+    pub(super) troubles: Vec<String>,
     pub counted: Counted,
     pub starts: Starts,
     /// How fast each job is under each cap, as learned.
     pub curves: Curves,
     pub max_gap: f64,
     pub allocations: u64,
+    pub rounds: u64,
     pub view: ViewSender,
+    /// The parts of the view that are made anew only when they have changed.
+    pub(super) shown: Shown,
     link: Link,
+    /// Which controller is in charge.
+    pub lock: Lock,
+    /// Since when the broker is reached (network time).
+    connected: Option<tokio::time::Instant>,
     pub(super) journal: Journal,
     /// Set while the checker refuses: nothing is sent, renewals neither.
     pub(super) refused: bool,
@@ -53,7 +67,6 @@ pub(super) struct Control {
     next_plan: Timestamp,
     /// When leases are looked at again, and the view is shown anew, if nothing happens before.
     pub next_beat: Timestamp,
-    running: Vec<(JobId, Vec<DeviceId>)>,
     pub(super) price: f64,
 }
 
@@ -68,8 +81,10 @@ impl Control {
     ) -> Self {
         let now = deps.clock.now();
         Self {
-            executor: Executor::new(deps.site.clone(), run, config.policy.lease),
+            executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
             journal: Journal::new(deps.decisions.clone()),
+            lock: Lock::new(&run, config.identity.clone(), config.policy.lease),
+            connected: None,
             mode: if config.armed {
                 ControlMode::Armed
             } else {
@@ -80,39 +95,118 @@ impl Control {
             planning,
             events: GridEvents::default(),
             in_force: None,
-            measured: None,
-            nodes: Vec::new(),
+            inputs: Inputs::default(),
+            problem: None,
+            asked: None,
+            troubles: Vec::new(),
             counted: Counted::default(),
             starts: Starts::default(),
             curves: Curves::default(),
             max_gap: 0.0,
             allocations: 0,
+            rounds: 0,
             view,
+            shown: Shown::default(),
             link,
             refused: false,
             next: now,
             next_plan: now,
             next_beat: now,
-            running: Vec::new(),
             price: 0.0,
         }
     }
 
+    /// Whether caps are sent: control is armed, and this controller is in charge.
     pub fn armed(&self) -> bool {
+        self.is_to_act() && self.lock.fence().is_some()
+    }
+
+    /// Whether control is armed, whoever is in charge.
+    pub fn is_to_act(&self) -> bool {
         self.mode == ControlMode::Armed
     }
 
     /// Logs how control starts.
     pub fn begin(&mut self) {
-        if self.armed() {
+        if self.is_to_act() {
             let now = self.deps.clock.now();
             self.journal.arming(now, true, "the configuration at start");
         }
     }
 
-    /// Ends the connection; leases end by themselves.
+    /// Gives the lock up and ends the connection; leases end by themselves.
     pub fn end(&mut self) {
+        self.release();
         self.link.stop();
+    }
+
+    /// Another controller speaks of the lock, or an agent of a fence.
+    pub fn hear_lock(&mut self, lock: &ControlLock) {
+        let now = self.deps.clock.now();
+        let held = self.lock.fence();
+        self.lock.hear(lock, now);
+        self.note_charge(held, now);
+    }
+
+    /// An agent knows of a fence.
+    pub fn hear_fence(&mut self, fence: u64) {
+        let now = self.deps.clock.now();
+        let held = self.lock.fence();
+        self.lock.hear_fence(fence, now);
+        self.note_charge(held, now);
+    }
+
+    /// The broker is reached again.
+    pub fn hear_connected(&mut self) {
+        self.connected = Some(tokio::time::Instant::now());
+        self.lock.reconnected(self.deps.clock.now());
+    }
+
+    /// Takes, renews or leaves the lock; whether this controller has just taken charge.
+    pub fn mind_lock(&mut self) -> bool {
+        if !self.is_to_act() {
+            return false;
+        }
+        let now = self.deps.clock.now();
+        let held = self.lock.fence();
+        let listening = self.link.is_connected()
+            && (self.connected).is_some_and(|since| since.elapsed() >= LOCK_IS_HEARD);
+        if let Some(lock) = self.lock.tick(now, listening)
+            && !self.link.lock(&lock)
+        {
+            // It did not leave: as soon as it can, again.
+            self.lock.reconnected(now);
+        }
+        self.note_charge(held, now);
+        held.is_none() && self.armed()
+    }
+
+    /// Whether the broker is reached.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    /// Whether the lock is to be looked at again soon, because it is not ours.
+    pub fn waits_for_lock(&self) -> bool {
+        self.is_to_act() && self.lock.fence().is_none()
+    }
+
+    fn release(&mut self) {
+        if let Some(lock) = self.lock.release(self.deps.clock.now()) {
+            self.link.lock(&lock);
+        }
+    }
+
+    /// Notes who is in charge where that has changed; takes charge where it is us.
+    fn note_charge(&mut self, held: Option<u64>, now: Timestamp) {
+        let holds = self.lock.fence();
+        if holds == held {
+            return;
+        }
+        if let Some(fence) = holds {
+            self.executor.take_charge(fence);
+        }
+        self.journal.charge(now, holds, self.lock.other());
     }
 
     /// When the clock next calls for a round.
@@ -140,7 +234,10 @@ impl Control {
                 "a grid event was called off"
             }
             Command::Arm(armed, who) => {
-                if armed != self.armed() {
+                if armed != self.is_to_act() {
+                    if !armed {
+                        self.release();
+                    }
                     self.mode = if armed {
                         ControlMode::Armed
                     } else {
@@ -159,7 +256,7 @@ impl Control {
     /// never reckoned from too much.
     fn drawn(&self) -> Watts {
         let design = self.deps.site.cooling.design_pue;
-        if let Some(measured) = &self.measured {
+        if let Some(measured) = &self.inputs.measured {
             if let Some(all) = measured.site_power {
                 return all;
             }
@@ -175,49 +272,41 @@ impl Control {
 
     /// Whether other jobs run, or on other devices, than in the last round.
     pub fn jobs_changed(&self) -> bool {
-        running(&self.deps.jobs.all()) != self.running
+        self.inputs.others_run(&self.deps.jobs)
     }
 
-    /// One round.
+    /// One round: it costs what has changed since the last one.
     pub async fn round(&mut self, why: &str) {
         let now = self.deps.clock.now();
+        self.rounds += 1;
         self.next = now.next_multiple_of(self.config.policy.allocate_every);
         for change in self.events.changes(now) {
             self.journal.grid(now, self.armed(), &change);
         }
-        let mut entries = self.deps.jobs.all();
-        self.running = running(&entries);
         let since = now - Readings::freshness(self.config.policy.sample_every);
-        let select = Selector::default();
-        let mut troubles = Vec::new();
-        let frames = match self
-            .deps
-            .store
-            .query(&Query::Latest { select, since })
-            .await
-        {
-            Ok(answer) => answer.frames(),
-            Err(error) => {
-                // Without readings everything counts at its rated figure.
-                troubles.push(format!("The store gives no readings: {error}"));
-                Vec::new()
-            }
-        };
-        let readings = Readings::new(frames, since);
-        self.curves
-            .learn(&self.deps.site, &readings, &mut entries, now);
+        let jobs_are_new = self.inputs.read_jobs(&self.deps.jobs);
+        let store = self.deps.store.as_ref();
+        let (readings_are_new, trouble) = self.inputs.read_store(store, since).await;
+        let site = &self.deps.site;
+        if jobs_are_new || readings_are_new || self.curves.due(now) {
+            let (readings, jobs) = (&self.inputs.readings, &self.inputs.jobs);
+            self.curves.learn(site, readings, jobs, now);
+        }
         let may_try = self.armed() && !self.refused && self.events.limit(now).is_none();
         self.curves.try_caps(now, may_try);
-        let caps = self.executor.worst();
-        let measured = measure(&self.deps.site, &readings, &entries, &caps);
+        if self.armed() {
+            self.executor.look(now);
+        }
+        self.inputs.measure(&self.deps.site, &self.executor);
         self.price = self.planning.price(now);
-        self.decide(now, why, &entries, &measured, &mut troubles);
-        self.measured = Some(measured);
-        self.journal.troubles(now, self.armed(), troubles);
+        self.decide(now, why);
+        let troubles = trouble.into_iter().chain(self.troubles.iter().cloned());
+        let armed = self.armed();
+        self.journal.troubles(now, armed, troubles.collect());
         self.send();
         if now >= self.next_plan && self.planning.is_idle() {
             self.next_plan = now.next_multiple_of(self.config.policy.plan_every);
-            self.ask_for_plan(now, &entries).await;
+            self.ask_for_plan(now).await;
         }
     }
 
@@ -225,31 +314,35 @@ impl Control {
     pub fn send(&mut self) {
         let now = self.deps.clock.now();
         self.next_beat = now + BEAT;
+        if self.lock.fence().is_some() {
+            self.mind_lock();
+        }
         if self.armed() && !self.refused && self.in_force.is_some() {
-            let worst = self.executor.worst();
-            let commands = self.executor.tick(now);
+            let commands = self.executor.propose(now);
             let sent: BTreeMap<DeviceId, Watts> = (commands.iter())
                 .flat_map(|(_, c)| &c.leases)
                 .map(|l| (l.device.clone(), l.cap))
                 .collect();
-            let ranges = self.executor.ranges();
             let pinned = BTreeMap::new();
             let facts = Facts {
                 site: &self.deps.site,
                 margin: self.config.policy.margin,
                 grid: None,
                 uncontrolled: &[],
-                ranges: &ranges,
+                ranges: self.executor.ranges(),
                 pinned: &pinned,
                 jobs: &[],
                 price_of_energy: self.price,
+                terms: &NO_TERMS,
             };
             let facts = self.counted.complete(facts, self.events.limit(now));
             let broken = if sent.is_empty() {
                 Vec::new()
             } else {
-                check_transition(&facts, &worst, &sent)
+                // What devices may have before any of this is sent.
+                check_transition(&facts, self.executor.worst(), &sent)
             };
+            self.executor.sent(&commands, now);
             if broken.is_empty() {
                 for (agent, command) in &commands {
                     self.link.command(agent, command);
@@ -268,7 +361,7 @@ impl Control {
     fn give_orders(&mut self, now: Timestamp) {
         let event = self.events.limit(now).is_some();
         let fits = !event || !self.refused && self.in_force.is_some() && self.fits_at_feeds();
-        let runs = |id: &JobId| self.running.iter().any(|(running, _)| running == id);
+        let runs = |id: &JobId| self.inputs.runs(id);
         if let Some(orders) = self.starts.due(event, fits, runs)
             && self.link.orders(&orders)
         {
@@ -276,7 +369,7 @@ impl Control {
         }
     }
 
-    async fn ask_for_plan(&mut self, now: Timestamp, entries: &[JobEntry]) {
+    async fn ask_for_plan(&mut self, now: Timestamp) {
         let grid = self.deps.site.grid_device();
         let grid_history = match grid_history(self.deps.store.as_ref(), &grid, now).await {
             Ok(frames) => frames,
@@ -288,14 +381,15 @@ impl Control {
         let over = [JobState::Completed, JobState::Cancelled];
         let input = PlanInput {
             site: self.deps.site.clone(),
-            jobs: (entries.iter().map(|e| e.record.clone()))
+            jobs: (self.inputs.jobs.iter().map(|e| &e.record))
                 .filter(|j| !over.contains(&j.state))
+                .map(|j| self.curves.believed(j))
                 .collect(),
             grid_history,
             grid_events: self.events.as_limits(),
             caps: self.executor.acknowledged().into_iter().collect(),
-            site_power: self.measured.as_ref().and_then(|m| m.site_power),
-            it_power: self.measured.as_ref().and_then(|m| m.it_power),
+            site_power: self.inputs.measured.as_ref().and_then(|m| m.site_power),
+            it_power: self.inputs.measured.as_ref().and_then(|m| m.it_power),
         };
         self.planning.ask(now, input);
     }
@@ -325,11 +419,4 @@ impl Control {
             self.journal.plan(now, self.armed(), summary, reason, proof);
         }
     }
-}
-
-fn running(entries: &[JobEntry]) -> Vec<(JobId, Vec<DeviceId>)> {
-    (entries.iter())
-        .filter(|e| e.record.state == JobState::Running)
-        .map(|e| (e.record.id.clone(), e.record.devices.clone()))
-        .collect()
 }

@@ -2,62 +2,97 @@
 
 use super::round::Control;
 use crate::plan_service::PlanOutput;
-use crate::view::{CapView, ControlView, PowerNodeView};
+use crate::view::{CapView, CapsView, ControlState, ControlView, PowerNodeView};
 use heliostat_models::job::JobOrder;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{JobId, Timestamp, Watts};
-use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Publishes how things stand, as one value.
-pub(super) fn publish(control: &Control, now: Timestamp) {
-    let site = &control.deps.site;
-    let acknowledged = control.executor.acknowledged();
-    let mut caps = HashMap::new();
-    let mut capped = vec![Watts::ZERO; site.power.nodes().len()];
-    let mut prices: &[f64] = &[];
-    if let Some(in_force) = &control.in_force {
-        prices = &in_force.node_prices;
-        for (place, device) in site.devices.iter().enumerate() {
-            let Some(decided) = in_force.caps.get(&device.id).copied() else {
-                continue;
-            };
-            for node in site.power.path_up(site.power_node_of(place)) {
-                capped[node] += decided;
-            }
-            let view = CapView {
-                decided,
-                acknowledged: acknowledged.get(&device.id).copied(),
-            };
-            caps.insert(device.id.clone(), view);
+/// The parts of the view that are as large as the site.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// What they were made from: decisions made, and the executor's state.
+    from: Option<(u64, u64)>,
+    caps: CapsView,
+    power: Arc<[PowerNodeView]>,
+}
+
+impl Shown {
+    /// Makes them anew where what they show has changed.
+    fn update(control: &mut Control) {
+        let from = Some((control.allocations, control.executor.version()));
+        if control.shown.from == from {
+            return;
         }
+        let site = &control.deps.site;
+        let allocation = control.in_force.as_ref().map(|f| f.outcome.allocation());
+        let prices = allocation.map_or(&[][..], |a| &a.node_prices);
+        let decided = allocation.map_or(&[][..], |a| &a.caps);
+        let reported = control.executor.reported();
+        let caps = decided.iter().zip(reported).map(|(decided, reported)| {
+            Some(CapView {
+                decided: *decided,
+                acknowledged: *reported,
+            })
+        });
+        let problem = control.problem.as_deref();
+        let power = (site.power.nodes().iter().enumerate())
+            .filter(|(_, node)| node.kind != PowerNodeKind::Node)
+            .map(|(place, node)| {
+                let asked = problem.and_then(|p| p.nodes.get(place));
+                let capped = allocation.and_then(|a| a.capped.get(place));
+                // What devices at rest are known not to draw of their caps is no load.
+                let spare = asked.map_or(Watts::ZERO, |n| n.spare);
+                let capped = capped.map_or(Watts::ZERO, |capped| *capped - spare);
+                PowerNodeView {
+                    id: node.id.clone(),
+                    limit: asked.map_or(node.limit, |n| n.limit),
+                    uncontrolled: asked.map_or(Watts::ZERO, |n| n.uncontrolled),
+                    capped: capped.max(Watts::ZERO),
+                    price: prices.get(place).copied().unwrap_or(0.0),
+                }
+            })
+            .collect();
+        control.shown = Shown {
+            from,
+            caps: CapsView::new(Arc::clone(site), caps),
+            power,
+        };
     }
-    let power = (site.power.nodes().iter().enumerate())
-        .filter(|(_, node)| node.kind != PowerNodeKind::Node)
-        .map(|(place, node)| PowerNodeView {
-            id: node.id.clone(),
-            limit: control.nodes.get(place).map_or(node.limit, |n| n.limit),
-            uncontrolled: control
-                .nodes
-                .get(place)
-                .map_or(Watts::ZERO, |n| n.uncontrolled),
-            // What devices at rest are known not to draw of their caps is no load.
-            capped: (capped[place] - control.nodes.get(place).map_or(Watts::ZERO, |n| n.spare))
-                .max(Watts::ZERO),
-            price: prices.get(place).copied().unwrap_or(0.0),
-        })
-        .collect();
+}
+
+/// Where in [`ControlState`]'s machine control is.
+fn state(control: &Control) -> ControlState {
+    if !control.is_to_act() {
+        ControlState::Observe
+    } else if !control.armed() {
+        ControlState::StandingBy
+    } else if control.refused || !control.is_connected() {
+        ControlState::Safe
+    } else if control.executor.beyond_reach() > 0 || !control.troubles.is_empty() {
+        ControlState::Degraded
+    } else {
+        ControlState::Armed
+    }
+}
+
+/// Publishes how things stand, as one value.
+pub(super) fn publish(control: &mut Control, now: Timestamp) {
+    Shown::update(control);
     let view = ControlView {
         at: now,
         mode: control.mode,
-        power,
-        caps,
+        state: state(control),
+        in_charge: control.lock.other().map(str::to_owned),
+        power: Arc::clone(&control.shown.power),
+        caps: control.shown.caps.clone(),
         price_of_energy: control.planning.price(now),
         allocation: control.in_force.as_ref().map(|f| f.certificate.clone()),
         plan: control.planning.latest.as_ref().map(|p| p.view.clone()),
         grid_events: control.events.all(),
         max_gap: control.max_gap,
         allocations: control.allocations,
+        rounds: control.rounds,
     };
     control.view.send_replace(Arc::new(view));
 }

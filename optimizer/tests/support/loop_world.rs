@@ -1,5 +1,9 @@
 //! What a control loop needs around it: a store in memory, tables on a
 //! temporary disk, a clock that is told to move.
+#![allow(
+    dead_code,
+    reason = "support of several tests; not every one needs all of it"
+)]
 
 use async_trait::async_trait;
 use heliostat_models::mqtt::MqttConfig;
@@ -12,34 +16,50 @@ use heliostat_store::jobs::JobTable;
 use heliostat_store::query::StoreStats;
 use heliostat_store::{Answer, AppendReceipt, Query, SteppedClock, StoreError, TimeSeriesStore};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Keeps the latest frame of each device.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<DeviceId, Frame>>);
+pub struct Memory {
+    latest: Mutex<HashMap<DeviceId, Frame>>,
+    appended: AtomicU64,
+    asked: AtomicU64,
+}
+
+impl Memory {
+    /// How often the latest frames were asked for.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
 
 #[async_trait]
 impl TimeSeriesStore for Memory {
     async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError> {
-        let mut latest = self.0.lock().unwrap();
+        let mut latest = self.latest.lock().unwrap();
         for frame in frames {
             latest.insert(frame.device.clone(), frame);
         }
+        self.appended.fetch_add(1, Ordering::Relaxed);
         Ok(AppendReceipt::default())
     }
     async fn query(&self, query: &Query) -> Result<Answer, StoreError> {
         Ok(match query {
-            Query::Latest { since, .. } => Answer::Frames(
-                (self.0.lock().unwrap().values())
-                    .filter(|f| f.at >= *since)
-                    .cloned()
-                    .collect(),
-            ),
+            Query::Latest { since, .. } => {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                let latest = self.latest.lock().unwrap();
+                let fresh = latest.values().filter(|f| f.at >= *since);
+                Answer::Frames(fresh.cloned().collect())
+            }
             _ => Answer::Series(Vec::new()),
         })
     }
     fn stats(&self) -> StoreStats {
         StoreStats::default()
+    }
+    fn version(&self) -> Option<u64> {
+        Some(self.appended.load(Ordering::Relaxed))
     }
 }
 
@@ -48,7 +68,7 @@ pub struct LoopWorld {
     pub store: Arc<Memory>,
     pub clock: Arc<SteppedClock>,
     pub deps: ControllerDeps,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 pub const START: Timestamp = Timestamp(1_546_300_800_000);
@@ -70,7 +90,7 @@ impl LoopWorld {
             store,
             clock,
             deps,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -80,6 +100,7 @@ impl LoopWorld {
             armed,
             policy: self.site.control.clone(),
             planner_enabled: false,
+            identity: None,
         }
     }
 

@@ -40,8 +40,8 @@ pub struct Bucket {
     pub measured: f64,
     /// Energy where a value was estimated or one between was missing, joules.
     pub guessed: f64,
-    /// Seconds that those two speak of.
-    pub known: f64,
+    /// Milliseconds that those two speak of.
+    pub known: u64,
 }
 
 /// A step of which nothing is known yet.
@@ -64,7 +64,7 @@ pub const NOTHING: Bucket = Bucket {
     restarts: 0.0,
     measured: 0.0,
     guessed: 0.0,
-    known: 0.0,
+    known: 0,
 };
 
 /// What a counter had counted before it restarted between two values; else 0.

@@ -7,7 +7,7 @@ use super::codec::ABSENT;
 use super::encode::Output;
 use super::manifest::{DAY_MS, Entry, Manifest, Tier};
 use super::seal::{Place, commit, create, discard, open_all};
-use super::segment::{BlockMeta, Cache, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment};
+use super::segment::{BlockMeta, Cache, GROUP_ROWS, OwnedRows, Plan, ReadError, Segment, Table};
 use super::{Options, Shared};
 use crate::query::StoreError;
 use heliostat_models::{DeviceId, Timestamp};
@@ -184,7 +184,7 @@ fn write(
     devices.sort();
     let mut cache = Cache::default();
     let mut output = Output::new(&plan)?;
-    let mut group: Vec<(DeviceId, OwnedRows)> = Vec::new();
+    let mut table = Table::default();
     let last = devices.len().saturating_sub(1);
     for (place, (name, index)) in devices.into_iter().enumerate() {
         if shared.stopping.load(Ordering::Relaxed) {
@@ -203,11 +203,12 @@ fn write(
                 Some(rows) => merge(rows, found),
             });
         }
-        group.extend(rows.map(|rows| (name, rows)));
-        let rows: usize = group.iter().map(|(_, rows)| rows.times.len()).sum();
-        if rows >= GROUP_ROWS || place == last {
-            output.group(&group)?;
-            group.clear();
+        if let Some(rows) = rows {
+            table.push(name, &rows);
+        }
+        if table.rows() >= GROUP_ROWS || (place == last && table.rows() > 0) {
+            output.group(&mut table)?;
+            table.clear();
         }
         if output.length() >= FULL_BYTES || place == last {
             let full = std::mem::replace(&mut output, Output::new(&plan)?);

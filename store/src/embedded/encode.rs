@@ -1,29 +1,40 @@
 //! Rows of a day and kind of device become files: the rows as they are, and
 //! condensed.
 
-use super::condense::condense;
+use super::condense::Condenser;
 use super::manifest::Tier;
-use super::segment::{Encoded, FileWriter, GROUP_ROWS, OwnedRows, Plan, Precision, Rows};
-use heliostat_models::{Catalogue, DeviceId};
+use super::segment::{Decimals, Encoded, FileWriter, Plan, Scratch, Table};
+use heliostat_models::Catalogue;
 use parquet::errors::ParquetError;
+
+/// Rows of a rollup after which a row group is closed: a rollup has many columns,
+/// all of which are in memory until then.
+const ROLLUP_ROWS: usize = 8_192;
 
 /// Files with their tiers; the raw one is first.
 pub type Files = Vec<(Tier, Encoded)>;
 
-/// A raw file on its way, and what its rollups will hold.
+/// A raw file on its way, and its rollups.
 pub struct Output {
+    scratch: Scratch,
+    decimals: Decimals,
     raw: FileWriter,
-    rows: usize,
-    condensed: Vec<(Tier, Vec<(String, OwnedRows)>)>,
+    condenser: Condenser,
+    rollups: Vec<FileWriter>,
 }
 
 impl Output {
     /// Begins a file.
     pub fn new(plan: &Plan) -> Result<Self, ParquetError> {
         Ok(Self {
-            raw: FileWriter::new(plan.clone())?,
-            rows: 0,
-            condensed: Tier::ROLLUPS.into_iter().map(|t| (t, Vec::new())).collect(),
+            scratch: Scratch::new()?,
+            decimals: Decimals::default(),
+            raw: FileWriter::new(plan.clone()),
+            condenser: Condenser::default(),
+            // Of values that are rounded already nothing more is rounded.
+            rollups: (Tier::ROLLUPS.iter())
+                .map(|_| FileWriter::new(Plan::default()))
+                .collect(),
         })
     }
 
@@ -33,79 +44,44 @@ impl Output {
     }
 
     /// Writes a row group: whole devices by rising name.
-    pub fn group(&mut self, devices: &[(DeviceId, OwnedRows)]) -> Result<(), ParquetError> {
-        let rows: Vec<_> = (devices.iter())
-            .map(|(device, rows)| rows.borrow(device.as_str()))
-            .collect();
-        for ((device, _), rows) in devices.iter().zip(&rows) {
-            let condensed = condense(rows, Catalogue::builtin());
-            for ((_, all), (_, condensed)) in self.condensed.iter_mut().zip(condensed) {
-                all.push((device.to_string(), condensed));
+    pub fn group(&mut self, table: &mut Table) -> Result<(), ParquetError> {
+        let catalogue = Catalogue::builtin();
+        table.fill();
+        self.raw.begin_group(&mut self.scratch, table)?;
+        self.condenser.begin(table);
+        for column in table.columns.iter().filter(|c| c.says_something()) {
+            let least = self.raw.least_scale(column.key, catalogue);
+            let found = (self.decimals).find(&column.states, &column.values, least);
+            let decimals = found.then_some(&self.decimals);
+            (self.raw).column(&mut self.scratch, column, decimals, catalogue)?;
+            (self.condenser).column(&table.times, column, decimals, catalogue);
+        }
+        self.write_rollups(ROLLUP_ROWS)
+    }
+
+    fn write_rollups(&mut self, least: usize) -> Result<(), ParquetError> {
+        for (file, table) in self.rollups.iter_mut().zip(&mut self.condenser.rollups) {
+            if table.rows() >= least {
+                file.group(&mut self.scratch, table, Catalogue::builtin())?;
+                table.clear();
             }
         }
-        self.rows += rows.iter().map(|r| r.times.len()).sum::<usize>();
-        self.raw.group(&rows)
+        Ok(())
     }
 
     /// The raw file and its rollups; one of those is written where it has at most
-    /// one row for `worth` raw ones.
-    pub fn finish(self, worth: usize) -> Result<Files, ParquetError> {
+    /// one row for `worth` raw ones: of devices that are read as seldom as once a
+    /// step it would be hardly shorter than the raw rows.
+    pub fn finish(mut self, worth: usize) -> Result<Files, ParquetError> {
         let catalogue = Catalogue::builtin();
-        let mut files = vec![(Tier::Raw, self.raw.finish(catalogue)?)];
-        for (tier, condensed) in &self.condensed {
-            files.extend(encode_rollup(
-                *tier,
-                condensed,
-                (self.rows, worth),
-                catalogue,
-            )?);
+        self.write_rollups(1)?;
+        let rows = self.raw.rows();
+        let mut files = vec![(Tier::Raw, self.raw.finish(&mut self.scratch, catalogue)?)];
+        for (tier, file) in Tier::ROLLUPS.into_iter().zip(self.rollups) {
+            if file.rows().saturating_mul(worth as u64) <= rows {
+                files.push((tier, file.finish(&mut self.scratch, catalogue)?));
+            }
         }
         Ok(files)
     }
-}
-
-/// A rollup's file; none where it would be hardly shorter than the raw rows, of
-/// devices that are read as seldom as once a step.
-fn encode_rollup(
-    tier: Tier,
-    condensed: &[(String, OwnedRows)],
-    (raw_rows, worth): (usize, usize),
-    catalogue: &Catalogue,
-) -> Result<Option<(Tier, Encoded)>, ParquetError> {
-    let rows: usize = condensed.iter().map(|(_, rows)| rows.times.len()).sum();
-    if rows * worth > raw_rows {
-        return Ok(None);
-    }
-    let rows: Vec<Rows<'_>> = (condensed.iter())
-        .map(|(device, rows)| rows.borrow(device))
-        .collect();
-    // Of values that are rounded already nothing more is rounded.
-    let file = encode_rows(&rows, &Precision::Lossless, catalogue)?;
-    Ok(Some((tier, file)))
-}
-
-/// A file of these rows.
-fn encode_rows(
-    devices: &[Rows<'_>],
-    precision: &Precision,
-    catalogue: &Catalogue,
-) -> Result<Encoded, ParquetError> {
-    let mut plan = Plan::default();
-    for rows in devices {
-        plan.see(rows, precision, catalogue);
-    }
-    let mut file = FileWriter::new(plan)?;
-    let mut rest = devices;
-    while !rest.is_empty() {
-        let mut rows = 0;
-        let count = rest.iter().take_while(|d| {
-            let fits = rows < GROUP_ROWS;
-            rows += d.times.len();
-            fits
-        });
-        let (group, others) = rest.split_at(count.count());
-        file.group(group)?;
-        rest = others;
-    }
-    file.finish(catalogue)
 }

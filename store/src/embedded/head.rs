@@ -11,9 +11,9 @@
 //! before are narrower and do not have it. About 8.3 bytes a reading, and 16 a row.
 
 use super::codec::{ABSENT, ESTIMATED, MEASURED, MISSING};
-use super::segment::OwnedRows;
+use super::segment::Table;
 use super::segment::schema::Key;
-use heliostat_models::{MetricId, Reading};
+use heliostat_models::{DeviceId, MetricId, Reading};
 use std::collections::BTreeMap;
 
 /// Rows of a device's first chunk; each further one has twice as many …
@@ -296,29 +296,27 @@ impl DeviceHead {
         samples
     }
 
-    /// The rows in `[from, last]`, column by column.
-    pub fn rows(&self, from: i64, last: i64) -> OwnedRows {
-        let mut count = 0;
-        self.runs(from, last, |run| count += run.rows());
-        let mut times = Vec::with_capacity(count);
-        self.runs(from, last, |run| times.extend(run.times()));
-        let mut columns = Vec::with_capacity(self.metrics.len());
+    /// Appends the rows in `[from, last]` to a table, as those of a device.
+    pub fn append_to(&self, table: &mut Table, device: DeviceId, from: i64, last: i64) {
+        let before = table.rows();
+        self.runs(from, last, |run| table.times.extend(run.times()));
+        let rows = table.rows() - before;
         for (place, metric) in self.metrics.iter().enumerate() {
-            let (mut states, mut values) = (Vec::with_capacity(count), Vec::with_capacity(count));
+            let column = table.place(Key::value(*metric));
+            let Some(column) = table.columns.get_mut(column) else {
+                continue;
+            };
+            column.pad(before);
             self.runs(from, last, |run| {
                 if place < run.width {
-                    states.extend(run.column(place).map(|(state, _)| state));
-                    values.extend(run.column(place).map(|(_, value)| value));
+                    column.states.extend(run.column(place).map(|(s, _)| s));
+                    column.values.extend(run.column(place).map(|(_, v)| v));
                 } else {
-                    states.resize(states.len() + run.rows(), ABSENT);
-                    values.resize(values.len() + run.rows(), 0.0);
+                    column.pad(column.states.len() + run.rows());
                 }
             });
-            if states.iter().any(|s| *s != ABSENT) {
-                columns.push((Key::value(*metric), states, values));
-            }
         }
-        OwnedRows { times, columns }
+        table.devices.push((device, rows));
     }
 
     /// The first instant from `at` on.
@@ -379,9 +377,15 @@ mod tests {
             let wanted: Vec<_> = plain.range(from..).map(|(a, r)| (*a, r.clone())).collect();
             prop_assert_eq!(all, wanted);
             prop_assert_eq!(head.first_from(from), plain.range(from..).next().map(|(at, _)| *at));
-            let rows = head.rows(from, last);
+            let mut table = Table::default();
+            head.append_to(&mut table, DeviceId::from("a"), from, last);
+            // Another one behind it, so that columns do not all begin at the first row.
+            let rows = table.rows();
+            head.append_to(&mut table, DeviceId::from("b"), from, last);
+            table.fill();
+            prop_assert_eq!(&table.times[..rows], &table.times[rows..]);
             let inside = || plain.iter().filter(|(at, _)| (from..=last).contains(*at));
-            prop_assert_eq!(rows.times, inside().map(|(at, _)| *at).collect::<Vec<_>>());
+            prop_assert_eq!(&table.times[..rows], &inside().map(|(at, _)| *at).collect::<Vec<_>>()[..]);
             for metric in 0..70 {
                 let id = MetricId(metric);
                 let wanted: Vec<Sample> = inside()
@@ -389,9 +393,15 @@ mod tests {
                     .map(|(at, reading)| { let (state, value) = state_of(reading); Sample { at, state, value } })
                     .collect();
                 prop_assert_eq!(head.samples(id, from, last), &wanted[..]);
-                let column = rows.columns.iter().find(|(key, ..)| *key == Key::value(id));
-                let found = column.map_or(0, |(_, states, _)| states.iter().filter(|s| **s != ABSENT).count());
-                prop_assert_eq!(found, wanted.len());
+                let column = table.columns.iter().find(|column| column.key == Key::value(id));
+                let cells = column.map_or(Vec::new(), |c| c.states.iter().copied().zip(c.values.iter().copied()).collect());
+                for cells in cells.chunks(rows.max(1)) {
+                    let found: Vec<Sample> = (table.times.iter().zip(cells))
+                        .filter(|(_, (state, _))| *state != ABSENT)
+                        .map(|(at, (state, value))| Sample { at: *at, state: *state, value: *value }).collect();
+                    prop_assert_eq!(&found[..], &wanted[..]);
+                }
+                prop_assert!(!cells.is_empty() || wanted.is_empty());
             }
         }
     }

@@ -17,6 +17,7 @@
 
 mod aggregate;
 mod bucket;
+mod cells;
 mod codec;
 mod compact;
 mod condense;
@@ -24,6 +25,7 @@ mod decimal;
 mod decoded;
 pub mod disk;
 mod encode;
+mod energy;
 mod files;
 mod gather;
 mod group;
@@ -424,5 +426,9 @@ impl TimeSeriesStore for EmbeddedStore {
         stats.disk_bytes += self.shared.wal_bytes.load(Ordering::Relaxed);
         stats.damaged += self.shared.damaged.load(Ordering::Relaxed);
         stats
+    }
+
+    fn version(&self) -> Option<u64> {
+        Some(self.shared.read().taken)
     }
 }

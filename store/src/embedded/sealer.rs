@@ -7,12 +7,12 @@ use super::files::wal_path;
 use super::keeper::Work;
 use super::manifest::{DAY_MS, Entry, day_of};
 use super::seal::{Place, commit, create, discard, open_all};
-use super::segment::{GROUP_ROWS, OwnedRows, Plan};
+use super::segment::{GROUP_ROWS, Plan, Table};
 use super::state::Frozen;
 use super::writer::Command;
 use super::{Options, Shared};
 use crate::query::StoreError;
-use heliostat_models::{Catalogue, DeviceId};
+use heliostat_models::Catalogue;
 use parquet::errors::ParquetError;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -130,28 +130,15 @@ impl Sealer {
     /// The files of a day and kind. Row group by row group, so that little more
     /// than one of them is in memory a second time.
     fn encode(&self, devices: &[OfDay<'_>]) -> Result<super::encode::Files, ParquetError> {
-        let catalogue = Catalogue::builtin();
         let precision = &self.options.precision;
-        let rows_of = |(frozen, (first, last)): &OfDay<'_>| -> (DeviceId, OwnedRows) {
-            let mut rows = frozen.head.rows(*first, *last);
-            rows.round(precision, catalogue);
-            (frozen.id.clone(), rows)
-        };
-        let mut plan = Plan::default();
-        for device in devices {
-            let (id, rows) = rows_of(device);
-            plan.see(&rows.borrow(id.as_str()), precision, catalogue);
-        }
-        let mut output = Output::new(&plan)?;
-        let (mut group, mut rows) = (Vec::new(), 0);
-        for (place, device) in devices.iter().enumerate() {
-            let device = rows_of(device);
-            rows += device.1.times.len();
-            group.push(device);
-            if rows >= GROUP_ROWS || place + 1 == devices.len() {
-                output.group(&group)?;
-                group.clear();
-                rows = 0;
+        let mut output = Output::new(&Plan::of(precision))?;
+        let mut table = Table::default();
+        for (place, (frozen, (first, last))) in devices.iter().enumerate() {
+            (frozen.head).append_to(&mut table, frozen.id.clone(), *first, *last);
+            if table.rows() >= GROUP_ROWS || place + 1 == devices.len() {
+                table.round(precision, Catalogue::builtin());
+                output.group(&mut table)?;
+                table.clear();
             }
         }
         output.finish(self.options.rollup_rows)

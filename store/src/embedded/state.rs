@@ -151,6 +151,8 @@ pub struct State {
     pub frozen_samples: u64,
     /// Counters, without the log's bytes.
     pub stats: StoreStats,
+    /// Rows taken in since the opening; never falls.
+    pub taken: u64,
 }
 
 impl State {
@@ -169,6 +171,7 @@ impl State {
             head_samples: 0,
             frozen_samples: 0,
             stats: StoreStats::default(),
+            taken: 0,
         }
     }
 
@@ -297,6 +300,7 @@ impl State {
         let samples = frame.readings.len() as u64;
         self.head_samples += samples;
         self.stats.frames += 1;
+        self.taken += 1;
         self.stats.samples += samples;
     }
 

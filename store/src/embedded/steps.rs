@@ -298,6 +298,8 @@ fn since(earlier: i64, later: i64) -> u64 {
 #[derive(Debug, Default)]
 pub struct Spacings {
     previous: Option<i64>,
+    /// The latest spacing and how often it came in a row: nearly all are alike.
+    latest: (u64, u64),
     counts: BTreeMap<u64, u64>,
     total: u64,
 }
@@ -306,16 +308,36 @@ impl Spacings {
     /// Takes the next samples by rising time.
     pub fn push(&mut self, samples: &[Sample]) {
         for sample in samples.iter().filter(|s| has_value(s.state)) {
-            if let Some(before) = self.previous.replace(sample.at) {
-                *self.counts.entry(since(before, sample.at)).or_default() += 1;
-                self.total += 1;
-            }
+            self.note(sample.at);
+        }
+    }
+
+    /// Takes the instant of the next value.
+    pub fn note(&mut self, at: i64) {
+        let Some(before) = self.previous.replace(at) else {
+            return;
+        };
+        let spacing = since(before, at);
+        self.total += 1;
+        if spacing == self.latest.0 {
+            self.latest.1 += 1;
+        } else {
+            self.settle();
+            self.latest = (spacing, 1);
+        }
+    }
+
+    fn settle(&mut self) {
+        let (spacing, count) = std::mem::take(&mut self.latest);
+        if count > 0 {
+            *self.counts.entry(spacing).or_default() += count;
         }
     }
 
     /// The longest gap that is integrated over: [`GAP_LIMIT`] times the (lower)
     /// median spacing.
-    pub fn gap_limit(&self) -> u64 {
+    pub fn gap_limit(&mut self) -> u64 {
+        self.settle();
         let mut left = self.total.div_ceil(2);
         for (spacing, count) in &self.counts {
             if *count >= left {

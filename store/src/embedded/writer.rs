@@ -14,10 +14,18 @@ use heliostat_models::{Catalogue, Frame, Timestamp};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Readings after which a group is closed.
 const GROUP: usize = 100_000;
+/// Readings for which one fsync costs little beside themselves: nobody waits for more.
+const ENOUGH: usize = 20_000;
+/// Those who were just answered often send again at once: while several write, each
+/// group waits this long for them, and again for as long as more come …
+const NAP: Duration = Duration::from_micros(50);
+/// … up to so often. A lone append never waits.
+const NAPS: usize = 8;
 /// Memory may grow to this many times the sealing size while sealing fails or
 /// lags; then appends wait for it, and are refused if it fails.
 const OVERFLOW: u64 = 4;
@@ -56,6 +64,8 @@ pub struct Writer {
     /// Logs whose frames are in memory, the open one included.
     live: Vec<u64>,
     head_since: Option<Timestamp>,
+    /// Whether the group before was of several appends.
+    several: bool,
     /// Readings in memory at which sealing is tried again after it failed.
     retry_at: u64,
     /// To the sealer, and from it.
@@ -111,6 +121,7 @@ impl Writer {
             number,
             live,
             head_since,
+            several: false,
             retry_at: 0,
             jobs,
             outcomes,
@@ -133,21 +144,8 @@ impl Writer {
                 Command::Sealed => {}
                 Command::Seal { reply } => self.wait_for_seal(reply),
                 Command::Append { frames, reply } => {
-                    let mut readings = count(&frames);
-                    let mut appends = vec![(frames, reply)];
-                    while readings < GROUP {
-                        match queue.try_recv() {
-                            Ok(Command::Append { frames, reply }) => {
-                                readings += count(&frames);
-                                appends.push((frames, reply));
-                            }
-                            Ok(other) => {
-                                next = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
+                    let (appends, other) = self.gather((frames, reply), &mut queue);
+                    next = other;
                     self.commit(appends);
                 }
             }
@@ -156,6 +154,40 @@ impl Writer {
                 next = queue.blocking_recv();
             }
         }
+    }
+
+    /// The appends that are written together with this one, and the command behind
+    /// them that is none.
+    fn gather(
+        &mut self,
+        first: Append,
+        queue: &mut mpsc::Receiver<Command>,
+    ) -> (Vec<Append>, Option<Command>) {
+        let mut readings = count(&first.0);
+        let mut appends = vec![first];
+        let (mut other, mut napped) = (None, false);
+        for _ in 0..=NAPS {
+            let before = appends.len();
+            while readings < GROUP && other.is_none() {
+                match queue.try_recv() {
+                    Ok(Command::Append { frames, reply }) => {
+                        readings += count(&frames);
+                        appends.push((frames, reply));
+                    }
+                    Ok(command) => other = Some(command),
+                    Err(_) => break,
+                }
+            }
+            let several = self.several || appends.len() > 1;
+            let came = appends.len() > before;
+            if !several || readings >= ENOUGH || other.is_some() || (napped && !came) {
+                break;
+            }
+            napped = true;
+            std::thread::sleep(NAP);
+        }
+        self.several = appends.len() > 1;
+        (appends, other)
     }
 
     /// Writes a group and answers each append.

@@ -94,6 +94,7 @@ fn lease(device: &str, cap: f64) -> CapLease {
 fn command(controller: &str, sequence: u64, issued: i64, leases: Vec<CapLease>) -> CapCommand {
     CapCommand {
         sequence,
+        fence: 0,
         controller: controller.into(),
         issued: Timestamp(issued),
         expires: Timestamp(issued + 30_000),
@@ -356,6 +357,58 @@ fn a_device_whose_limit_could_not_be_noted_is_not_capped() {
     assert_eq!(applied(&answer).iter().flatten().count(), 1);
     assert_eq!(limit(dir.path(), "n1-gpu7"), 700.0);
     assert_eq!(limit(dir.path(), "n1-gpu0"), 450.0);
+}
+
+#[test]
+fn orders_below_the_highest_fence_seen_are_refused_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let order = |controller: &str, fence: u64, sequence: u64, cap: f64| {
+        let mut order = command(controller, sequence, 0, vec![lease("n1-gpu0", cap)]);
+        order.fence = fence;
+        order
+    };
+    let has = || limit(dir.path(), "n1-gpu0");
+    let refused = |answer: Option<CapAnswer>| {
+        let answer = answer.unwrap();
+        assert_eq!(answer.fence, 7);
+        matches!(&answer.reports[0].outcome, CapOutcome::Refused { reason, current }
+            if reason.contains("later controller") && *current == Some(Watts(has())))
+    };
+    let mut first = keeper(dir.path(), true);
+    first
+        .command(&order("a", 3, 9, 500.0), Timestamp(0))
+        .unwrap();
+    // Another controller, whose clock is behind and whose numbers begin anew.
+    let mut later = order("b", 7, 1, 400.0);
+    later.issued = Timestamp(-60_000);
+    let answer = first.command(&later, Timestamp(0)).unwrap();
+    assert_eq!((answer.fence, has()), (7, 400.0));
+    assert!(refused(
+        first.command(&order("a", 3, 10, 600.0), Timestamp(1))
+    ));
+    assert!(refused(
+        first.command(&order("c", 0, 1, 600.0), Timestamp(1))
+    ));
+    assert_eq!((has(), first.stats.ignored), (400.0, 2));
+    // Its own next order is not mistaken for an old one.
+    first
+        .command(&order("b", 7, 2, 420.0), Timestamp(1))
+        .unwrap();
+    assert_eq!(has(), 420.0);
+    drop(first);
+    let mut second = keeper(dir.path(), true);
+    assert_eq!((second.fence(), has()), (7, 700.0));
+    assert!(refused(
+        second.command(&order("a", 3, 11, 650.0), Timestamp(2))
+    ));
+    assert_eq!(has(), 700.0);
+    drop(second);
+    // What cannot be understood is not taken for nothing.
+    std::fs::write(dir.path().join("control-fence"), "many").unwrap();
+    let devices = Box::new(FileDevices::new(dir.path()));
+    let agent = AgentId::from("n1");
+    let error = CapKeeper::new(agent, true, Some(devices), dir.path()).err();
+    assert!(error.is_some_and(|e| e.to_string().contains("control-fence")));
 }
 
 /// A management controller that is away when the agent starts.

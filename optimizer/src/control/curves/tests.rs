@@ -83,11 +83,9 @@ impl World {
         for _ in 0..seconds / 5 {
             self.now = self.now + Duration::from_secs(5);
             let readings = readings(&self.site, self.now, cap, clock, rate);
-            let mut entries = [self.stated.clone()];
-            self.curves
-                .learn(&self.site, &readings, &mut entries, self.now);
-            let [entry] = entries;
-            seen = entry.record.curve;
+            let entries = [self.stated.clone()];
+            self.curves.learn(&self.site, &readings, &entries, self.now);
+            seen = self.curves.believed(&entries[0].record).curve;
         }
         seen
     }
@@ -116,11 +114,11 @@ fn until_something_is_seen_the_stated_curve_holds() {
     let idle = Readings::new(Vec::new(), Timestamp(0));
     let mut entries = [world.stated.clone()];
     let later = world.now + Duration::from_secs(9_000);
-    world.curves.learn(&world.site, &idle, &mut entries, later);
-    assert_eq!(entries[0].record.curve, curve);
+    world.curves.learn(&world.site, &idle, &entries, later);
+    assert_eq!(world.curves.believed(&entries[0].record).curve, curve);
     // A job that is over is forgotten.
     entries[0].record.state = JobState::Completed;
-    world.curves.learn(&world.site, &idle, &mut entries, later);
+    world.curves.learn(&world.site, &idle, &entries, later);
     assert!(world.curves.jobs.is_empty());
 }
 
@@ -221,7 +219,9 @@ fn floors_are_kept_by_the_lower_bound_and_within_the_range() {
     for floor in [0.0, 0.3, 0.6, 0.9, 1.5] {
         let classes = &mut world.site.classes;
         classes.get_mut(&JobClass::Inference).unwrap().floor_speed = floor;
-        let cautious = world.curves.narrowed(&world.site, &records, &ranges);
+        let cautious = world
+            .curves
+            .narrowed(&world.site, &records, &Arc::new(ranges.clone()));
         for device in &world.site.devices[..GANG] {
             let (low, high) =
                 (cautious.get(&device.id).copied()).unwrap_or((device.min_cap, device.max_cap));
@@ -247,7 +247,9 @@ fn a_gang_of_unequal_ranges_keeps_a_common_cap() {
     ]
     .into();
     let records = [world.stated.record.clone()];
-    let narrowed = world.curves.narrowed(&world.site, &records, &ranges);
+    let narrowed = world
+        .curves
+        .narrowed(&world.site, &records, &Arc::new(ranges.clone()));
     let own = |place: usize| narrowed[&device(place)];
     assert_eq!(own(0), (Watts(300.0), Watts(300.0)));
     assert_eq!(own(1), (Watts(300.0), Watts(700.0)));
@@ -269,7 +271,9 @@ fn caps_are_tried_downwards_within_the_budget_and_only_when_allowed() {
         for _ in 0..2_000 {
             world.curves.try_caps(world.now, allowed);
             let none = BTreeMap::new();
-            let narrowed = world.curves.narrowed(&world.site, &records, &none);
+            let narrowed = world
+                .curves
+                .narrowed(&world.site, &records, &Arc::new(none.clone()));
             let (low, high) = (narrowed.get(&records[0].devices[0]).copied())
                 .unwrap_or((Watts(200.0), Watts(700.0)));
             assert!(low <= high);

@@ -5,12 +5,24 @@
 //! The table of devices and the places of the column chunks stay in memory as
 //! the index; chunks are read when a query wants them and verified then.
 
+mod chunk;
+mod delta;
+mod hybrid;
+mod page;
+mod plan;
 mod read;
 pub mod schema;
+mod stored;
+mod table;
+#[cfg(test)]
+mod tests;
 mod write;
 
+pub use plan::{Decimals, Plan, Precision};
 pub use read::{Cache, Chunk, Decoded, OwnedRows, ReadError};
-pub use write::{Encoded, FileWriter, GROUP_ROWS, Plan, Precision, Rows};
+pub use stored::Scratch;
+pub use table::{Column, Table};
+pub use write::{Encoded, FileWriter, GROUP_ROWS};
 
 use heliostat_models::Catalogue;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -167,6 +179,7 @@ impl Segment {
                     offset,
                     length: u32::try_from(bytes).map_err(|_| contradicts())?,
                     data: dictionary.then_some((data - offset) as u32),
+                    compression: column.compression(),
                     crc: *crc,
                 });
             }

@@ -2,13 +2,12 @@
 //! checksum, then only the pages that are wanted are decoded.
 
 use super::schema::{self, Key, Planned, Shape, TIME};
-use super::{BlockMeta, Precision, Rows, Segment};
+use super::{BlockMeta, Segment};
 use crate::embedded::codec::{ABSENT, MEASURED};
 use crate::embedded::decimal::power;
 use crate::embedded::head::{Sample, reading_of};
 use crate::embedded::state::Row;
 use bytes::{Buf, Bytes};
-use heliostat_models::Catalogue;
 use parquet::basic::Compression;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{ByteArray, DataType};
@@ -59,6 +58,8 @@ pub struct Chunk {
     pub length: u32,
     /// First byte of its data pages, from the begin of the chunk, where a dictionary comes before.
     pub data: Option<u32>,
+    /// Of its pages.
+    pub compression: Compression,
     /// CRC-32 of its bytes.
     pub crc: u32,
 }
@@ -198,7 +199,7 @@ impl Segment {
         let descr = self.schema.column(column);
         let offset = chunk.offset as i64;
         let meta = ColumnChunkMetaData::builder(Arc::clone(&descr))
-            .set_compression(Compression::ZSTD(Default::default()))
+            .set_compression(chunk.compression)
             .set_num_values(i64::from(rows))
             .set_total_compressed_size(i64::from(chunk.length))
             .set_dictionary_page_offset(chunk.data.map(|_| offset))
@@ -479,29 +480,4 @@ pub struct OwnedRows {
     pub times: Vec<i64>,
     /// Column, state of each row, value of each row.
     pub columns: Vec<(Key, Vec<u8>, Vec<f64>)>,
-}
-
-impl OwnedRows {
-    /// Rounds the values of metrics that are not stored bit by bit.
-    pub fn round(&mut self, precision: &Precision, catalogue: &Catalogue) {
-        for (key, _, values) in &mut self.columns {
-            let declared = catalogue.metric(key.metric);
-            if let Some(rounding) = precision.rounding(&declared.name, declared.precision) {
-                for value in values {
-                    *value = rounding.round(*value);
-                }
-            }
-        }
-    }
-
-    /// The same, borrowed.
-    pub fn borrow<'a>(&'a self, device: &'a str) -> Rows<'a> {
-        Rows {
-            device,
-            times: &self.times,
-            columns: (self.columns.iter())
-                .map(|(key, states, values)| (*key, states.as_slice(), values.as_slice()))
-                .collect(),
-        }
-    }
 }

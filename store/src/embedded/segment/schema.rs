@@ -71,6 +71,11 @@ pub enum Part {
     Restarts,
 }
 
+impl Part {
+    /// How many there are; [`Part::Restarts`] is the last.
+    pub const COUNT: usize = Self::Restarts as usize + 1;
+}
+
 /// The parts and the endings of their columns' names.
 const ENDINGS: [(Part, &str); 18] = [
     (Part::Edge, "_edge"),
@@ -163,6 +168,18 @@ pub enum Shape {
     },
     /// As they are.
     Double,
+}
+
+impl Shape {
+    /// The one that holds what both do.
+    pub fn widest(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Decimal { scale: a }, Self::Decimal { scale: b }) => {
+                Self::Decimal { scale: a.max(b) }
+            }
+            _ => Self::Double,
+        }
+    }
 }
 
 /// A metric's column.

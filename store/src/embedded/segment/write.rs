@@ -1,32 +1,34 @@
 //! Writing a segment: row groups of whole devices, sorted by device and time.
 //!
+//! Which columns there are, and how their numbers are stored, is known when the last
+//! row group is there: groups are kept encoded until then. What was encoded before
+//! another group needed more digits is encoded again.
+//!
 //! What only this engine needs stands in the file's key-value metadata, beside
 //! the meaning of the columns: which rows of which row group are whose
 //! (`heliostat.devices`), and a CRC-32 of each column chunk
 //! (`heliostat.checksums`), because Parquet's pages carry none here.
 
+use super::chunk;
+use super::page::Chunk;
+use super::plan::{Decimals, Plan};
 use super::schema::{self, Key, Part, Planned, Shape};
-use crate::embedded::codec::{ABSENT, ESTIMATED, MEASURED, has_value};
-use crate::embedded::decimal::{Rounding, fit, scale_of};
+use super::stored::{Scratch, Stored, agree, nothing, store};
+use super::table::{Column, Table};
+use crate::embedded::codec::ABSENT;
+use bytes::Bytes;
 use heliostat_models::Catalogue;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::errors::Result;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::ColumnPath;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::SchemaDescriptor;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rows after which a row group is closed, once the device at hand is whole.
 pub const GROUP_ROWS: usize = 65_536;
-/// Rows of a page: what is decoded to find one value.
-const PAGE_ROWS: usize = 4_096;
-/// A dictionary longer than this gives way to plain columns of bytes.
-const DICTIONARY_BYTES: usize = 64 << 10;
-/// zstd's level: beyond, time grows faster than files shrink.
-const LEVEL: i32 = 3;
 
 /// Key of the table of devices.
 pub const DEVICES_KEY: &str = "heliostat.devices";
@@ -39,131 +41,6 @@ pub const ROLLUP_FORM: u32 = 2;
 /// Key of what the columns mean.
 pub const COLUMNS_KEY: &str = "heliostat.columns";
 
-/// How values are stored: all bits, or to the precision that the catalogue declares.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Bit by bit.
-    #[default]
-    Lossless,
-    /// These metrics, by name, as multiples of their declared precision; the others bit by bit.
-    Declared(Vec<String>),
-    /// All metrics as multiples of their declared precision.
-    AllDeclared,
-}
-
-impl Precision {
-    /// The rounding of a metric; none where all bits are kept.
-    pub fn rounding(&self, name: &str, precision: f64) -> Option<Rounding> {
-        let declared = match self {
-            Self::Lossless => false,
-            Self::Declared(names) => names.iter().any(|n| n == name),
-            Self::AllDeclared => true,
-        };
-        declared.then(|| Rounding::to(precision)).flatten()
-    }
-}
-
-/// A column, the state of each row, the value of each row.
-pub type BorrowedColumn<'a> = (Key, &'a [u8], &'a [f64]);
-
-/// Rows of one device by rising time.
-#[derive(Clone, Debug)]
-pub struct Rows<'a> {
-    /// Its name.
-    pub device: &'a str,
-    /// Instants.
-    pub times: &'a [i64],
-    /// Column, state of each row, value of each row.
-    pub columns: Vec<BorrowedColumn<'a>>,
-}
-
-impl Rows<'_> {
-    /// Readings in them.
-    pub fn samples(&self) -> u64 {
-        (self.columns.iter())
-            .filter(|(key, _, _)| key.part == Part::Value)
-            .map(|(_, states, _)| states.iter().filter(|s| **s != ABSENT).count() as u64)
-            .sum()
-    }
-}
-
-/// What the columns of a file must hold, gathered from the rows that are to be written.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    columns: Vec<Planned>,
-}
-
-impl Plan {
-    /// Takes note of rows.
-    pub fn see(&mut self, rows: &Rows<'_>, precision: &Precision, catalogue: &Catalogue) {
-        for (key, states, values) in &rows.columns {
-            if states.iter().all(|s| *s == ABSENT) {
-                continue;
-            }
-            let found = self.columns.iter().position(|c| c.key == Some(*key));
-            let at = found.unwrap_or_else(|| {
-                let declared = catalogue.metric(key.metric);
-                let rounding = precision.rounding(&declared.name, declared.precision);
-                let shape = match (key.shape(catalogue), rounding) {
-                    (Shape::Decimal { .. }, Some(Rounding { scale, .. }))
-                        if key.part == Part::Value =>
-                    {
-                        Shape::Decimal { scale }
-                    }
-                    (shape, _) => shape,
-                };
-                self.columns.push(Planned {
-                    name: key.name(catalogue),
-                    key: Some(*key),
-                    shape,
-                    quality: false,
-                    place: 0,
-                });
-                self.columns.len() - 1
-            });
-            let Some(column) = self.columns.get_mut(at) else {
-                continue;
-            };
-            column.quality |= states.iter().any(|s| *s != MEASURED && *s != ABSENT);
-            for (state, value) in states.iter().zip(values.iter()) {
-                let Shape::Decimal { scale } = column.shape else {
-                    break;
-                };
-                if has_value(*state) && fit(*value, scale).is_none() {
-                    column.shape = match scale_of(*value, scale) {
-                        Some(scale) => Shape::Decimal { scale },
-                        None => Shape::Double,
-                    };
-                }
-            }
-        }
-    }
-
-    /// Takes note of a file that is to be written again.
-    pub fn see_columns(&mut self, others: &[Planned]) {
-        for other in others.iter().filter(|c| c.key.is_some()) {
-            let Some(column) = (self.columns.iter_mut()).find(|c| c.key == other.key) else {
-                self.columns.push(other.clone());
-                continue;
-            };
-            column.quality |= other.quality;
-            column.shape = match (column.shape, other.shape) {
-                (Shape::Decimal { scale: a }, Shape::Decimal { scale: b }) => {
-                    Shape::Decimal { scale: a.max(b) }
-                }
-                _ => Shape::Double,
-            };
-        }
-    }
-
-    /// The columns with their places, by the order of the catalogue.
-    fn finish(mut self) -> Vec<Planned> {
-        self.columns.sort_by_key(|c| c.key);
-        schema::place(&mut self.columns);
-        self.columns
-    }
-}
-
 /// A finished file.
 #[derive(Debug)]
 pub struct Encoded {
@@ -175,111 +52,181 @@ pub struct Encoded {
     pub samples: u64,
 }
 
+/// A row group, encoded.
+struct Group {
+    rows: usize,
+    device: Chunk,
+    time: Chunk,
+    columns: BTreeMap<Key, Stored>,
+}
+
 /// Writes one file.
 pub struct FileWriter {
-    file: SerializedFileWriter<Vec<u8>>,
-    columns: Vec<Planned>,
+    plan: Plan,
+    groups: Vec<Group>,
     devices: Vec<Value>,
-    checksums: Vec<Value>,
+    length: usize,
     frames: u64,
     samples: u64,
 }
 
-fn properties(columns: &[Planned]) -> Result<WriterPropertiesPtr> {
-    let mut properties = WriterProperties::builder()
-        .set_created_by("heliostat".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_offset_index_disabled(true)
-        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
-        .set_encoding(Encoding::BYTE_STREAM_SPLIT)
-        .set_column_encoding(ColumnPath::from("device"), Encoding::DELTA_BYTE_ARRAY);
-    let mut integers = vec!["time"];
-    for column in columns {
-        if column.shape != Shape::Double {
-            integers.push(&column.name);
-        }
-        if column.quality {
-            let path = ColumnPath::from(format!("{}{}", column.name, schema::QUALITY));
-            properties = properties.set_column_encoding(path, Encoding::DELTA_BYTE_ARRAY);
-        }
-    }
-    for (name, part) in (columns
-        .iter()
-        .map(|c| (c.name.as_str(), c.key.map(|k| k.part))))
-    .chain([("device", None), ("time", None)])
-    {
-        if part.is_none_or(|part| part == Part::Value) {
-            let (path, enabled) = (ColumnPath::from(name), EnabledStatistics::Chunk);
-            properties = properties.set_column_statistics_enabled(path, enabled);
-        }
-    }
-    for name in integers {
-        let path = ColumnPath::from(name);
-        properties = properties
-            .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-    }
-    Ok(Arc::new(properties.build()))
-}
-
 impl FileWriter {
     /// Begins a file.
-    pub fn new(plan: Plan) -> Result<Self> {
-        let columns = plan.finish();
-        let schema = schema::schema(&columns)?;
-        Ok(Self {
-            file: SerializedFileWriter::new(Vec::new(), schema, properties(&columns)?)?,
-            columns,
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            groups: Vec::new(),
             devices: Vec::new(),
-            checksums: Vec::new(),
+            length: 0,
             frames: 0,
             samples: 0,
-        })
+        }
     }
 
     /// Bytes so far.
     pub fn length(&self) -> usize {
-        self.file.bytes_written()
+        self.length
     }
 
-    /// Writes a row group: whole devices by rising name.
-    pub fn group(&mut self, devices: &[Rows<'_>]) -> Result<()> {
-        let mut group = self.file.next_row_group()?;
-        write_keys(&mut group, devices)?;
-        for column in &self.columns {
-            write_values(&mut group, column, devices)?;
-            if column.quality {
-                write_qualities(&mut group, column, devices)?;
-            }
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.frames
+    }
+
+    /// Begins a row group with the devices and instants of a table; its columns come next.
+    pub fn begin_group(&mut self, scratch: &mut Scratch, table: &Table) -> Result<()> {
+        let device = chunk::devices(&mut scratch.press, &table.devices)?;
+        let time = chunk::times(&mut scratch.press, &table.times)?;
+        self.length += device.bytes.len() + time.bytes.len();
+        let mut row = 0;
+        let devices = table.devices.iter().map(|(device, rows)| {
+            let times = table.times.get(row..row + rows).unwrap_or_default();
+            row += rows;
+            json!([device.as_str(), rows, times.first(), times.last()])
+        });
+        self.devices.push(Value::Array(devices.collect()));
+        self.frames += table.rows() as u64;
+        self.groups.push(Group {
+            rows: table.rows(),
+            device,
+            time,
+            columns: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    /// Digits behind the point that a column's values have at least, where they are decimals.
+    pub fn least_scale(&self, key: Key, catalogue: &Catalogue) -> u8 {
+        match self.plan.shape_of(key, catalogue) {
+            Shape::Decimal { scale } => scale,
+            Shape::Double => 0,
         }
-        let written = group.close()?;
-        self.file.flush()?;
-        let bytes = self.file.inner();
-        let checksums: Vec<u32> = (written.columns().iter())
-            .map(|chunk| {
-                let (offset, length) = chunk.byte_range();
-                let chunk = bytes.get(offset as usize..(offset + length) as usize);
-                crc32fast::hash(chunk.unwrap_or_default())
-            })
-            .collect();
-        self.checksums.push(json!(checksums));
-        let table: Vec<Value> = (devices.iter())
-            .map(|d| json!([d.device, d.times.len(), d.times.first(), d.times.last()]))
-            .collect();
-        self.devices.push(Value::Array(table));
-        for rows in devices {
-            self.frames += rows.times.len() as u64;
-            self.samples += rows.samples();
+    }
+
+    /// Adds a column to the row group that was begun last; `decimals`: its values, where they are such.
+    pub fn column(
+        &mut self,
+        scratch: &mut Scratch,
+        column: &Column,
+        decimals: Option<&Decimals>,
+        catalogue: &Catalogue,
+    ) -> Result<()> {
+        let Some(group) = (self.groups.last_mut()).filter(|_| column.says_something()) else {
+            return Ok(());
+        };
+        let key = column.key;
+        let shape = match (self.plan.shape_of(key, catalogue), decimals) {
+            (Shape::Decimal { .. }, Some(found)) => Shape::Decimal { scale: found.scale },
+            _ => Shape::Double,
+        };
+        self.plan.widen(key, shape);
+        if key.part == Part::Value {
+            let there = column.states.iter().filter(|s| **s != ABSENT);
+            self.samples += there.count() as u64;
+        }
+        let stored = store(scratch, column, decimals, shape)?;
+        self.length += stored.values.bytes.len();
+        self.length += stored.qualities.as_ref().map_or(0, |q| q.bytes.len());
+        group.columns.insert(key, stored);
+        Ok(())
+    }
+
+    /// Writes a row group: a whole table.
+    pub fn group(
+        &mut self,
+        scratch: &mut Scratch,
+        table: &mut Table,
+        catalogue: &Catalogue,
+    ) -> Result<()> {
+        table.fill();
+        self.begin_group(scratch, table)?;
+        let mut decimals = Decimals::default();
+        for column in table.columns.iter().filter(|c| c.says_something()) {
+            let wanted = self.plan.shape_of(column.key, catalogue) != Shape::Double;
+            let least = self.least_scale(column.key, catalogue);
+            let found = wanted && decimals.find(&column.states, &column.values, least);
+            self.column(scratch, column, found.then_some(&decimals), catalogue)?;
         }
         Ok(())
     }
 
+    /// The columns with their places, by the order of the catalogue.
+    fn columns(&self, catalogue: &Catalogue) -> Vec<Planned> {
+        let mut columns: BTreeMap<Key, Planned> = BTreeMap::new();
+        for (key, stored) in self.groups.iter().flat_map(|group| &group.columns) {
+            let column = columns.entry(*key).or_insert_with(|| Planned {
+                name: key.name(catalogue),
+                key: Some(*key),
+                shape: self.plan.shape_of(*key, catalogue),
+                quality: false,
+                place: 0,
+            });
+            column.quality |= stored.qualities.is_some();
+        }
+        let mut columns: Vec<Planned> = columns.into_values().collect();
+        schema::place(&mut columns);
+        columns
+    }
+
     /// Ends the file.
-    pub fn finish(mut self, catalogue: &Catalogue) -> Result<Encoded> {
+    pub fn finish(mut self, scratch: &mut Scratch, catalogue: &Catalogue) -> Result<Encoded> {
+        let mut columns = self.columns(catalogue);
+        for column in &mut columns {
+            let key = column.key;
+            let mut stored: Vec<&mut Stored> = (self.groups.iter_mut())
+                .filter_map(|group| group.columns.get_mut(&key?))
+                .collect();
+            agree(scratch, column, &mut stored)?;
+        }
+        let schema = schema::schema(&columns)?;
+        let described = SchemaDescriptor::new(Arc::clone(&schema));
+        let properties = WriterProperties::builder().set_created_by("heliostat".to_owned());
+        let bytes = Vec::with_capacity(self.length + self.length / 16);
+        let mut file = SerializedFileWriter::new(bytes, schema, Arc::new(properties.build()))?;
+        let mut checksums: Vec<Value> = Vec::new();
+        for mut group in self.groups {
+            let mut chunks = vec![group.device, group.time];
+            for column in &columns {
+                let stored = column.key.and_then(|key| group.columns.remove(&key));
+                let stored = match stored {
+                    Some(stored) => stored,
+                    None => nothing(scratch, group.rows, column)?,
+                };
+                chunks.push(stored.values);
+                chunks.extend(stored.qualities);
+            }
+            let mut writer = file.next_row_group()?;
+            let mut sums = Vec::with_capacity(chunks.len());
+            for (place, chunk) in chunks.into_iter().enumerate() {
+                sums.push(crc32fast::hash(&chunk.bytes));
+                let closed = chunk.closed(described.column(place))?;
+                writer.append_column(&Bytes::from(chunk.bytes), closed)?;
+            }
+            writer.close()?;
+            checksums.push(json!(sums));
+        }
         let mut meaning = Map::new();
-        for key in self.columns.iter().filter_map(|c| c.key) {
+        for key in columns.iter().filter_map(|c| c.key) {
             let metric = catalogue.metric(key.metric);
             meaning.insert(
                 metric.name.clone(),
@@ -287,97 +234,18 @@ impl FileWriter {
             );
         }
         for (key, value) in [
-            (DEVICES_KEY, Value::Array(std::mem::take(&mut self.devices))),
-            (
-                CHECKSUMS_KEY,
-                Value::Array(std::mem::take(&mut self.checksums)),
-            ),
+            (DEVICES_KEY, Value::Array(self.devices)),
+            (CHECKSUMS_KEY, Value::Array(checksums)),
             (COLUMNS_KEY, Value::Object(meaning)),
             (ROLLUP_KEY, json!(ROLLUP_FORM)),
         ] {
             let entry = KeyValue::new(key.to_owned(), value.to_string());
-            self.file.append_key_value_metadata(entry);
+            file.append_key_value_metadata(entry);
         }
         Ok(Encoded {
-            bytes: self.file.into_inner()?,
+            bytes: file.into_inner()?,
             frames: self.frames,
             samples: self.samples,
         })
     }
-}
-
-type Group<'a> = SerializedRowGroupWriter<'a, Vec<u8>>;
-
-fn too_few() -> parquet::errors::ParquetError {
-    parquet::errors::ParquetError::General("a row group has fewer columns than planned".to_owned())
-}
-
-fn write_keys(group: &mut Group<'_>, devices: &[Rows<'_>]) -> Result<()> {
-    let mut column = group.next_column()?.ok_or_else(too_few)?;
-    for rows in devices {
-        let names = vec![ByteArray::from(rows.device); rows.times.len()];
-        (column.typed::<ByteArrayType>()).write_batch(&names, None, None)?;
-    }
-    column.close()?;
-    let mut column = group.next_column()?.ok_or_else(too_few)?;
-    for rows in devices {
-        (column.typed::<Int64Type>()).write_batch(rows.times, None, None)?;
-    }
-    column.close()
-}
-
-/// States and values of a metric; none where the device does not have it.
-fn found<'a>(rows: &'a Rows<'_>, column: &Planned) -> Option<(&'a [u8], &'a [f64])> {
-    (rows.columns.iter())
-        .find(|(key, _, _)| Some(*key) == column.key)
-        .map(|(_, states, values)| (*states, *values))
-}
-
-fn write_values(group: &mut Group<'_>, planned: &Planned, devices: &[Rows<'_>]) -> Result<()> {
-    let mut column = group.next_column()?.ok_or_else(too_few)?;
-    let mut levels: Vec<i16> = Vec::new();
-    let (mut doubles, mut integers): (Vec<f64>, Vec<i64>) = (Vec::new(), Vec::new());
-    for rows in devices {
-        levels.clear();
-        doubles.clear();
-        match found(rows, planned) {
-            Some((states, values)) => {
-                levels.extend(states.iter().map(|s| i16::from(has_value(*s))));
-                let kept = states.iter().zip(values).filter(|(s, _)| has_value(**s));
-                doubles.extend(kept.map(|(_, v)| *v));
-            }
-            None => levels.resize(rows.times.len(), 0),
-        }
-        match planned.shape {
-            Shape::Double => {
-                (column.typed::<DoubleType>()).write_batch(&doubles, Some(&levels), None)?;
-            }
-            Shape::Decimal { scale } => {
-                integers.clear();
-                // What does not fit was seen when planning; it cannot come here.
-                integers.extend(doubles.iter().map_while(|v| fit(*v, scale)));
-                (column.typed::<Int64Type>()).write_batch(&integers, Some(&levels), None)?;
-            }
-        }
-    }
-    column.close()
-}
-
-fn write_qualities(group: &mut Group<'_>, planned: &Planned, devices: &[Rows<'_>]) -> Result<()> {
-    let mut column = group.next_column()?.ok_or_else(too_few)?;
-    let names = [MEASURED, ESTIMATED, crate::embedded::codec::MISSING]
-        .map(|s| schema::quality_name(s).map(ByteArray::from));
-    for rows in devices {
-        let states = found(rows, planned).map(|(states, _)| states);
-        let levels: Vec<i16> = match states {
-            Some(states) => states.iter().map(|s| i16::from(*s != ABSENT)).collect(),
-            None => vec![0; rows.times.len()],
-        };
-        let values: Vec<ByteArray> = (states.unwrap_or_default().iter())
-            .filter(|s| **s != ABSENT)
-            .filter_map(|s| names.get(usize::from(*s) - 1).cloned().flatten())
-            .collect();
-        (column.typed::<ByteArrayType>()).write_batch(&values, Some(&levels), None)?;
-    }
-    column.close()
 }

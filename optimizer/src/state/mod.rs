@@ -1,0 +1,119 @@
+//! What is true at a site at one instant, from a file: for one allocation
+//! without a running server, and for questions of the kind "what if".
+//!
+//! The file is JSON. All of it may be left out; `{}` is the site with no job.
+//!
+//! ```json
+//! {
+//!   "price_of_energy": 0.0004,
+//!   "grid_limit_watts": 150000,
+//!   "site_watts": 182000, "it_watts": 160000,
+//!   "nodes":   { "r01-n1": { "watts": 5100, "uncertainty_watts": 60 }, "r01-n2": { "overhead_watts": 900 } },
+//!   "devices": { "r01-n1-gpu0": { "watts": 520, "max_watts": 650, "step_watts": 5 }, "r02-n1-gpu3": { "fixed_watts": 700 } },
+//!   "contracts": [ { "id": "tenant-a", "limit_watts": 60000, "members": ["r01", "r02-n1-gpu0"] } ],
+//!   "jobs": [ { "id": "train-1", "class": "training", "devices": ["r01-n1", "r02-n1-gpu0"],
+//!               "speed": [[200, 0.55], [400, 0.86], [700, 1.0]] } ]
+//! }
+//! ```
+//!
+//! What is not stated is taken as control takes what it does not know: a node
+//! draws its rated overhead, the plant one and a half times its design's.
+
+mod answer;
+mod read;
+mod reader;
+
+pub use answer::{Answer, Ending, Excess, Goal, JobAnswer, LimitAnswer, Refused, answer};
+pub use reader::Fault;
+
+use crate::allocate::{Contract, Problem};
+use crate::check::{AtFeed, Facts, Terms};
+use crate::control::assemble;
+use heliostat_models::{DeviceId, JobRecord, Site, Watts};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a state file says, beside the site that it speaks of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The price of energy λ, weighted device hours per watt hour.
+    pub price_of_energy: f64,
+    /// Limit at the feeds while a grid event is in force.
+    pub grid_limit: Option<Watts>,
+    /// See [`Facts::uncontrolled`].
+    pub uncontrolled: Vec<Watts>,
+    /// See [`AtFeed::uncontrolled`].
+    pub at_feed: Vec<Watts>,
+    /// See [`AtFeed::idle`].
+    pub idle: BTreeMap<DeviceId, Watts>,
+    /// See [`Facts::ranges`].
+    pub ranges: BTreeMap<DeviceId, (Watts, Watts)>,
+    /// See [`Facts::pinned`].
+    pub pinned: BTreeMap<DeviceId, Watts>,
+    /// The jobs that run.
+    pub jobs: Vec<JobRecord>,
+    /// Contracts, steps and uncertainty.
+    pub terms: Terms,
+}
+
+impl State {
+    /// Reads a state of this site.
+    ///
+    /// # Errors
+    /// All faults of the file.
+    pub fn read(site: &Site, text: &str) -> Result<Self, Vec<Fault>> {
+        read::read(site, text)
+    }
+
+    /// The facts that the checker judges by.
+    pub fn facts<'a>(&'a self, site: &'a Site) -> Facts<'a> {
+        Facts {
+            site,
+            margin: site.control.margin,
+            grid: self.grid_limit.map(|limit| AtFeed {
+                limit,
+                uncontrolled: &self.at_feed,
+                idle: &self.idle,
+                starting: 0,
+            }),
+            uncontrolled: &self.uncontrolled,
+            ranges: &self.ranges,
+            pinned: &self.pinned,
+            jobs: &self.jobs,
+            price_of_energy: self.price_of_energy,
+            terms: &self.terms,
+        }
+    }
+}
+
+/// The allocator's problem under these facts, their terms included.
+pub fn problem(facts: &Facts<'_>) -> Problem {
+    let mut problem = assemble::problem(facts);
+    let terms = facts.terms;
+    for (node, uncertainty) in problem.nodes.iter_mut().zip(&terms.uncertainty) {
+        node.uncertainty = *uncertainty;
+    }
+    for device in &mut problem.devices {
+        device.step = terms.steps.get(&device.id).copied().unwrap_or_default();
+    }
+    let nodes: HashMap<&str, usize> = (facts.site.power.nodes().iter().enumerate())
+        .map(|(place, node)| (node.id.as_str(), place))
+        .collect();
+    for term in &terms.contracts {
+        let named = |member: &String| nodes.get(member.as_str()).copied();
+        let device = |member: &String| {
+            let found = facts.site.device(&DeviceId::from(member.as_str()));
+            found
+                .map(|(place, _)| place)
+                .filter(|_| named(member).is_none())
+        };
+        problem.contracts.push(Contract {
+            id: term.id.clone(),
+            limit: term.limit * (1.0 - facts.margin),
+            uncontrolled: term.uncontrolled,
+            uncertainty: term.uncertainty,
+            nodes: term.members.iter().filter_map(named).collect(),
+            devices: term.members.iter().filter_map(device).collect(),
+        });
+    }
+    problem
+}

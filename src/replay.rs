@@ -1,0 +1,149 @@
+//! `heliostat replay`: takes logged decisions again and compares.
+
+use anyhow::{Context, bail};
+use heliostat_models::Timestamp;
+use heliostat_optimizer::control::replay::{Replayed, replay_day};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Exit code where a decision does not come out as it stands in the log, or the
+/// log's chain is broken.
+const DIFFERS: u8 = 3;
+/// Differing decisions that are named; the others are counted.
+const NAMED: usize = 10;
+
+/// Take logged decisions again from their logged inputs, and compare bit for bit.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The allocations of a day: each from its own inputs, compared with the log
+    #[command(
+        after_help = "Example:\n  heliostat replay decisions --day 2026-11-22 --data ./data\nExit codes: 0 all came out the same and the log's chain holds, 3 one differs or the chain is broken (the output says which and how), 1 the log cannot be read, 2 wrong use of the command line.\nThe log of a running server may be read. Allocations from before the log kept inputs are counted apart."
+    )]
+    Decisions(Decisions),
+}
+
+#[derive(clap::Args)]
+struct Decisions {
+    /// The day, UTC, e.g. 2026-11-22
+    #[arg(long, value_name = "DAY")]
+    day: String,
+    /// The server's data directory
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(serde::Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    replayed: Replayed,
+    /// Seconds that taking them again needed, reading the log included.
+    took_s: f64,
+    /// Seconds of the day's allocations that were taken again in a second.
+    times_real_time: Option<f64>,
+}
+
+/// Replays and says what came of it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let What::Decisions(args) = &args.what;
+    let Some(day) = day(&args.day) else {
+        bail!("`{}` is no day; write it like 2026-11-22", args.day);
+    };
+    let store = args.data.join("store");
+    let begun = Instant::now();
+    let replayed = replay_day(&store, day).with_context(|| {
+        format!(
+            "no decisions can be read in {}; name the server's data directory with --data",
+            args.data.display()
+        )
+    })?;
+    let took_s = begun.elapsed().as_secs_f64();
+    let spans = replayed.spanned_s > 0.0 && took_s > 0.0;
+    let outcome = Outcome {
+        took_s,
+        times_real_time: spans.then(|| replayed.spanned_s / took_s),
+        replayed,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        tell(&outcome);
+    }
+    Ok(if outcome.replayed.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(DIFFERS)
+    })
+}
+
+/// A bare date; an instant within a day would say more than is meant.
+fn day(text: &str) -> Option<Timestamp> {
+    let is_date = text.len() == 10 && text.bytes().filter(|b| *b == b'-').count() == 2;
+    Timestamp::parse(text).filter(|_| is_date)
+}
+
+fn tell(outcome: &Outcome) {
+    let replayed = &outcome.replayed;
+    println!(
+        "{} allocations, {} came out the same bit for bit, {} differ, {} were logged without inputs",
+        replayed.allocations,
+        replayed.same,
+        replayed.differing.len(),
+        replayed.without_inputs
+    );
+    for differing in replayed.differing.iter().take(NAMED) {
+        println!(
+            "decision {} of {}: {}",
+            differing.decision, differing.at, differing.how
+        );
+    }
+    if replayed.differing.len() > NAMED {
+        println!("and {} more", replayed.differing.len() - NAMED);
+    }
+    match &replayed.broken_chain {
+        Some(broken) => println!("the log's chain is broken at {broken}"),
+        None => println!("the log's chain holds"),
+    }
+    if replayed.unchained > 0 {
+        println!(
+            "{} records are from before the log was chained",
+            replayed.unchained
+        );
+    }
+    if let Some(times) = outcome.times_real_time {
+        println!(
+            "{:.1} h of decisions in {:.2} s: {times:.0} times real time",
+            replayed.spanned_s / 3_600.0,
+            outcome.took_s
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_a_bare_date() {
+        assert_eq!(day("1970-01-02"), Some(Timestamp(86_400_000)));
+        for wrong in [
+            "today",
+            "2026-11-22T00:00:00Z",
+            "22-11-2026",
+            "2026-13-01",
+            "",
+        ] {
+            assert_eq!(day(wrong), None, "{wrong}");
+        }
+    }
+}

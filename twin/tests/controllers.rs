@@ -1,0 +1,112 @@
+//! Two controllers, one hall: one is in charge, the other stands by, whatever
+//! fails; and the hall's own breakers are the referee.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail by unwrapping"
+)]
+
+#[path = "support/world.rs"]
+#[allow(dead_code, reason = "support of several tests")]
+mod world;
+
+use heliostat_models::{DecisionKind, Watts};
+use world::{World, broker};
+
+/// Two periods of the lock's lease.
+const TWO_LEASES: u64 = 40;
+
+async fn running(seed: u64) -> World {
+    let mut world = World::new(seed, 2).await;
+    world.submit_jobs();
+    world.start_controller(0);
+    world.reconnect().await;
+    world.pass_until(20, |w| w.in_charge() == [0]).await;
+    world.start_controller(1);
+    world.reconnect().await;
+    world.pass(30).await;
+    assert_eq!(world.in_charge(), [0], "the second stands by");
+    // It does something: caps are no longer the safe ones that were found.
+    let safe: Watts = world.site.devices.iter().map(|d| d.safe_cap).sum();
+    assert!(
+        (world.capped() - safe).0.abs() > 5_000.0,
+        "{}",
+        world.capped()
+    );
+    world.judge("before anything fails");
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_takes_over_within_two_leases_when_the_holder_dies() {
+    let mut world = running(1).await;
+    world.kill_controller(0).await;
+    let took = world.pass_until(TWO_LEASES, |w| w.in_charge() == [1]).await;
+    assert!(took >= 10, "no sooner than it must: {took} s");
+    world.pass(30).await;
+    world.judge("after the takeover");
+    // Who comes back stands by.
+    world.start_controller(0);
+    world.reconnect().await;
+    world.pass(30).await;
+    assert_eq!(world.in_charge(), [1]);
+    // A controller that is stopped in an orderly way hands over at once.
+    let handle = world.seats[1].handle.take().unwrap();
+    handle.stop().await;
+    assert!(world.pass_until(5, |w| w.in_charge() == [0]).await <= 5);
+    world.pass(20).await;
+    world.judge("at the end");
+    let log = &world.seats[1].deps.decisions;
+    let told = log.latest(99, |d| d.kind == DecisionKind::Arming);
+    assert!(
+        told.iter()
+            .any(|d| d.summary.contains("stands by") || d.summary.contains("in charge"))
+    );
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_cut_off_is_replaced_and_stands_by_when_it_is_back() {
+    let mut world = running(2).await;
+    world.seats[0].wire.cut();
+    world
+        .pass_until(TWO_LEASES, |w| w.in_charge().contains(&1))
+        .await;
+    world.pass(20).await;
+    world.judge("while it is cut off");
+    let broker = world.broker;
+    world.seats[0].wire.lead_to(broker);
+    world.reconnect().await;
+    world.pass_until(20, |w| w.in_charge() == [1]).await;
+    world.pass(20).await;
+    world.judge("after it is back");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_in_charge_on_two_sides_of_a_split_break_no_limit() {
+    let mut world = running(3).await;
+    // Half of the agents and the second controller are on an island.
+    let island = broker();
+    world.halves[1].lead_to(island);
+    world.seats[1].wire.lead_to(island);
+    world.reconnect().await;
+    world
+        .pass_until(TWO_LEASES, |w| w.in_charge() == [0, 1])
+        .await;
+    world.pass(60).await;
+    assert_eq!(world.in_charge(), [0, 1], "each on its side");
+    world.judge("during the split");
+    let main = world.broker;
+    world.halves[1].lead_to(main);
+    world.seats[1].wire.lead_to(main);
+    world.reconnect().await;
+    world
+        .pass_until(TWO_LEASES, |w| w.in_charge().len() == 1)
+        .await;
+    world.pass(30).await;
+    assert_eq!(world.in_charge(), [1], "the later one");
+    world.judge("after the split");
+    world.end().await;
+}
