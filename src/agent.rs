@@ -1,6 +1,7 @@
 //! `heliostat agent`: reads the devices of one node, sends samples, applies
 //! leased caps, until it is told to stop.
 
+use crate::actuator_choice::{ActuatorArgs, Circumstances};
 use crate::broker_argument;
 use crate::files;
 use anyhow::{Context, bail};
@@ -8,7 +9,7 @@ use heliostat_collector::source::Source;
 use heliostat_collector::source::host::HostSource;
 use heliostat_collector::source::nvml::NvmlSource;
 use heliostat_collector::source::throughput::ThroughputSource;
-use heliostat_collector::{Agent, AgentConfig, CapActuator, MqttConfig};
+use heliostat_collector::{Agent, AgentConfig, MqttConfig};
 use heliostat_models::{AgentId, DeviceId, NodeId};
 use heliostat_store::WallClock;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// server has them on disk, so broker and server may be away for a while.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. With HELIOSTAT_CONTROL_KEY, a secret of 16 bytes or more that server and agents share, all that moves power is signed, and what is not is refused."
+    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --sources host --actuator hwmon --arm\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --actuator ipmi --dry-run\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. With HELIOSTAT_CONTROL_KEY, a secret of 16 bytes or more that server and agents share, all that moves power is signed, and what is not is refused."
 )]
 pub struct Args {
     /// The site's configuration
@@ -57,6 +58,8 @@ pub struct Args {
     /// Let it set power limits, as the server's leases say
     #[arg(long)]
     arm: bool,
+    #[command(flatten)]
+    power: ActuatorArgs,
     /// How often to sample, like 1s or 500ms; else as the configuration says
     #[arg(long, value_name = "SPAN", value_parser = span)]
     every: Option<Duration>,
@@ -74,7 +77,7 @@ enum SourceName {
 /// Runs the agent until SIGTERM or Ctrl-C.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let site = files::load_site(&args.site)?;
-    let Some((_, node)) = site.node(&args.node) else {
+    let Some((place, node)) = site.node(&args.node) else {
         bail!(
             "the site {} has no node `{}`; {}",
             site.id,
@@ -82,7 +85,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             known_nodes(&site)
         );
     };
-    let (sources, actuator) = open_sources(args, &node.id, node.devices.len())?;
+    let nvml = open_nvml(args, &node.id, node.devices.len())?;
+    let actuator = args.power.open(&Circumstances {
+        site: &site,
+        node: place,
+        nvml: nvml.as_ref(),
+        directory: &args.spool,
+    })?;
+    let sources = sources(args, &node.id, nvml);
     let config = AgentConfig {
         agent: AgentId::from(node.id.as_str()),
         site: site.id.clone(),
@@ -90,7 +100,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         spool_dir: args.spool.clone(),
         sample_every: args.every.unwrap_or(site.control.sample_every),
         spool_limit_bytes: args.spool_limit << 20,
-        arm: args.arm,
+        // A dry run sets nothing, and is asked like one that does.
+        arm: args.arm || args.power.dry_run,
     };
     let every = config.sample_every;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -105,7 +116,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let agent = Agent::start(config, sources, actuator, Arc::new(WallClock))?;
         tracing::info!(
             node = %args.node, broker = %args.mqtt, ?every,
-            mode = if args.arm { "armed: applies leased caps" } else { "observe only" },
+            mode = match (args.power.dry_run, args.arm) {
+                (true, _) => "dry run: verifies leased caps, sets none",
+                (false, true) => "armed: applies leased caps",
+                (false, false) => "observe only",
+            },
             "agent started"
         );
         tokio::select! {
@@ -126,36 +141,34 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-type Opened = (Vec<Box<dyn Source>>, Option<Box<dyn CapActuator>>);
+/// The NVIDIA driver, where it is to be read.
+fn open_nvml(args: &Args, node: &NodeId, expected: usize) -> anyhow::Result<Option<NvmlSource>> {
+    if !args.sources.contains(&SourceName::Nvml) {
+        return Ok(None);
+    }
+    let nvml = NvmlSource::open(args.nvml_lib.as_deref(), node)?;
+    if nvml.count() != expected {
+        tracing::warn!(
+            configured = expected,
+            found = nvml.count(),
+            "this node has another number of GPUs than the site's configuration says; samples of unknown ones are refused"
+        );
+    }
+    Ok(Some(nvml))
+}
 
-fn open_sources(args: &Args, node: &NodeId, expected: usize) -> anyhow::Result<Opened> {
+fn sources(args: &Args, node: &NodeId, nvml: Option<NvmlSource>) -> Vec<Box<dyn Source>> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
-    let mut actuator: Option<Box<dyn CapActuator>> = None;
-    let mut asked = args.sources.clone();
-    asked.dedup();
-    for source in asked {
-        match source {
-            SourceName::Host => {
-                sources.push(Box::new(HostSource::new(DeviceId::from(node.as_str()))));
-            }
-            SourceName::Nvml => {
-                let nvml = NvmlSource::open(args.nvml_lib.as_deref(), node)?;
-                if nvml.count() != expected {
-                    tracing::warn!(
-                        configured = expected,
-                        found = nvml.count(),
-                        "this node has another number of GPUs than the site's configuration says; samples of unknown ones are refused"
-                    );
-                }
-                actuator = Some(Box::new(nvml.actuator()));
-                sources.push(Box::new(nvml));
-            }
-        }
+    if args.sources.contains(&SourceName::Host) {
+        sources.push(Box::new(HostSource::new(DeviceId::from(node.as_str()))));
+    }
+    if let Some(nvml) = nvml {
+        sources.push(Box::new(nvml));
     }
     if let Some(directory) = &args.throughput {
         sources.push(Box::new(ThroughputSource::new(directory.clone())));
     }
-    Ok((sources, actuator))
+    sources
 }
 
 fn known_nodes(site: &heliostat_models::Site) -> String {

@@ -1,6 +1,7 @@
 //! The command line of Heliostat: one small file a subcommand, no logic of its own.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line speaks on its standard streams
 
+mod actuator_choice;
 mod agent;
 mod allocate;
 mod broker_argument;

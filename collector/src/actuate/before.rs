@@ -13,8 +13,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Two limits closer than this are the same: controllers take whole watts.
-const SAME: f64 = 0.6;
+/// What is kept as text and read again is the same within this, in watts. A cap
+/// merely near is another one: going back ends the keeping.
+const SAME: f64 = 1e-6;
+
+/// Whether two limits are one.
+pub(super) fn is_same(one: Watts, other: Watts) -> bool {
+    (one.get() - other.get()).abs() <= SAME
+}
 
 /// How a limit was.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,7 +62,7 @@ impl BeforeFile {
     /// What a cap goes back to, if it is that of before.
     pub(super) fn goes_back(&self, device: &DeviceId, cap: Watts) -> Option<Before> {
         let before = self.devices.get(device)?;
-        ((before.watts.get() - cap.get()).abs() <= SAME).then_some(*before)
+        is_same(before.watts, cap).then_some(*before)
     }
 
     /// Keeps how a limit is, unless it was kept earlier; on disk when this returns.

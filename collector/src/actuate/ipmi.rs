@@ -17,7 +17,7 @@ pub use dcmi::{ExceptionAction, PowerLimit, PowerReading};
 pub use error::IpmiError;
 pub use wire::IpmiAddress;
 
-use super::before::{Before, BeforeFile};
+use super::before::{Before, BeforeFile, is_same};
 use super::{BmcCredentials, CapActuator, CapError, verify};
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, NodeId, Watts};
@@ -243,12 +243,7 @@ impl CapActuator for IpmiActuator {
         self.known(device)?;
         let (found, _) = self.identity().map_err(|e| self.fault(e))?;
         verify::identity(device, uuid, &found)?;
-        // What was found may be what this site would not choose.
         let goes_back = self.before.goes_back(device, cap);
-        if goes_back.is_none() {
-            verify::range(device, cap, self.range)?;
-        }
-        verify::range(device, cap, (Watts(1.0), Watts(f64::from(u16::MAX))))?;
         let now = self.now().map_err(|e| self.fault(e))?;
         let watts = self.in_force(&now)?;
         if let Some(Before { off: true, .. }) = goes_back {
@@ -261,9 +256,18 @@ impl CapActuator for IpmiActuator {
             }
             return self.in_force(&now);
         }
-        if !now.active && cap >= self.range.1 {
+        // A lease renewed: nothing to write.
+        if is_same(watts, cap) || is_same(watts, Watts(cap.get().floor())) {
+            if goes_back.is_some() {
+                self.before.forget(device).map_err(|e| self.kept(&e))?;
+            }
             return Ok(watts);
         }
+        if goes_back.is_none() {
+            // What was found may be what this site would not choose.
+            verify::range(device, cap, self.range)?;
+        }
+        verify::range(device, cap, (Watts(1.0), Watts(f64::from(u16::MAX))))?;
         let off = !now.active;
         (self.before)
             .keep(device, Before { watts, off })

@@ -22,7 +22,7 @@ pub use bmc::BmcAddress;
 pub use error::RedfishError;
 pub use tls::Trust;
 
-use super::before::{Before, BeforeFile};
+use super::before::{Before, BeforeFile, is_same};
 use super::{BmcCredentials, CapActuator, CapError, verify};
 use bmc::{Bmc, Resource};
 use discover::Found;
@@ -36,8 +36,8 @@ use std::path::Path;
 /// How often a limit is read back until it is what was set: some controllers
 /// answer before they have done it.
 const LOOKS: usize = 3;
-/// A limit this close to the one set is it; controllers take whole watts.
-const SAME: f64 = 1.0;
+/// A limit this close to the one set is it, in watts.
+const SAME: f64 = 0.5;
 
 /// What to limit.
 #[derive(Clone, Debug)]
@@ -266,18 +266,14 @@ impl CapActuator for RedfishActuator {
         verify::identity(device, uuid, &self.identity(&place)?)?;
         let (resource, limit) = self.read(&place)?;
         let (min, max) = self.range(&place, &limit)?;
-        // What was found may be what this site would not choose.
         let goes_back = self.before.goes_back(device, cap);
-        if goes_back.is_none() {
-            verify::range(device, cap, (min, max))?;
-        }
-        refuse_idle(&place, &limit)?;
+        let watts = in_force(&place, &limit, max)?;
+        let off = limit.state == State::Off;
         let kept = |e: std::io::Error| CapError::Driver {
             device: device.clone(),
             action: "noting how the limit was",
             message: e.to_string(),
         };
-        let off = limit.state == State::Off;
         if let Some(Before { off: true, .. }) = goes_back {
             let now = self.switch_off(&place)?;
             if now.state == State::Off {
@@ -285,13 +281,22 @@ impl CapActuator for RedfishActuator {
             }
             return in_force(&place, &now, max);
         }
-        let watts = in_force(&place, &limit, max)?;
-        if off && cap >= max {
+        // A lease renewed: nothing to write.
+        if is_same(watts, cap) || is_same(watts, Watts(cap.get().floor())) {
+            if goes_back.is_some() {
+                self.before.forget(device).map_err(kept)?;
+            }
             return Ok(watts);
         }
-        self.before
+        if goes_back.is_none() {
+            // What was found may be what this site would not choose.
+            verify::range(device, cap, (min, max))?;
+        }
+        (self.before)
             .keep(device, Before { watts, off })
             .map_err(kept)?;
+        // Whole watts, never more than asked for; what goes back does so exactly.
+        let cap = goes_back.map_or(Watts(cap.get().floor()), |before| before.watts);
         self.write(&place, cap, (resource, limit))?;
         let now = self.read_back(&place, cap)?;
         if now.state == State::PowersOff {

@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod actuate_hwmon;
 mod caps;
 mod delivery;
 mod ingest;

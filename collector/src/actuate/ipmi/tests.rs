@@ -5,6 +5,7 @@ mod simulator;
 
 use super::*;
 use ipmi_rs::connection::{IpmiConnection, Message, NetFn, Request, Response};
+use proptest::prelude::*;
 use std::sync::{Arc, Mutex};
 use wire::{Trouble, exchange};
 
@@ -305,11 +306,14 @@ fn error(outcome: Result<Watts, CapError>) -> IpmiError {
 fn completion_codes_come_out_as_errors_and_busy_ones_are_asked_again() {
     let stage = Stage::new(Controller::new());
     let mut actuator = stage.open();
+    let mut cap = 4_000.0;
     let mut with = |codes: &[(u8, u8)]| {
         stage.bmc(|b| b.codes = codes.to_vec());
-        actuator.set(&node(), GUID, Watts(4_000.0))
+        // Another each time: what is in force is not written again.
+        cap += 1.0;
+        actuator.set(&node(), GUID, Watts(cap))
     };
-    assert_eq!(with(&[(0x04, 0xc0), (0x04, 0xc3)]), Ok(Watts(4_000.0)));
+    assert_eq!(with(&[(0x04, 0xc0), (0x04, 0xc3)]), Ok(Watts(4_001.0)));
     let busy = error(with(&[(0x04, 0xc0); 3]));
     assert!(matches!(busy, IpmiError::Busy { code: 0xc0, .. }), "{busy}");
     let missing = error(with(&[(0x03, 0xc1)]));
@@ -343,5 +347,46 @@ fn a_controller_without_a_guid_is_known_by_its_product() {
         controller.guid = guid;
         let stage = Stage::new(controller);
         assert_eq!(stage.open().devices()[0].uuid, "IPMI-4753-3842");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever is set and however often the agent dies: what is in force is
+    /// never above what was asked, never powers the node off, and at the end the
+    /// controller is as it was found.
+    #[test]
+    fn all_goes_back_to_what_was_found(
+        active: bool,
+        tells_inactive: bool,
+        watts in 500u16..10_000,
+        steps in prop::collection::vec((800.0..9_000f64, any::<bool>()), 0..8),
+    ) {
+        let mut controller = if active { Controller::new() } else { Controller::off() };
+        controller.limit.watts = watts;
+        controller.tells_inactive = tells_inactive;
+        let before = controller.limit;
+        let stage = Stage::new(controller);
+        let mut actuator = stage.open();
+        let found = actuator.devices().remove(0).found;
+        for (cap, dies) in steps {
+            let has = actuator.set(&node(), GUID, Watts(cap)).unwrap();
+            prop_assert!(has.get() <= cap && has.get() > cap - 1.0);
+            let (active, action) = stage.bmc(|b| (b.active, b.limit.action));
+            prop_assert!(active && action.is_harmless());
+            if dies {
+                actuator = stage.open();
+            }
+        }
+        prop_assert_eq!(actuator.set(&node(), GUID, found), Ok(found));
+        prop_assert!(stage.is_clean());
+        stage.bmc(|b| {
+            prop_assert_eq!(b.active, active);
+            if active {
+                prop_assert_eq!(b.limit, before);
+            }
+            Ok(())
+        })?;
     }
 }

@@ -17,6 +17,8 @@ const LONGEST: u64 = 4 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a whole exchange may take; management controllers are slow.
 const EXCHANGE: Duration = Duration::from_secs(20);
+/// How long a connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(5);
 /// Longest wait for a busy controller, whatever it asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// Longest error text that is repeated, in characters.
@@ -112,8 +114,10 @@ impl Bmc {
             // A redirect would carry the token to wherever it points.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            // Controllers close idle connections without a word.
-            .max_idle_connections(0)
+            // A handshake costs a controller more than the answer; it closes what idles.
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .max_idle_age(IDLE)
             .proxy(None)
             .build();
         let agent = match &address.trust {
@@ -209,20 +213,29 @@ impl Bmc {
         Ok(format!("{}{resource}", self.base))
     }
 
-    /// Sends until there is an answer: anew after a login that ran out, and
-    /// once more when the controller was busy.
+    /// Sends until there is an answer: anew after a login that ran out, and once
+    /// more when the connection broke off or the controller was busy.
     fn exchange(
         &mut self,
         url: &str,
         send: impl Fn(&Self, &str) -> Result<Response, ureq::Error>,
     ) -> Result<Response, RedfishError> {
-        let (mut logged_in_anew, mut waited) = (false, false);
+        let (mut logged_in_anew, mut waited, mut broke_off) = (false, false, false);
         loop {
             if matches!(self.login, Login::None) {
                 self.log_in()?;
                 logged_in_anew = true;
             }
-            let mut response = send(self, url).map_err(|e| away(url, &e))?;
+            let mut response = match send(self, url) {
+                Ok(response) => response,
+                // The controller may have closed a connection that was kept, without a
+                // word. All that is sent here may be sent twice.
+                Err(ureq::Error::Io(_)) if !broke_off => {
+                    broke_off = true;
+                    continue;
+                }
+                Err(error) => return Err(away(url, &error)),
+            };
             match response.status().as_u16() {
                 200..300 => return Ok(response),
                 401 if !logged_in_anew && self.credentials.is_some() => self.login = Login::None,
@@ -251,6 +264,12 @@ impl Bmc {
         let mut response =
             (request.send(body.to_string().as_bytes())).map_err(|e| away(&url, &e))?;
         let token = header(&response, "x-auth-token");
+        // To its end, so that the connection can be kept.
+        let _ = response
+            .body_mut()
+            .with_config()
+            .limit(LONGEST)
+            .read_to_vec();
         self.login = match (response.status().as_u16(), token) {
             (200..300, Some(token)) => Login::Session {
                 token,

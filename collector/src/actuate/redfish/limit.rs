@@ -84,8 +84,11 @@ impl Form {
     /// The change that sets the limit, given how it is now.
     pub(super) fn set(self, cap: Watts, now: &Limit) -> Value {
         let off = now.state == State::Off;
-        // Whole watts, never more than asked for: some controllers take nothing else.
-        let watts = json!(cap.get().floor() as u64);
+        let watts = match cap.get() {
+            // As an integer where it is one: some controllers take nothing else.
+            whole if whole.fract() == 0.0 => json!(whole as u64),
+            other => json!(other),
+        };
         let mut limit = Map::new();
         if let Self::Power(place) = self {
             limit.insert("LimitInWatts".into(), watts);
@@ -243,7 +246,7 @@ mod tests {
     fn changes_touch_the_limit_alone() {
         let (on, off) = (now(State::On, true), now(State::Off, true));
         assert_eq!(
-            Form::Metrics.set(Watts(450.9), &on),
+            Form::Metrics.set(Watts(450.0), &on),
             json!({"PowerLimitWatts": {"SetPoint": 450}})
         );
         assert_eq!(
@@ -322,13 +325,13 @@ mod tests {
             }
         }
 
-        /// What a change sets is what a resource then tells, in whole watts below.
+        /// What a change sets is what a resource then tells.
         #[test]
         fn set_then_read_round_trips(cap in 1.0..100_000f64, off in any::<bool>(), mode in any::<bool>()) {
             let before = now(if off { State::Off } else { State::On }, mode);
             for form in [Form::Metrics, Form::Control, Form::Power(0)] {
                 let limit = form.read(&form.set(Watts(cap), &before)).unwrap();
-                prop_assert_eq!(limit.watts, Some(Watts(cap.floor())));
+                prop_assert_eq!(limit.watts, Some(Watts(cap)));
                 prop_assert_eq!(limit.state, State::On);
             }
         }

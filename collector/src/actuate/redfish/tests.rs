@@ -2,6 +2,7 @@ mod recorded;
 mod server;
 
 use super::*;
+use proptest::prelude::*;
 use serde_json::json;
 use server::{Answer, Fault, Server, Tree, hgx};
 
@@ -160,6 +161,27 @@ fn a_limit_is_set_with_the_etag_and_read_back() {
 }
 
 #[test]
+fn a_connection_is_kept_and_one_that_was_closed_in_the_meantime_is_made_anew() {
+    for closes in [false, true] {
+        let mut tree = hgx();
+        tree.closes = closes;
+        let stage = Stage::new(tree);
+        let mut actuator = stage.gpus();
+        for cap in [400.0, 500.0, 600.0] {
+            assert_eq!(actuator.set(&gpu(0), UUID, Watts(cap)), Ok(Watts(cap)));
+        }
+        let (requests, connections) = stage.server.edit(|t| (t.log.len(), t.connections));
+        assert!(requests > 12, "{requests}");
+        assert_eq!(
+            connections == 1,
+            !closes,
+            "{connections} for {requests} requests"
+        );
+        assert_eq!(stage.patches(), 3);
+    }
+}
+
+#[test]
 fn another_gpu_and_a_cap_out_of_range_are_refused_unwritten() {
     let stage = Stage::new(hgx());
     let mut actuator = stage.gpus();
@@ -236,7 +258,7 @@ fn a_limit_outside_the_sites_range_is_restored_all_the_same() {
     let node = DeviceId::from("n1");
     let found = actuator.devices().remove(0);
     assert_eq!((found.min, found.found), (Watts(800.0), Watts(348.0)));
-    let low = actuator.set(&node, &found.uuid, Watts(348.0));
+    let low = actuator.set(&node, &found.uuid, Watts(347.0));
     assert!(matches!(low, Err(CapError::OutOfRange { .. })), "{low:?}");
     assert_eq!(
         actuator.set(&node, &found.uuid, Watts(5_000.0)),
@@ -371,15 +393,18 @@ fn every_refusal_is_told_apart() {
     let stage = Stage::new(hgx());
     let mut actuator = stage.gpus();
     actuator.devices();
+    let mut cap = 400.0;
     let mut after = |status: u16, headers: &'static str, times: usize| {
         for _ in 0..times {
             stage.fault("PATCH", "GPU_SXM_1", Answer::Status(status, headers));
         }
-        actuator.set(&gpu(0), UUID, Watts(400.0))
+        // Another each time: what is in force is not written again.
+        cap += 1.0;
+        actuator.set(&gpu(0), UUID, Watts(cap))
     };
     // A session that ran out, and a controller that is busy for a moment.
-    assert_eq!(after(401, "", 1), Ok(Watts(400.0)));
-    assert_eq!(after(503, "Retry-After: 30\r\n", 1), Ok(Watts(400.0)));
+    assert_eq!(after(401, "", 1), Ok(Watts(401.0)));
+    assert_eq!(after(503, "Retry-After: 30\r\n", 1), Ok(Watts(402.0)));
     let busy = error(after(503, "Retry-After: 30\r\n", 2));
     assert!(
         busy.to_string().ends_with("it asks to come again in 30 s"),
@@ -529,4 +554,51 @@ fn certificates_are_known_by_fingerprint_or_authority() {
     );
     let missing = Bmc::new(&none.unwrap(), None).err().unwrap();
     assert!(missing.to_string().contains("/nonexistent"), "{missing}");
+}
+
+proptest! {
+    // Each asks a server dozens of times.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever is set and however often the agent dies: what is in force is
+    /// never above what was asked, and at the end the limit is as it was found.
+    #[test]
+    fn all_goes_back_to_what_was_found(
+        older: bool,
+        found in prop_oneof![Just(None), (300u64..9_000).prop_map(Some)],
+        steps in prop::collection::vec((800.0..2_700f64, any::<bool>()), 0..4),
+    ) {
+        let (tree, path, at) = if older {
+            let tree = power_control(json!(found), "LogEventOnly");
+            (tree, "/redfish/v1/Chassis/Node0/Power", "/PowerControl/1/PowerLimit")
+        } else {
+            let mut tree = hgx();
+            let control = tree.resources.get_mut(NODE_LIMIT).unwrap();
+            if let Some(watts) = found {
+                control["SetPoint"] = json!(watts);
+                control["ControlMode"] = json!("Automatic");
+            }
+            (tree, NODE_LIMIT, "")
+        };
+        let stage = Stage::new(tree);
+        let mut actuator = stage.node();
+        let node = DeviceId::from("n1");
+        let was = actuator.devices().remove(0).found;
+        let before = stage.value(path, at);
+        for (cap, dies) in steps {
+            let has = actuator.set(&node, NODE_UUID, Watts(cap)).unwrap();
+            prop_assert!(has.get() <= cap && has.get() > cap - 1.0);
+            if dies {
+                actuator = stage.node();
+            }
+        }
+        prop_assert_eq!(actuator.set(&node, NODE_UUID, was), Ok(was));
+        prop_assert_eq!(std::fs::read_dir(stage.dir.path()).unwrap().count(), 0);
+        let after = stage.value(path, at);
+        let name = if older { "LimitInWatts" } else { "ControlMode" };
+        prop_assert_eq!(&after[name], &before[name]);
+        if found.is_some() && !older {
+            prop_assert_eq!(&after["SetPoint"], &before["SetPoint"]);
+        }
+    }
 }

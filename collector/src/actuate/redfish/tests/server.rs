@@ -41,6 +41,9 @@ pub struct Tree {
     pub sessions: Vec<String>,
     pub logins: usize,
     pub read_only: bool,
+    pub connections: usize,
+    /// Closes each connection after an answer, without a word.
+    pub closes: bool,
     pub whim: Option<Whim>,
     versions: BTreeMap<String, u64>,
 }
@@ -102,13 +105,15 @@ impl Server {
         let served = Arc::clone(&tree);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let _ = match &tls {
-                    None => serve(stream.unwrap(), &served),
+                let (stream, tls, served) = (stream.unwrap(), tls.clone(), Arc::clone(&served));
+                served.lock().unwrap().connections += 1;
+                std::thread::spawn(move || match tls {
+                    None => serve_all(stream, &served),
                     Some(config) => {
-                        let session = rustls::ServerConnection::new(Arc::clone(config)).unwrap();
-                        serve(rustls::StreamOwned::new(session, stream.unwrap()), &served)
+                        let session = rustls::ServerConnection::new(config).unwrap();
+                        serve_all(rustls::StreamOwned::new(session, stream), &served)
                     }
-                };
+                });
             }
         });
         Self { base, tree }
@@ -129,13 +134,22 @@ trait Stream: Read + Write {}
 impl Stream for TcpStream {}
 impl Stream for rustls::StreamOwned<rustls::ServerConnection, TcpStream> {}
 
-fn serve(stream: impl Stream, tree: &Mutex<Tree>) -> std::io::Result<()> {
+/// Requests of one connection, until the other side has no more or this one has had enough.
+fn serve_all(stream: impl Stream, tree: &Mutex<Tree>) {
     let mut reader = BufReader::new(stream);
+    while serve(&mut reader, tree).is_ok_and(|more| more) {
+        if tree.lock().unwrap().closes {
+            return;
+        }
+    }
+}
+
+fn serve(reader: &mut BufReader<impl Stream>, tree: &Mutex<Tree>) -> std::io::Result<bool> {
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut words = first.split_whitespace();
     let (Some(method), Some(path)) = (words.next(), words.next()) else {
-        return Ok(());
+        return Ok(false);
     };
     let mut headers = BTreeMap::new();
     loop {
@@ -153,13 +167,14 @@ fn serve(stream: impl Stream, tree: &Mutex<Tree>) -> std::io::Result<()> {
     reader.read_exact(&mut body)?;
     let body = String::from_utf8(body).unwrap();
     let (status, extra, answer) = respond(&mut tree.lock().unwrap(), method, path, &headers, &body);
-    let mut text = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n");
+    let mut text = format!("HTTP/1.1 {status} X\r\n");
     text += &format!("Content-Length: {}\r\n{extra}\r\n", answer.len());
     let mut bytes = text.into_bytes();
     bytes.extend(answer);
     let stream = reader.get_mut();
     stream.write_all(&bytes)?;
-    stream.flush()
+    stream.flush()?;
+    Ok(true)
 }
 
 type Reply = (u16, String, Vec<u8>);
