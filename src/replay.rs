@@ -5,7 +5,7 @@ use heliostat_models::Timestamp;
 use heliostat_optimizer::control::replay::{Replayed, replay_day};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Exit code where a decision does not come out as it stands in the log, or the
 /// log's chain is broken.

@@ -393,6 +393,14 @@ impl World {
 
     /// Readings and jobs on their way to the controllers.
     async fn tell(&mut self, now: Timestamp) {
+        let on_time = self.arriving(now);
+        if !on_time.is_empty() {
+            self.store.append(on_time).await.unwrap();
+        }
+    }
+
+    /// Tells of jobs, and takes readings; those that arrive now.
+    fn arriving(&mut self, now: Timestamp) -> Vec<Frame> {
         let changed = lock(&self.hall).take_changed_jobs();
         for record in changed {
             for seat in &self.seats {
@@ -452,9 +460,7 @@ impl World {
             let (_, frames) = self.late.pop_front().unwrap();
             on_time.extend(frames);
         }
-        if !on_time.is_empty() {
-            self.store.append(on_time).await.unwrap();
-        }
+        on_time
     }
 
     /// Which controllers are in charge as they themselves see it.
