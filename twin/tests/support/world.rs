@@ -30,7 +30,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub const START: Timestamp = Timestamp(1_530_000_000_000);
-/// How long the network and everybody's answers get for each second of the site's time.
+/// How long the network and everybody's answers get for each second of the
+/// site's time where a test does not say otherwise.
 const SECOND: Duration = Duration::from_millis(15);
 /// Longest wait for a controller to have seen a second pass.
 const SEEN: Duration = Duration::from_millis(500);
@@ -202,6 +203,8 @@ pub struct World {
     pub halves: [Wire; 2],
     pub agents: BTreeMap<AgentId, AgentHandle>,
     pub telemetry: Telemetry,
+    /// How long each second of the site's time lasts, beyond what controllers need.
+    pub second: Duration,
     pub rng: fastrand::Rng,
     store: Arc<Latest>,
     late: VecDeque<(Timestamp, Vec<Frame>)>,
@@ -234,6 +237,7 @@ impl World {
             halves: [Wire::to(broker).await, Wire::to(broker).await],
             agents: BTreeMap::new(),
             telemetry: Telemetry::default(),
+            second: SECOND,
             rng: fastrand::Rng::with_seed(seed),
             store: Arc::default(),
             late: VecDeque::new(),
@@ -387,7 +391,7 @@ impl World {
                     let _ = tokio::time::timeout(SEEN, view.wait_for(|v| v.at >= now)).await;
                 }
             }
-            tokio::time::sleep(SECOND).await;
+            tokio::time::sleep(self.second).await;
         }
     }
 
