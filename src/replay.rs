@@ -1,11 +1,11 @@
 //! `heliostat replay`: takes logged decisions again and compares.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use heliostat_models::Timestamp;
 use heliostat_optimizer::control::replay::{Replayed, replay_day};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Exit code where a decision does not come out as it stands in the log, or the
 /// log's chain is broken.
@@ -32,8 +32,8 @@ enum What {
 #[derive(clap::Args)]
 struct Decisions {
     /// The day, UTC, e.g. 2026-11-22
-    #[arg(long, value_name = "DAY")]
-    day: String,
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    day: Timestamp,
     /// The server's data directory
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
@@ -56,12 +56,9 @@ struct Outcome {
 /// Replays and says what came of it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let What::Decisions(args) = &args.what;
-    let Some(day) = day(&args.day) else {
-        bail!("`{}` is no day; write it like 2026-11-22", args.day);
-    };
     let store = args.data.join("store");
     let begun = Instant::now();
-    let replayed = replay_day(&store, day).with_context(|| {
+    let replayed = replay_day(&store, args.day).with_context(|| {
         format!(
             "no decisions can be read in {}; name the server's data directory with --data",
             args.data.display()
@@ -87,9 +84,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// A bare date; an instant within a day would say more than is meant.
-fn day(text: &str) -> Option<Timestamp> {
+fn day(text: &str) -> Result<Timestamp, String> {
     let is_date = text.len() == 10 && text.bytes().filter(|b| *b == b'-').count() == 2;
-    Timestamp::parse(text).filter(|_| is_date)
+    (Timestamp::parse(text).filter(|_| is_date))
+        .ok_or_else(|| format!("`{text}` is no day; write it like 2026-11-22"))
 }
 
 fn tell(outcome: &Outcome) {
@@ -135,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_day_is_a_bare_date() {
-        assert_eq!(day("1970-01-02"), Some(Timestamp(86_400_000)));
+        assert_eq!(day("1970-01-02"), Ok(Timestamp(86_400_000)));
         for wrong in [
             "today",
             "2026-11-22T00:00:00Z",
@@ -143,7 +141,7 @@ mod tests {
             "2026-13-01",
             "",
         ] {
-            assert_eq!(day(wrong), None, "{wrong}");
+            assert!(day(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::snapshot::{PowerBar, Snapshot};
 use crate::text;
 use heliostat_models::site::Site;
 use heliostat_models::{Catalogue, DeviceId, Quality};
-use heliostat_optimizer::view::ControlMode;
+use heliostat_optimizer::view::ControlState;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -208,9 +208,12 @@ fn indicators(live: &mut Live, snapshot: &Snapshot) {
 
 fn control(live: &mut Live, snapshot: &Snapshot) {
     let view = &snapshot.view;
-    let (mode, note) = match view.mode {
-        ControlMode::Armed => (text::ARMED, text::ARMED_NOTE),
-        ControlMode::Observe => (text::OBSERVING, text::OBSERVING_NOTE),
+    let (mode, note) = match view.state {
+        ControlState::Observe => (text::OBSERVING, text::OBSERVING_NOTE),
+        ControlState::StandingBy => (text::STANDING_BY, text::STANDING_BY_NOTE),
+        ControlState::Armed => (text::ARMED, text::ARMED_NOTE),
+        ControlState::Degraded => (text::DEGRADED, text::DEGRADED_NOTE),
+        ControlState::Safe => (text::SAFE, text::SAFE_NOTE),
     };
     live.say("control.mode", mode);
     live.say("control.note", note);

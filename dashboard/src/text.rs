@@ -25,6 +25,13 @@ pub(crate) const ARMED: &str = "Armed";
 pub(crate) const OBSERVING: &str = "Observing";
 pub(crate) const ARMED_NOTE: &str = "decides and sends caps";
 pub(crate) const OBSERVING_NOTE: &str = "decides and shows, sends nothing";
+pub(crate) const STANDING_BY: &str = "Standing by";
+pub(crate) const STANDING_BY_NOTE: &str = "another controller is in charge, or none yet";
+pub(crate) const DEGRADED: &str = "Degraded";
+pub(crate) const DEGRADED_NOTE: &str =
+    "sends caps; what does not answer counts at the most it may draw";
+pub(crate) const SAFE: &str = "Safe";
+pub(crate) const SAFE_NOTE: &str = "nothing can be sent; agents fall back to safe caps";
 pub(crate) const POWER_TREE: &str = "Power against limits";
 pub(crate) const RACKS: &str = "Racks";
 pub(crate) const JOB_AXIS: &str = "Jobs: past 24 hours and plan for the next 48";

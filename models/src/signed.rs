@@ -11,6 +11,7 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 const MARK: &[u8] = b"HS1.";
 const DIGITS: usize = 64;
@@ -19,14 +20,16 @@ pub const LEAST_KEY: usize = 16;
 
 /// The key that a site's controllers and agents share; never printed.
 #[derive(Clone)]
-pub struct SigningKey {
+pub struct SigningKey(Arc<Keyed>);
+
+struct Keyed {
     secret: Vec<u8>,
     begun: Hmac<Sha256>,
 }
 
 impl PartialEq for SigningKey {
     fn eq(&self, other: &Self) -> bool {
-        self.secret == other.secret
+        self.0.secret == other.0.secret
     }
 }
 
@@ -63,11 +66,11 @@ impl SigningKey {
             return Err(SignatureError::ShortKey);
         }
         let begun = Hmac::new_from_slice(&secret).map_err(|_| SignatureError::ShortKey)?;
-        Ok(Self { secret, begun })
+        Ok(Self(Arc::new(Keyed { secret, begun })))
     }
 
     fn mac(&self, topic: &str, content: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.begun.clone();
+        let mut mac = self.0.begun.clone();
         mac.update(topic.as_bytes());
         mac.update(&[0]);
         mac.update(content);
@@ -137,13 +140,13 @@ mod tests {
     fn a_known_answer() {
         // HMAC-SHA-256 of RFC 4231, test case 1, whose key is 20 bytes of 0x0b.
         let key = SigningKey::new([0x0b; 20]).unwrap();
-        let mut mac = key.begun.clone();
+        let mut mac = key.0.begun.clone();
         mac.update(b"Hi There");
         let tag = mac.finalize().into_bytes();
         assert_eq!(tag[..6], [0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb]);
         // What is signed is topic, a zero byte and content.
         let sealed = seal(Some(&key), "what", b"for".to_vec());
-        let mut mac = key.begun.clone();
+        let mut mac = key.0.begun.clone();
         mac.update(b"what\0for");
         let tag = bytes_of(&sealed[4..68]).unwrap();
         assert!(mac.verify_slice(&tag).is_ok());

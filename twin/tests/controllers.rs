@@ -110,3 +110,36 @@ async fn both_in_charge_on_two_sides_of_a_split_break_no_limit() {
     world.judge("after the split");
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself() {
+    let mut world = World::new(4, 1).await;
+    world.submit_jobs();
+    world.start_controller(0);
+    world.reconnect().await;
+    world.pass(30).await;
+    assert_eq!(world.in_charge(), [0]);
+    for forgotten in [false, true] {
+        world.kill_controller(0).await;
+        if forgotten {
+            // Its broker went with it, and with the broker the lock.
+            world.broker = broker();
+            let broker = world.broker;
+            world.seats[0].wire.lead_to(broker);
+            world.halves.iter().for_each(|half| half.lead_to(broker));
+        }
+        world.start_controller(0);
+        world.reconnect().await;
+        world.pass_until(5, |w| w.in_charge() == [0]).await;
+        world.pass(20).await;
+        world.judge("after the restart");
+        let answered = {
+            let view = world.seats[0].handle.as_ref().unwrap().view();
+            let view = view.borrow();
+            let same = |c: &&heliostat_optimizer::view::CapView| c.acknowledged == Some(c.decided);
+            view.caps.values().filter(same).count()
+        };
+        assert!(answered > 200, "{answered} of 256 devices obey");
+    }
+    world.end().await;
+}

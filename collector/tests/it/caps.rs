@@ -6,6 +6,7 @@ use heliostat_collector::{CapActuator, CapError};
 use heliostat_models::lease::{
     AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CappableDevice,
 };
+use heliostat_models::signed::{self, SigningKey};
 use heliostat_models::wire::Topics;
 use heliostat_models::{DeviceId, Watts};
 use rumqttc::QoS;
@@ -160,4 +161,44 @@ async fn after_a_crash_the_limit_found_is_restored_at_the_next_start() {
     let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu, &file)));
     assert_eq!(limit(&file), 700.0);
     until("it is counted", || agent.stats().caps.restored == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_key_only_what_is_signed_for_this_agent_is_obeyed() {
+    let stage = Stage::new();
+    let wire = Wire::new().await;
+    wire.mend();
+    let (node, gpu) = (stage.node(), stage.gpu(0));
+    let file = stage.dir.path().join("limit");
+    let topics = Topics::new(&stage.site.id);
+    let topic = topics.caps(&node);
+    let applied = topics.applied(&node);
+    let (executor, mut answers) = client(wire.address, "executor", applied.clone()).await;
+    let key = SigningKey::new("a secret of the site").unwrap();
+    let other = SigningKey::new("a secret of another").unwrap();
+    let mut config = stage.config(wire.address);
+    config.mqtt.key = Some(key.clone());
+    let agent = stage.agent_with(config, Some(FileDevice::boxed(gpu.clone(), &file)));
+    until("the agent is connected", || agent.stats().connected).await;
+    let order = |sequence, cap| command(&gpu, sequence, cap);
+    for (place, payload) in [
+        order(1, 210.0),
+        signed::seal(Some(&other), &topic, order(2, 220.0)),
+        signed::seal(Some(&key), "heliostat/v1/x/caps/another", order(3, 230.0)),
+        signed::seal(Some(&key), &topic, order(4, 500.0)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sent = executor.publish(&topic, QoS::AtLeastOnce, false, payload);
+        sent.await.unwrap();
+        let refused = (place as u64 + 1).min(3);
+        until("it is counted", || agent.stats().caps_unsigned == refused).await;
+    }
+    let bytes = tokio::time::timeout(Duration::from_secs(10), answers.recv()).await;
+    let bytes = bytes.unwrap().unwrap();
+    let content = signed::open(Some(&key), &applied, &bytes).unwrap();
+    let answer: CapAnswer = serde_json::from_slice(content).unwrap();
+    assert_eq!((answer.sequence, limit(&file)), (Some(4), 500.0));
+    assert_eq!(agent.stats().caps.commands, 1);
 }

@@ -186,17 +186,18 @@ impl Stage {
         }
     }
     pub fn agent(&self, broker: SocketAddr, actuator: Option<Box<dyn CapActuator>>) -> AgentHandle {
+        self.agent_with(self.config(broker), actuator)
+    }
+    pub fn agent_with(
+        &self,
+        config: AgentConfig,
+        actuator: Option<Box<dyn CapActuator>>,
+    ) -> AgentHandle {
         let source = OneGpu {
             name: "gpu".into(),
             device: self.gpu(0),
         };
-        Agent::start(
-            self.config(broker),
-            vec![Box::new(source)],
-            actuator,
-            self.clock.clone(),
-        )
-        .unwrap()
+        Agent::start(config, vec![Box::new(source)], actuator, self.clock.clone()).unwrap()
     }
     pub fn ingest(&self, broker: SocketAddr) -> IngestHandle {
         let key = Pseudonymiser::open(&self.dir.path().join("key")).unwrap();

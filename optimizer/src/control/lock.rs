@@ -23,7 +23,9 @@ use heliostat_models::Timestamp;
 use heliostat_models::lease::ControlLock;
 use std::time::Duration;
 
-/// Low bits of a fence that tell apart two who take the lock at one moment.
+/// Low bits of a fence that tell apart two who take the lock at one moment. The
+/// bits above are seconds since 1970, or one more than was ever heard of: far
+/// below the 2^53 up to which every reader of JSON counts.
 const TAG: u32 = 16;
 
 /// Where a controller stands.
@@ -53,8 +55,9 @@ pub struct Lock {
 impl Lock {
     /// Of a controller run. `identity` is the name that it keeps over restarts.
     pub fn new(run: &str, identity: Option<String>, lease: Duration) -> Self {
-        // FNV-1a: to tell runs apart, not against anybody.
-        let hash = run.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        // FNV-1a: to tell controllers apart, not against anybody.
+        let name = identity.as_deref().unwrap_or(run);
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Self {
@@ -111,7 +114,9 @@ impl Lock {
         }
         self.highest = fence;
         self.role = Role::StandsBy;
-        self.other = Some((None, now));
+        // One of our own is left from a run that is no more.
+        let own = self.identity.is_some() && fence & ((1 << TAG) - 1) == self.tag;
+        self.other = (!own).then_some((None, now));
     }
 
     /// We reach the broker again: who holds the lock could not be heard meanwhile.
@@ -137,7 +142,11 @@ impl Lock {
                 if (self.other.as_ref()).is_some_and(|(_, at)| now.seconds_since(*at) < lease) {
                     return None;
                 }
-                self.highest = (((self.highest >> TAG) + 1) << TAG) | self.tag;
+                // The clock makes it higher than what was forgotten with a broker;
+                // what is remembered counts more than any clock.
+                let seconds = u64::try_from(now.millis() / 1_000).unwrap_or(0);
+                let count = ((self.highest >> TAG) + 1).max(seconds);
+                self.highest = (count << TAG) | self.tag;
                 self.other = None;
                 (self.highest, None)
             }

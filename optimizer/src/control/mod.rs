@@ -10,6 +10,7 @@
 
 pub mod assemble;
 mod at_feed;
+mod charge;
 pub mod controller;
 mod curves;
 mod decide;

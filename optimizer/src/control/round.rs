@@ -17,7 +17,6 @@ use crate::allocate::Problem;
 use crate::check::{Facts, NO_TERMS, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
-use heliostat_models::lease::ControlLock;
 use heliostat_models::wire::JobOrders;
 use heliostat_models::{DeviceId, JobId, JobState, Timestamp, Watts};
 use std::collections::BTreeMap;
@@ -26,9 +25,6 @@ use std::time::Duration;
 
 /// Leases are looked at, and the view is shown, at least this often by the site's clock.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// Whoever holds the lock is heard within this after connecting (network time).
-const LOCK_IS_HEARD: Duration = Duration::from_millis(300);
 
 /// The state of the loop.
 pub(super) struct Control {
@@ -55,11 +51,11 @@ pub(super) struct Control {
     pub view: ViewSender,
     /// The parts of the view that are made anew only when they have changed.
     pub(super) shown: Shown,
-    link: Link,
+    pub(super) link: Link,
     /// Which controller is in charge.
     pub lock: Lock,
     /// Since when the broker is reached (network time).
-    connected: Option<tokio::time::Instant>,
+    pub(super) connected: Option<tokio::time::Instant>,
     pub(super) journal: Journal,
     /// Set while the checker refuses: nothing is sent, renewals neither.
     pub(super) refused: bool,
@@ -116,16 +112,6 @@ impl Control {
         }
     }
 
-    /// Whether caps are sent: control is armed, and this controller is in charge.
-    pub fn armed(&self) -> bool {
-        self.is_to_act() && self.lock.fence().is_some()
-    }
-
-    /// Whether control is armed, whoever is in charge.
-    pub fn is_to_act(&self) -> bool {
-        self.mode == ControlMode::Armed
-    }
-
     /// Logs how control starts.
     pub fn begin(&mut self) {
         if self.is_to_act() {
@@ -138,75 +124,6 @@ impl Control {
     pub fn end(&mut self) {
         self.release();
         self.link.stop();
-    }
-
-    /// Another controller speaks of the lock, or an agent of a fence.
-    pub fn hear_lock(&mut self, lock: &ControlLock) {
-        let now = self.deps.clock.now();
-        let held = self.lock.fence();
-        self.lock.hear(lock, now);
-        self.note_charge(held, now);
-    }
-
-    /// An agent knows of a fence.
-    pub fn hear_fence(&mut self, fence: u64) {
-        let now = self.deps.clock.now();
-        let held = self.lock.fence();
-        self.lock.hear_fence(fence, now);
-        self.note_charge(held, now);
-    }
-
-    /// The broker is reached again.
-    pub fn hear_connected(&mut self) {
-        self.connected = Some(tokio::time::Instant::now());
-        self.lock.reconnected(self.deps.clock.now());
-    }
-
-    /// Takes, renews or leaves the lock; whether this controller has just taken charge.
-    pub fn mind_lock(&mut self) -> bool {
-        if !self.is_to_act() {
-            return false;
-        }
-        let now = self.deps.clock.now();
-        let held = self.lock.fence();
-        let listening = self.link.is_connected()
-            && (self.connected).is_some_and(|since| since.elapsed() >= LOCK_IS_HEARD);
-        if let Some(lock) = self.lock.tick(now, listening)
-            && !self.link.lock(&lock)
-        {
-            // It did not leave: as soon as it can, again.
-            self.lock.reconnected(now);
-        }
-        self.note_charge(held, now);
-        held.is_none() && self.armed()
-    }
-
-    /// Whether the broker is reached.
-    pub fn is_connected(&self) -> bool {
-        self.link.is_connected()
-    }
-
-    /// Whether the lock is to be looked at again soon, because it is not ours.
-    pub fn waits_for_lock(&self) -> bool {
-        self.is_to_act() && self.lock.fence().is_none()
-    }
-
-    fn release(&mut self) {
-        if let Some(lock) = self.lock.release(self.deps.clock.now()) {
-            self.link.lock(&lock);
-        }
-    }
-
-    /// Notes who is in charge where that has changed; takes charge where it is us.
-    fn note_charge(&mut self, held: Option<u64>, now: Timestamp) {
-        let holds = self.lock.fence();
-        if holds == held {
-            return;
-        }
-        if let Some(fence) = holds {
-            self.executor.take_charge(fence);
-        }
-        self.journal.charge(now, holds, self.lock.other());
     }
 
     /// When the clock next calls for a round.

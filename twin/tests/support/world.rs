@@ -23,15 +23,18 @@ use heliostat_twin::{CapSource, FacilitySource, Hall, HallConfig, JobSpec, NodeS
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub const START: Timestamp = Timestamp(1_530_000_000_000);
-/// How long the network and everybody's answers get for each second of the site's time.
-const SECOND: Duration = Duration::from_millis(12);
+/// How long the network and everybody's answers get for each second of the
+/// site's time where a test does not say otherwise.
+const SECOND: Duration = Duration::from_millis(15);
+/// Longest wait for a controller to have seen a second pass.
+const SEEN: Duration = Duration::from_millis(500);
 
 pub fn broker() -> SocketAddr {
     Broker::start("127.0.0.1:0".parse().unwrap())
@@ -118,6 +121,11 @@ impl TimeSeriesStore for Latest {
     }
 }
 
+/// The hall, also while a test that holds it fails.
+fn lock(hall: &Mutex<Hall>) -> MutexGuard<'_, Hall> {
+    hall.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A node's devices: their limits are the hall's, and outlive the agent.
 struct HallDevices {
     hall: Arc<Mutex<Hall>>,
@@ -126,7 +134,7 @@ struct HallDevices {
 
 impl CapActuator for HallDevices {
     fn devices(&mut self) -> Vec<CappableDevice> {
-        let hall = self.hall.lock().unwrap();
+        let hall = lock(&self.hall);
         (self.devices.iter())
             .map(|(place, known)| {
                 let current = hall.device_cap(*place).unwrap();
@@ -149,7 +157,7 @@ impl CapActuator for HallDevices {
                 found: known.uuid.clone(),
             });
         }
-        let mut hall = self.hall.lock().unwrap();
+        let mut hall = lock(&self.hall);
         hall.set_cap(*place, cap);
         let now = hall.now();
         // An instant not after the present only reads limits.
@@ -159,7 +167,7 @@ impl CapActuator for HallDevices {
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
         let known = self.devices.iter().find(|(_, d)| d.device == *device);
         let (place, _) = known.ok_or_else(|| CapError::UnknownDevice(device.clone()))?;
-        Ok(self.hall.lock().unwrap().device_cap(*place).unwrap())
+        Ok(lock(&self.hall).device_cap(*place).unwrap())
     }
 }
 
@@ -195,6 +203,8 @@ pub struct World {
     pub halves: [Wire; 2],
     pub agents: BTreeMap<AgentId, AgentHandle>,
     pub telemetry: Telemetry,
+    /// How long each second of the site's time lasts, beyond what controllers need.
+    pub second: Duration,
     pub rng: fastrand::Rng,
     store: Arc<Latest>,
     late: VecDeque<(Timestamp, Vec<Frame>)>,
@@ -227,6 +237,7 @@ impl World {
             halves: [Wire::to(broker).await, Wire::to(broker).await],
             agents: BTreeMap::new(),
             telemetry: Telemetry::default(),
+            second: SECOND,
             rng: fastrand::Rng::with_seed(seed),
             store: Arc::default(),
             late: VecDeque::new(),
@@ -342,7 +353,7 @@ impl World {
 
     /// Jobs that together want more than the site may draw.
     pub fn submit_jobs(&mut self) {
-        let mut hall = self.hall.lock().unwrap();
+        let mut hall = lock(&self.hall);
         let parts = [
             (JobClass::Training, 96, WorkloadFamily::LlmTraining),
             (JobClass::Training, 64, WorkloadFamily::LlmTraining),
@@ -370,16 +381,31 @@ impl World {
     pub async fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             let now = self.clock.now() + Duration::from_secs(1);
-            self.hall.lock().unwrap().step(now);
+            lock(&self.hall).step(now);
             self.tell(now).await;
             self.clock.advance_to(now);
-            tokio::time::sleep(SECOND).await;
+            for seat in &self.seats {
+                if let Some(handle) = &seat.handle {
+                    // On a busy machine a second must not be over before it began.
+                    let mut view = handle.view();
+                    let _ = tokio::time::timeout(SEEN, view.wait_for(|v| v.at >= now)).await;
+                }
+            }
+            tokio::time::sleep(self.second).await;
         }
     }
 
     /// Readings and jobs on their way to the controllers.
     async fn tell(&mut self, now: Timestamp) {
-        let changed = self.hall.lock().unwrap().take_changed_jobs();
+        let on_time = self.arriving(now);
+        if !on_time.is_empty() {
+            self.store.append(on_time).await.unwrap();
+        }
+    }
+
+    /// Tells of jobs, and takes readings; those that arrive now.
+    fn arriving(&mut self, now: Timestamp) -> Vec<Frame> {
+        let changed = lock(&self.hall).take_changed_jobs();
         for record in changed {
             for seat in &self.seats {
                 seat.deps.jobs.put(record.clone()).unwrap();
@@ -388,7 +414,7 @@ impl World {
         let mut frames: Vec<Frame> = (self.sources.iter_mut())
             .flat_map(|s| s.sample(now).unwrap())
             .collect();
-        let hall = self.hall.lock().unwrap();
+        let hall = lock(&self.hall);
         for (place, device) in self.site.devices.iter().enumerate() {
             let power = hall.device_power(place).unwrap();
             let limit = hall.device_cap(place).unwrap();
@@ -438,9 +464,7 @@ impl World {
             let (_, frames) = self.late.pop_front().unwrap();
             on_time.extend(frames);
         }
-        if !on_time.is_empty() {
-            self.store.append(on_time).await.unwrap();
-        }
+        on_time
     }
 
     /// Which controllers are in charge as they themselves see it.
@@ -496,7 +520,7 @@ impl World {
 
     /// What the hall's own breakers say.
     pub fn judge(&self, when: &str) {
-        let hall = self.hall.lock().unwrap();
+        let hall = lock(&self.hall);
         assert_eq!(hall.trips(), 0, "{when}");
         let violations = hall.violations();
         assert!(violations.is_empty(), "{when}: {violations:?}");
@@ -504,7 +528,7 @@ impl World {
 
     /// The sum of all caps.
     pub fn capped(&self) -> Watts {
-        let hall = self.hall.lock().unwrap();
+        let hall = lock(&self.hall);
         (0..self.site.devices.len())
             .filter_map(|place| hall.device_cap(place))
             .sum()

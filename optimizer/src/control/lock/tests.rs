@@ -51,6 +51,12 @@ fn a_lock_that_is_released_or_our_own_from_before_is_taken_at_once() {
     let mut after = run("after");
     after.hear(&left, at(2));
     assert!(after.tick(at(2), true).unwrap().fence > left.fence);
+    // The broker has forgotten it, and the clock went back; agents tell.
+    let mut later = run("later");
+    later.hear_fence(left.fence, Timestamp(0));
+    assert!(later.tick(Timestamp(0), true).unwrap().fence > left.fence);
+    // Nobody tells: the clock alone makes it higher.
+    assert!(run("much later").tick(at(9), true).unwrap().fence > left.fence);
     // Another machine's is not.
     let mut other = Lock::new("other", Some("another".into()), LEASE);
     other.hear(&left, at(2));
