@@ -191,6 +191,7 @@ impl Segment {
             groups.push((start, chunks));
         }
         blocks.sort_by_key(|b| b.device);
+        blocks.shrink_to_fit();
         let first = blocks.iter().map(|b| b.first).min().unwrap_or(i64::MAX);
         let last = blocks.iter().map(|b| b.last).max().unwrap_or(i64::MIN);
         Ok(Self {
