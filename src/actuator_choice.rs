@@ -104,6 +104,11 @@ impl ActuatorArgs {
             ActuatorName::Redfish => {
                 // The driver counts in PCI order, the controller in its own: UUIDs go between.
                 let known = at.nvml.map(NvmlSource::devices).unwrap_or_default();
+                if at.nvml.is_some() && known.is_empty() {
+                    bail!(
+                        "the NVIDIA driver tells no GPU's UUID, so that it is not known which of Redfish's GPUs is which; take nvml out of --sources, or limit through --actuator redfish-node"
+                    );
+                }
                 let names = (known.into_iter())
                     .map(|d| (plain_uuid(&d.uuid), d.device))
                     .collect();
