@@ -22,6 +22,8 @@ async fn running(seed: u64) -> World {
     world.submit_jobs();
     world.start_controller(0);
     world.reconnect().await;
+    world.pass(20).await;
+    world.judge_from_now();
     world.pass_until(20, |w| w.in_charge() == [0]).await;
     world.start_controller(1);
     world.reconnect().await;
@@ -118,6 +120,7 @@ async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself()
     world.start_controller(0);
     world.reconnect().await;
     world.pass(30).await;
+    world.judge_from_now();
     assert_eq!(world.in_charge(), [0]);
     for forgotten in [false, true] {
         world.kill_controller(0).await;
@@ -133,13 +136,17 @@ async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself()
         world.pass_until(5, |w| w.in_charge() == [0]).await;
         world.pass(20).await;
         world.judge("after the restart");
-        let answered = {
+        // Caps follow the readings, so that the last few watts are on their way.
+        let off: Vec<f64> = {
             let view = world.seats[0].handle.as_ref().unwrap().view();
             let view = view.borrow();
-            let same = |c: &&heliostat_optimizer::view::CapView| c.acknowledged == Some(c.decided);
-            view.caps.values().filter(same).count()
+            let off = view.caps.values().map(|c| match c.acknowledged {
+                Some(has) => (has - c.decided).0,
+                None => f64::INFINITY,
+            });
+            off.filter(|off| off.abs() > 15.0).collect()
         };
-        assert!(answered > 200, "{answered} of 256 devices obey");
+        assert!(off.is_empty(), "{} of 256 devices: {off:?}", off.len());
     }
     world.end().await;
 }
