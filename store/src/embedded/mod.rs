@@ -76,6 +76,8 @@ use writer::{Command, Writer};
 
 /// Appends that may wait for the writer; more wait before the queue.
 const QUEUE: usize = 1_024;
+/// Niceness that sealing and compaction add: a third of the weight of who answers.
+const BEHIND: i32 = 5;
 
 /// How the engine behaves.
 #[derive(Clone, Debug)]
@@ -225,8 +227,14 @@ impl EmbeddedStore {
         let writer = Writer::begin(directory, Arc::clone(&shared), clock, options, opened, ways)?;
         let threads = vec![
             spawn(directory, "store-writer", move || writer.run(queue))?,
-            spawn(directory, "store-sealer", move || sealer.run(job_queue))?,
-            spawn(directory, "store-keeper", move || keeper.run(work_queue))?,
+            spawn(directory, "store-sealer", move || {
+                give_way();
+                sealer.run(job_queue);
+            })?,
+            spawn(directory, "store-keeper", move || {
+                give_way();
+                keeper.run(work_queue);
+            })?,
         ];
         // Days may have ended since the store was last open.
         let _ = work.send(Work::Look);
@@ -347,6 +355,16 @@ fn spawn(
     (std::thread::Builder::new().name(name.to_owned()))
         .spawn(work)
         .map_err(|e| StoreError::io("starting a thread for", directory, e))
+}
+
+/// From here on this thread runs behind those that somebody waits for. Linux keeps
+/// the niceness a thread; elsewhere it is the whole process's and stays as it is.
+fn give_way() {
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::nice(BEHIND)
+    {
+        tracing::debug!(%error, "sealing runs beside answers, not behind them");
+    }
 }
 
 /// Waits for the threads, then frees the directory.
