@@ -2,6 +2,11 @@
 //! compressed here and gets its header (Parquet format, "Data Pages", version 1;
 //! the headers are Thrift's compact protocol).
 //!
+//! These are our own, because the parquet crate's column writer makes a new zstd
+//! context a page and asks for its values twice: three times as long for blocks of
+//! a few dozen rows a device. The file around them, its footer and all reading are
+//! the crate's.
+//!
 //! A chunk whose first page zstd does not shorten is stored as it is: packed
 //! noise takes as much time to compress as anything else, and nothing comes of it.
 
