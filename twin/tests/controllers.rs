@@ -23,7 +23,6 @@ async fn running(seed: u64) -> World {
     world.start_controller(0);
     world.reconnect().await;
     world.pass(20).await;
-    world.judge_from_now();
     world.pass_until(20, |w| w.in_charge() == [0]).await;
     world.start_controller(1);
     world.reconnect().await;
@@ -120,7 +119,6 @@ async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself()
     world.start_controller(0);
     world.reconnect().await;
     world.pass(30).await;
-    world.judge_from_now();
     assert_eq!(world.in_charge(), [0]);
     for forgotten in [false, true] {
         world.kill_controller(0).await;

@@ -29,7 +29,6 @@ async fn started(seed: u64) -> World {
     world.start_controller(1);
     world.reconnect().await;
     world.pass(20).await;
-    world.judge_from_now();
     world
 }
 

@@ -46,7 +46,6 @@ async fn random_targets_are_met_in_seconds_and_services_keep_their_level() {
     world.start_controller(0);
     world.reconnect().await;
     world.pass(60).await;
-    world.judge_from_now();
     let (mut slowest_met, mut more) = (0.0f64, Vec::new());
     for number in 0..targets {
         let drawn = {

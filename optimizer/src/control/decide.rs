@@ -6,8 +6,9 @@ use super::evidence::Question;
 use super::measure::Measured;
 use super::probing;
 use super::round::Control;
+use super::solve::{Ground, Solved};
 use super::starts::Waiting;
-use crate::allocate::{Outcome, allocate};
+use crate::allocate::Outcome;
 use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, check_allocation};
 use crate::view::ControlMode;
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, JobState, Timestamp, Watts};
@@ -137,52 +138,38 @@ impl Control {
         for (device, reason) in refusals {
             troubles.push(format!("`{device}` refuses caps: {reason}"));
         }
-        let mut counted = self.count(measured, event);
-        counted.starting = waiting.free + waiting.asked;
-        let mut certain = counted.clone();
-        certain.starting = waiting.free;
         let narrowed = self.curves.narrowed(&site, &jobs, &ranges);
-        let mut base = Facts {
-            site: &site,
-            margin: self.config.policy.margin,
-            grid: None,
-            uncontrolled: &[],
-            ranges: &narrowed,
-            pinned: &pinned,
-            jobs: &jobs,
-            price_of_energy: self.price,
-            terms: &NO_TERMS,
+        let ground = Ground {
+            facts: Facts {
+                site: &site,
+                margin: self.config.policy.margin,
+                grid: None,
+                uncontrolled: &[],
+                ranges: &narrowed,
+                pinned: &pinned,
+                jobs: &jobs,
+                price_of_energy: self.price,
+                terms: &NO_TERMS,
+            },
+            widest: &ranges,
+            event,
+            waiting: &waiting,
         };
-        let mut facts = counted.complete(base, event);
-        let mut problem = assemble::problem(&facts);
-        let mut outcome = allocate(&problem);
-        // Caution in keeping service levels, and trials, are the first to give way.
-        if !Arc::ptr_eq(&narrowed, &ranges) && !matches!(outcome, Ok(Outcome::Allocated(_))) {
-            base.ranges = &ranges;
-            facts = counted.complete(base, event);
-            problem = assemble::problem(&facts);
-            outcome = allocate(&problem);
-        }
-        let mut starting = waiting.jobs;
-        let mut devices = counted.starting;
-        // Nothing that runs gives up its service level for what may yet start.
-        if event.is_some() && waiting.asked > 0 && matches!(outcome, Ok(Outcome::Infeasible { .. }))
-        {
-            facts = certain.complete(base, event);
-            problem = assemble::problem(&facts);
-            outcome = allocate(&problem);
-            devices = waiting.free;
-        } else {
-            starting.extend(waiting.asking);
-        }
-        let mut outcome = match outcome {
-            Ok(outcome) => outcome,
+        let Solved {
+            counted,
+            facts,
+            problem,
+            mut outcome,
+            starting,
+        } = match self.settle(ground, measured) {
+            Ok(solved) => solved,
             Err(error) => {
                 troubles.push(format!("No allocation is possible: {error}"));
                 self.refused = true;
                 return troubles;
             }
         };
+        let facts = counted.complete(facts, event);
         let trials = self.curves.trials();
         probing::tell(&mut outcome, &trials);
         self.allocations += 1;
@@ -205,7 +192,6 @@ impl Control {
         }
         let keeps = self.keeps_last(&facts, &caps, &dropped, &beyond);
         let room: Vec<Watts> = problem.nodes.iter().map(at_feed::room).collect();
-        counted.starting = devices;
         self.starts.counted(starting);
         self.counted = counted;
         let problem = Arc::new(problem);
@@ -233,7 +219,7 @@ impl Control {
     }
 
     /// Reads off the loads below breakers and below a grid event's limit.
-    fn count(&self, measured: &Measured, event: Option<Watts>) -> Counted {
+    pub(super) fn count(&self, measured: &Measured, event: Option<Watts>) -> Counted {
         let site = &self.deps.site;
         let usable = 1.0 - self.config.policy.margin;
         let limits = |event: Option<Watts>| -> Vec<Watts> {

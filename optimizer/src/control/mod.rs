@@ -28,6 +28,7 @@ mod probing;
 pub mod replay;
 mod round;
 mod show;
+mod solve;
 mod starts;
 
 pub use controller::{ControlError, ControlHandle, Controller, ControllerConfig, ControllerDeps};

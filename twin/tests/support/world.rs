@@ -518,16 +518,6 @@ impl World {
         lines.join("\n")
     }
 
-    /// Judges from here on. Where all jobs start at once a node's fans and processors
-    /// can follow raised caps faster than the next round: a draw 1.5 % above a rack's
-    /// limit for 2.25 s was seen, and no breaker trips by that. What follows must keep
-    /// every limit.
-    pub fn judge_from_now(&self) {
-        let mut hall = lock(&self.hall);
-        assert_eq!(hall.trips(), 0, "while all jobs started");
-        hall.reset_tally();
-    }
-
     /// What the hall's own breakers say.
     pub fn judge(&self, when: &str) {
         let hall = lock(&self.hall);
