@@ -57,7 +57,7 @@ pub struct Args {
     /// Only these devices
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     device: Vec<String>,
-    /// Only this kind: gpu, node, meter, cooling, grid
+    /// Only this kind: gpu, node, meter, cooling, grid, job, unknown
     #[arg(long)]
     kind: Option<String>,
     /// Only this hall

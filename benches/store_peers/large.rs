@@ -17,6 +17,16 @@ const ROUNDS: i64 = 6;
 /// Seconds that are sent as they come.
 const PACED: i64 = 20;
 
+/// What a server of 100,008 GPUs uses while none of them reports.
+pub fn idle_site(root: &Path) {
+    let (path, _) = site("gigafactory");
+    let servers = [Server::start(Kind::Ours { site: path }, root)];
+    // The first rounds learn the site.
+    std::thread::sleep(Duration::from_secs(5));
+    idle(&servers, "of_a_site_of_100008_gpus");
+    peak(&servers, "store_peak_memory_of_an_idle_site_of_100008_gpus");
+}
+
 /// Runs it.
 pub fn run(root: &Path, with_peer: bool) {
     let (path, site) = site("lumi");

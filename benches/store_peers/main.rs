@@ -2,8 +2,8 @@
 //! VictoriaMetrics side by side, the same bodies to both, questions to both with
 //! their answers compared. `docs/store-bench.md` says what each line means.
 //!
-//! HELIOSTAT_BENCH_HOURS sets how long the hall's data are (6). `small` or `large`
-//! as an argument runs that hall alone.
+//! HELIOSTAT_BENCH_HOURS sets how long the hall's data are (6). `small`, `large`
+//! or `idle` as an argument runs that part alone.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -89,6 +89,9 @@ fn main() {
     }
     if wanted("large") {
         large::run(&root.path().join("large"), with_peer);
+    }
+    if wanted("idle") {
+        large::idle_site(&root.path().join("idle"));
     }
     assert!(!DIFFER.load(Ordering::Relaxed), "answers differ, see above");
 }

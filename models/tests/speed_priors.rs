@@ -8,28 +8,14 @@
     reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
 )]
 
+mod recorded;
+
 use heliostat_models::Watts;
 use heliostat_models::gpu::observation::{CLOCK_SPREAD, CLOCK_TO_SPEED};
 use heliostat_models::gpu::{Profile, SpeedPrior, SpeedPriors, WorkloadFamily};
+use recorded::recorded;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
-
-fn recorded(path: &str) -> Option<String> {
-    let shared = std::env::var_os("HELIOSTAT_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let file = shared.join("data/gpu").join(path);
-    let text = std::fs::read_to_string(&file);
-    if text.is_err() {
-        eprintln!(
-            "SKIPPED: {} is not there; set HELIOSTAT_SHARED to compare with it",
-            file.display()
-        );
-    }
-    text.ok()
-}
 
 type Swept = Vec<(Option<WorkloadFamily>, Profile)>;
 /// Family, and cap and rate of each run.
@@ -45,7 +31,9 @@ fn family_of(network: &str) -> Option<WorkloadFamily> {
 }
 
 fn zeus(gpu: &str) -> Option<Swept> {
-    let text = recorded(&format!("zeus_power_limit/trace/summary_power_{gpu}.csv"))?;
+    let text = recorded(&format!(
+        "gpu/zeus_power_limit/trace/summary_power_{gpu}.csv"
+    ))?;
     let mut sweeps: BTreeMap<String, Runs> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
@@ -61,7 +49,7 @@ fn zeus(gpu: &str) -> Option<Swept> {
 /// Cap (W) and time (s) of each run of the sweep of one workload.
 fn ada_runs(workload: usize) -> Option<Vec<(f64, f64)>> {
     let text = recorded(&format!(
-        "rtx4000ada_power_limit/Dataset/results_powertest_single_{workload}.csv"
+        "gpu/rtx4000ada_power_limit/Dataset/results_powertest_single_{workload}.csv"
     ))?;
     let runs = text.lines().map(|line| {
         let f: Vec<f64> = line.split(',').map(|x| x.trim().parse().unwrap()).collect();
@@ -157,7 +145,7 @@ fn clocks_and_speeds() -> Option<Vec<(usize, f64, f64, f64)>> {
     for workload in 0..8 {
         let runs = ada_runs(workload)?;
         let text = recorded(&format!(
-            "rtx4000ada_power_limit/Dataset/feature_data_single_{workload}.csv"
+            "gpu/rtx4000ada_power_limit/Dataset/feature_data_single_{workload}.csv"
         ))?;
         let mut clocks: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for line in text.lines().skip(1) {
@@ -206,7 +194,7 @@ fn speed_follows_the_clock_as_the_proxy_says() {
 fn draws_spread_as_the_leaderboard_measured() {
     let mut draws = Vec::new();
     for task in ["gpqa", "lm-arena-chat", "sourcegraph-fim"] {
-        let Some(text) = recorded(&format!("mlenergy_leaderboard/tasks/{task}.json")) else {
+        let Some(text) = recorded(&format!("gpu/mlenergy_leaderboard/tasks/{task}.json")) else {
             return;
         };
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

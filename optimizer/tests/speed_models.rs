@@ -12,33 +12,20 @@
     reason = "a test's helpers fail by unwrapping, and it prints what it measured or why it was skipped"
 )]
 
+#[path = "../../models/tests/recorded/mod.rs"]
+mod recorded;
+
 use heliostat_models::gpu::{
     GpuModel, Observation, ProbeLedger, ProbePolicy, Profile, Source, SpeedLearner, SpeedPrior,
     WorkloadFamily, concave_fit,
 };
 use heliostat_models::{DeviceId, JobClass, JobId, SpeedCurve, Timestamp, Watts};
 use heliostat_optimizer::allocate::{DeviceSpec, Group, LimitNode, Outcome, Problem, allocate};
+use recorded::recorded;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Share of the rated power that the jobs have together.
 const BUDGET: f64 = 0.6;
-
-fn recorded(path: &str) -> Option<String> {
-    let shared = std::env::var_os("HELIOSTAT_SHARED").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-        PathBuf::from,
-    );
-    let file = shared.join("data/gpu").join(path);
-    let text = std::fs::read_to_string(&file);
-    if text.is_err() {
-        eprintln!(
-            "SKIPPED: {} is not there; set HELIOSTAT_SHARED to evaluate on it",
-            file.display()
-        );
-    }
-    text.ok()
-}
 
 /// A workload as it was measured: cap and rate relative to that under the highest cap.
 struct Measured {
@@ -73,7 +60,9 @@ impl Measured {
 }
 
 fn zeus(gpu: &str) -> Option<Vec<Measured>> {
-    let text = recorded(&format!("zeus_power_limit/trace/summary_power_{gpu}.csv"))?;
+    let text = recorded(&format!(
+        "gpu/zeus_power_limit/trace/summary_power_{gpu}.csv"
+    ))?;
     let mut sweeps: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
@@ -89,7 +78,7 @@ fn ada() -> Option<Vec<Measured>> {
     (0..8)
         .map(|n| {
             let text = recorded(&format!(
-                "rtx4000ada_power_limit/Dataset/results_powertest_single_{n}.csv"
+                "gpu/rtx4000ada_power_limit/Dataset/results_powertest_single_{n}.csv"
             ))?;
             let points = text.lines().map(|line| {
                 let f: Vec<f64> = line.split(',').map(|x| x.trim().parse().unwrap()).collect();

@@ -134,7 +134,7 @@ static ENDPOINTS: &[Endpoint] = &[
         "/api/v1/latest",
         "The latest frame of each device, each value with unit and quality; stale ones are marked.",
         &[
-            param("kind", "gpu, node, meter, cooling or grid"),
+            param("kind", "gpu, node, meter, cooling, grid, job or unknown"),
             param("hall", "only devices of this hall"),
             param("rack", "only devices of this rack"),
             param("node", "only devices of this node"),
@@ -156,7 +156,7 @@ static ENDPOINTS: &[Endpoint] = &[
                 "device",
                 "one or several names, repeated or separated by commas",
             ),
-            param("kind", "gpu, node, meter, cooling or grid"),
+            param("kind", "gpu, node, meter, cooling, grid, job or unknown"),
             param("hall", "only devices of this hall"),
             param("rack", "only devices of this rack"),
             param("node", "only devices of this node"),
@@ -165,11 +165,11 @@ static ENDPOINTS: &[Endpoint] = &[
             param("step", "width of a step: 30s, 15m, 1h, 1d"),
             param(
                 "agg",
-                "within a step: avg (default), min, max, sum, count, last, increase, rate, integral",
+                "within a step: avg (default), min, max, sum, count, last, increase, rate, integral, quantile:0.95",
             ),
             param(
                 "across",
-                "devices of a group become one: sum, avg, min, max, count (default with `by`: sum; else each device apart)",
+                "devices of a group become one: sum, avg, min, max, count (default with `by`: sum; else each device apart); or the best few: topk:5, bottomk:5",
             ),
             param(
                 "by",
