@@ -2,6 +2,7 @@
 
 use super::terms::Above;
 use super::{Facts, Findings, Proposal, Rule, TOLERANCE};
+use heliostat_models::site::FINEST_STEP;
 use heliostat_models::{DeviceId, JobRecord, Watts};
 use std::collections::HashMap;
 
@@ -123,10 +124,12 @@ fn step(
     (low, high): (Watts, Watts),
     findings: &mut Findings,
 ) {
-    let Some(step) = facts.terms.steps.get(device).filter(|s| s.0 > 0.0) else {
+    // That drivers take whole milliwatts is no rule of the site: caps are cut
+    // to them when they are sent.
+    let Some(step) = facts.step(device).filter(|s| *s > FINEST_STEP) else {
         return;
     };
-    let count = cap / *step;
+    let count = cap / step;
     let at_end = cap <= low + TOLERANCE || cap >= high - TOLERANCE;
     if !at_end && (count - count.round()).abs() > STEP_TOLERANCE {
         findings.add(

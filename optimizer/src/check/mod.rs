@@ -13,7 +13,8 @@ mod proof;
 mod terms;
 mod transition;
 
-pub use excursion::{NotACurve, STANDARD, TripCurve, check_excursion};
+pub use excursion::check_excursion;
+pub use heliostat_models::site::trip::TripCurve;
 pub use terms::{ContractTerm, NO_TERMS, Terms};
 pub use transition::check_transition;
 
@@ -48,7 +49,8 @@ pub struct Facts<'a> {
     pub jobs: &'a [JobRecord],
     /// The price of energy λ.
     pub price_of_energy: f64,
-    /// What holds besides the site file; [`NO_TERMS`] where nothing does.
+    /// Contracts with the loads of now, those of the site file among them, and
+    /// what else holds besides it; [`NO_TERMS`] where nothing does.
     pub terms: &'a Terms,
 }
 
@@ -224,9 +226,7 @@ impl Facts<'_> {
             .checked_sub(self.site.power.nodes().len())
             .and_then(|place| self.terms.contracts.get(place))
         {
-            return contract.limit * (1.0 - self.margin)
-                - contract.uncontrolled
-                - contract.uncertainty;
+            return contract.usable(self.margin) - contract.uncontrolled - contract.uncertainty;
         }
         let load =
             self.uncontrolled.get(node).copied().unwrap_or_default() + self.uncertainty(node);
@@ -268,10 +268,16 @@ impl Facts<'_> {
         stated.unwrap_or((device.min_cap, device.max_cap))
     }
 
+    /// What caps of a device are multiples of: as the terms say it, else the site file.
+    fn step(&self, device: &DeviceId) -> Option<Watts> {
+        let stated = self.terms.steps.get(device).copied();
+        stated.or_else(|| self.site.device(device).map(|(_, device)| device.cap_step))
+    }
+
     /// In which steps a cap of all these devices can be set, in whole
     /// milliwatts: the smallest number that each of their steps divides.
     fn common_step<'d>(&self, devices: impl Iterator<Item = &'d DeviceId>) -> u64 {
-        let steps = devices.filter_map(|d| self.terms.steps.get(d));
+        let steps = devices.filter_map(|d| self.step(d));
         steps.fold(1, |common, step| {
             let step = ((step.0 * 1_000.0).round() as u64).max(1);
             // By search, from multiple to multiple of the larger one.

@@ -11,6 +11,7 @@
 pub mod assemble;
 mod at_feed;
 mod charge;
+pub(crate) mod contracts;
 pub mod controller;
 mod curves;
 mod decide;
@@ -27,6 +28,7 @@ mod planning;
 mod probing;
 pub mod replay;
 mod round;
+mod rows;
 mod show;
 mod solve;
 mod starts;

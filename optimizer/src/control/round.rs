@@ -1,5 +1,6 @@
 //! One round of control: read, decide, check, send, show.
 
+use super::contracts::Contracts;
 use super::controller::{Command, ControllerConfig, ControllerDeps};
 use super::curves::Curves;
 use super::decide::{Asked, Counted, InForce};
@@ -42,6 +43,8 @@ pub(super) struct Control {
     pub(super) asked: Option<Asked>,
     pub(super) troubles: Vec<String>,
     pub counted: Counted,
+    /// What the site's power contracts cover.
+    pub(super) contracts: Contracts,
     pub starts: Starts,
     /// How fast each job is under each cap, as learned.
     pub curves: Curves,
@@ -76,6 +79,7 @@ impl Control {
         view: ViewSender,
     ) -> Self {
         let now = deps.clock.now();
+        let contracts = Contracts::new(&deps.site);
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
             journal: Journal::new(deps.decisions.clone()),
@@ -96,6 +100,7 @@ impl Control {
             asked: None,
             troubles: Vec::new(),
             counted: Counted::default(),
+            contracts,
             starts: Starts::default(),
             curves: Curves::default(),
             max_gap: 0.0,
