@@ -13,7 +13,7 @@ mod proof;
 mod terms;
 mod transition;
 
-pub use excursion::check_excursion;
+pub use excursion::{Breakers, Excursion, Moment, check_excursion};
 pub use heliostat_models::site::trip::TripCurve;
 pub use terms::{ContractTerm, NO_TERMS, Terms};
 pub use transition::check_transition;

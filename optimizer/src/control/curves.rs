@@ -203,7 +203,7 @@ fn on_step(device: &Device, cap: Watts, round: impl Fn(f64) -> f64) -> Watts {
 
 /// The lowest cap at which a curve reaches a speed; its last corner where it
 /// never does. `None` when any cap will do.
-fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
+pub(super) fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
     let points = curve.points();
     if points.first().is_none_or(|p| p.1 >= speed) {
         return None;

@@ -28,6 +28,8 @@ pub(super) struct InForce {
     pub prices: Vec<f64>,
     pub outcome: Outcome,
     pub jobs: Vec<JobRecord>,
+    /// Jobs whose floors gave way.
+    pub dropped: Vec<JobId>,
     /// What it was made from.
     pub question: Question,
 }
@@ -210,6 +212,7 @@ impl Control {
                 prices,
                 outcome,
                 jobs: jobs.clone(),
+                dropped,
                 question: Question { problem, trials },
             });
         }

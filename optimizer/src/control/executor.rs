@@ -390,6 +390,24 @@ impl Executor {
         &self.worst
     }
 
+    /// The largest cap that each device may have by its agent's word and our own
+    /// orders, those of an earlier controller left out of account; by place.
+    pub fn held(&self) -> Vec<Watts> {
+        self.devices.iter().map(Device::held).collect()
+    }
+
+    /// Devices whose agents have owed an answer for more than so many seconds, by place.
+    pub fn late(&self, now: Timestamp, seconds: f64) -> Vec<bool> {
+        let mut late = vec![false; self.devices.len()];
+        for agent in self.agents.values() {
+            let owes = |since: Timestamp| now.seconds_since(since) > seconds;
+            if agent.waiting_since.is_some_and(owes) {
+                agent.devices.iter().for_each(|place| late[*place] = true);
+            }
+        }
+        late
+    }
+
     /// The cap that each device last reported, by place in the site.
     pub fn reported(&self) -> &[Option<Watts>] {
         &self.reported

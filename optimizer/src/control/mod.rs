@@ -8,6 +8,7 @@
 //!
 //! Observing is the default: everything up to the checker runs, nothing is sent.
 
+mod answers;
 pub mod assemble;
 mod at_feed;
 mod charge;
@@ -26,6 +27,7 @@ pub mod lock;
 pub mod measure;
 mod planning;
 mod probing;
+pub mod relief;
 pub mod replay;
 mod round;
 mod rows;

@@ -105,7 +105,10 @@ fn state(control: &Control) -> ControlState {
         ControlState::StandingBy
     } else if control.refused || !control.is_connected() {
         ControlState::Safe
-    } else if control.executor.beyond_reach() > 0 || !control.troubles.is_empty() {
+    } else if control.executor.beyond_reach() > 0
+        || !control.troubles.is_empty()
+        || control.watch.is_active()
+    {
         ControlState::Degraded
     } else {
         ControlState::Armed
