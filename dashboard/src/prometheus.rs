@@ -243,6 +243,20 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
     for bar in snapshot.upper.iter().chain(&snapshot.racks) {
         family.sample(&[("power_node", &bar.id)], bar.limit.0);
     }
+    let contracts = &snapshot.view.contracts;
+    if !contracts.is_empty() {
+        let help = "Most that the members of a power contract may draw: their caps, and what no cap controls";
+        let mut family = Family::new(out, "power_contract_load_watts", help, false);
+        for contract in contracts.iter() {
+            let most = contract.capped + contract.uncontrolled;
+            family.sample(&[("contract", &contract.id)], most.0);
+        }
+        let help = "Limit of a power contract in force, the margin taken off";
+        let mut family = Family::new(out, "power_contract_limit_watts", help, false);
+        for contract in contracts.iter() {
+            family.sample(&[("contract", &contract.id)], contract.limit.0);
+        }
+    }
     let mut family = Family::new(
         out,
         "interim_pue_ratio",

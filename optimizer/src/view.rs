@@ -163,6 +163,8 @@ pub struct ControlView {
     pub power: Arc<[PowerNodeView]>,
     /// Power contracts, in the order of the site file.
     pub contracts: Arc<[PowerNodeView]>,
+    /// Breakers that may not bear what devices still have, while load is taken off.
+    pub troubles: Vec<String>,
     /// Caps by device.
     pub caps: CapsView,
     /// The price of energy in use.

@@ -304,6 +304,16 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         state: ControlState::Armed,
         in_charge: None,
         power,
+        contracts: (site.power_contracts.iter())
+            .map(|contract| PowerNodeView {
+                id: contract.id.clone(),
+                limit: contract.usable(site.control.margin),
+                uncontrolled: contract.limit * 0.25,
+                capped: contract.limit * 0.5,
+                price: 0.0003,
+            })
+            .collect(),
+        troubles: Vec::new(),
         caps,
         price_of_energy: 0.0004,
         allocation: Some(Certificate::new(212.4, 212.4, "ab12".repeat(16))),

@@ -199,8 +199,10 @@ pub struct PowerContract {
     /// Its members by name.
     pub members: Vec<String>,
     /// Those of them that are power nodes: indices into [`PowerTree::nodes`].
+    #[serde(skip)]
     pub nodes: Vec<usize>,
     /// Those of them that are devices: indices into [`Site::devices`].
+    #[serde(skip)]
     pub devices: Vec<usize>,
 }
 

@@ -103,8 +103,8 @@ impl<'a> Breakers<'a> {
                 (second[place] / node.rating, rest),
             ];
             let used = curve.used(&loads);
-            // A number that is none is not borne either.
-            if !(used <= 1.0) {
+            // What is no number is not borne either.
+            if used > 1.0 || used.is_nan() {
                 strained.push(Excursion {
                     node: place,
                     load: first[place],

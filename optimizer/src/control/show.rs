@@ -125,6 +125,12 @@ pub(super) fn publish(control: &mut Control, now: Timestamp) {
         in_charge: control.lock.other().map(str::to_owned),
         power: Arc::clone(&control.shown.power),
         contracts: Arc::clone(&control.shown.contracts),
+        troubles: control
+            .watch
+            .troubles
+            .iter()
+            .map(|t| format!("{t}."))
+            .collect(),
         caps: control.shown.caps.clone(),
         price_of_energy: control.planning.price(now),
         allocation: control.in_force.as_ref().map(|f| f.certificate.clone()),

@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn faults_of_time_current_curves() {
-        let (from, at) = ("id = \"pdu-1\"\n", "trip_curve");
+        let from = "id = \"pdu-1\"\n";
         for (value, message) in [
             ("\"iec-60898-1-z\"", "no class of breakers"),
             ("5", "neither a name nor points"),
@@ -315,7 +315,8 @@ mod tests {
             ("[[1.2, -5]]", "out of range"),
             ("[[1.2, \"long\"]]", "not a number"),
         ] {
-            error(from, &format!("{from}trip_curve = {value}\n"), at, message);
+            let curve = format!("trip_curve = {value}\n");
+            error(from, &format!("{from}{curve}"), &curve, message);
         }
         let text = builtin_demo()
             .replace(from, &format!("{from}trip_curve = [[1.2, 60], [2, 5]]\n"))
@@ -326,7 +327,8 @@ mod tests {
         let site = load("demo.toml", &text, LoadOptions::default())
             .site
             .unwrap();
-        assert_eq!(site.trip_curves.len(), 9);
+        // Eight racks, the PDU, and the two UPSes of the file.
+        assert_eq!(site.trip_curves.len(), 11);
         assert_eq!(site.trip_curves["pdu-1"].holds(1.3), 5.0);
         assert_eq!(site.trip_curves["r08"].holds(1.01), 0.0);
     }
