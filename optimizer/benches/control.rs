@@ -37,7 +37,11 @@ async fn main() {
     let (mut first, mut number) = (0, 0);
     while first < world.site.devices.len() {
         let gang = GANGS[number % GANGS.len()].min(world.site.devices.len() - first);
-        world.run_job(&format!("job-{number:05}"), first..first + gang, loop_world::START);
+        world.run_job(
+            &format!("job-{number:05}"),
+            first..first + gang,
+            loop_world::START,
+        );
         first += gang;
         number += 1;
     }
