@@ -48,7 +48,7 @@ pub enum ControlState {
     Safe,
 }
 
-/// One power node now.
+/// One limit now: a power node's, or a power contract's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PowerNodeView {
     /// Its name.
@@ -161,6 +161,8 @@ pub struct ControlView {
     pub in_charge: Option<String>,
     /// Power nodes above the level of single nodes, in the order of the tree.
     pub power: Arc<[PowerNodeView]>,
+    /// Power contracts, in the order of the site file.
+    pub contracts: Arc<[PowerNodeView]>,
     /// Caps by device.
     pub caps: CapsView,
     /// The price of energy in use.

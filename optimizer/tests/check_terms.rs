@@ -163,6 +163,7 @@ fn a_contract_holds_on_the_way_to_new_caps_too() {
     let (one, other) = (&scene.site.devices[0].id, &scene.site.devices[200].id);
     scene.terms.contracts.push(ContractTerm {
         id: "pair".into(),
+        in_full: false,
         limit: Watts(1_000.0 / 0.98),
         uncontrolled: Watts::ZERO,
         uncertainty: Watts::ZERO,

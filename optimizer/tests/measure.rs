@@ -145,6 +145,7 @@ fn metered(site_power: f64, it_power: f64, nodes: usize) -> Measured {
         idle: BTreeMap::new(),
         site_power: Some(Watts(site_power)),
         it_power: Some(Watts(it_power)),
+        overhead: Vec::new(),
         nodes_measured: 0,
     }
 }

@@ -5,6 +5,7 @@
 mod names;
 mod partition;
 mod power;
+mod power_contract;
 mod sums;
 
 use super::MeterRole;
@@ -26,6 +27,7 @@ pub(crate) fn check(file: &SiteFile, catalogue: &AcceleratorCatalogue, sink: &Si
     meters(file, sink);
     cooling(file, &tree, sink);
     contracts(file, sink);
+    power_contract::check(file, catalogue, &tree, sink);
     classes(file, sink);
     if let Some(section) = &file.control {
         control(section, sink);

@@ -7,6 +7,7 @@ pub mod config;
 mod find;
 pub mod power;
 pub mod store;
+pub mod trip;
 
 use crate::foreign;
 use crate::ids::{DeviceId, NodeId, SiteId};
@@ -15,6 +16,7 @@ use crate::quantity::{Celsius, Watts};
 use power::PowerTree;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use trip::TripCurve;
 
 /// A data centre, expanded from its configuration. Indices (`usize`) point
 /// into the vectors beside them.
@@ -48,6 +50,11 @@ pub struct Site {
     pub cooling: Cooling,
     /// Contracts for electricity.
     pub contracts: Vec<Contract>,
+    /// Limits over sets that cut across the power tree.
+    pub power_contracts: Vec<PowerContract>,
+    /// Time-current curves of the power nodes whose file says one, by name;
+    /// [`trip::STANDARD`] holds for the others.
+    pub trip_curves: BTreeMap<String, TripCurve>,
     /// Policy of each job class.
     pub classes: BTreeMap<JobClass, ClassPolicy>,
     /// How control behaves.
@@ -112,7 +119,12 @@ pub struct Device {
     pub max_cap: Watts,
     /// Set when control is lost; all safe caps together keep every limit.
     pub safe_cap: Watts,
+    /// Caps between the lowest and the highest are multiples of this.
+    pub cap_step: Watts,
 }
+
+/// Caps are set in whole milliwatts where a device is not coarser.
+pub const FINEST_STEP: Watts = Watts(0.001);
 
 /// What a meter counts, after EN 50600-4-2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -171,6 +183,37 @@ pub struct Contract {
     pub kind: String,
     /// Share of consumption that it covers with renewables, 0 to 1.
     pub renewable_share: f64,
+}
+
+/// A limit over a set of power nodes and devices, wherever they stand in the
+/// tree: what a tenant may draw, or what several feeders may draw together.
+/// What it covers twice counts once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PowerContract {
+    /// Short name; no power node has the same.
+    pub id: String,
+    /// What its members may draw together, all that is fed at or below its
+    /// power nodes included, and of single devices what these draw alone.
+    pub limit: Watts,
+    /// Whether the limit may be used in full, without the site's margin.
+    pub in_full: bool,
+    /// Its members by name.
+    pub members: Vec<String>,
+    /// Those of them that are power nodes: indices into [`PowerTree::nodes`].
+    pub nodes: Vec<usize>,
+    /// Those of them that are devices: indices into [`Site::devices`].
+    pub devices: Vec<usize>,
+}
+
+impl PowerContract {
+    /// What may be drawn where a site keeps this margin.
+    pub fn usable(&self, margin: f64) -> Watts {
+        if self.in_full {
+            self.limit
+        } else {
+            self.limit * (1.0 - margin)
+        }
+    }
 }
 
 /// Policy of one job class.

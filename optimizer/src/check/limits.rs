@@ -2,7 +2,8 @@
 
 use super::seen::Seen;
 use super::{Facts, Findings, Proposal, Rule, TOLERANCE};
-use heliostat_models::{DeviceId, JobRecord, Watts};
+use heliostat_models::site::FINEST_STEP;
+use heliostat_models::{JobRecord, Watts};
 use std::collections::HashMap;
 
 /// Share of a step by which a cap may miss a multiple by rounding.
@@ -108,7 +109,7 @@ fn devices(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &m
                 format!("`{}`: {cap} is not within {low} to {high}", device.id),
             );
         }
-        step(facts, &device.id, cap, (low, high), findings);
+        step(facts, place, cap, (low, high), findings);
     }
     if proposal.caps.len() == seen.caps.iter().flatten().count() {
         return;
@@ -126,15 +127,19 @@ fn devices(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &m
 /// A cap between the ends of a range must be one that the device can be set to.
 fn step(
     facts: &Facts<'_>,
-    device: &DeviceId,
+    place: usize,
     cap: Watts,
     (low, high): (Watts, Watts),
     findings: &mut Findings,
 ) {
-    let Some(step) = facts.terms.steps.get(device).filter(|s| s.0 > 0.0) else {
+    // That drivers take whole milliwatts is no rule of the site: caps are cut
+    // to them when they are sent.
+    let step = facts.step(place);
+    if step <= FINEST_STEP {
         return;
-    };
-    let count = cap / *step;
+    }
+    let device = &facts.site.devices[place].id;
+    let count = cap / step;
     let at_end = cap <= low + TOLERANCE || cap >= high - TOLERANCE;
     if !at_end && (count - count.round()).abs() > STEP_TOLERANCE {
         findings.add(

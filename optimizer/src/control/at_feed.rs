@@ -21,7 +21,12 @@ pub(super) fn limit_node(facts: &Facts<'_>, place: usize) -> LimitNode {
         limit: node.limit * usable,
         uncontrolled: facts.uncontrolled[place],
         spare: Watts::ZERO,
-        uncertainty: Watts::ZERO,
+        uncertainty: facts
+            .terms
+            .uncertainty
+            .get(place)
+            .copied()
+            .unwrap_or_default(),
     };
     match &facts.grid {
         Some(grid) if node.parents.is_empty() => {

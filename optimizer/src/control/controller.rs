@@ -328,6 +328,8 @@ fn hear(control: &mut Control, first: Arrival, arrivals: &mut mpsc::Receiver<Arr
             }
             Arrival::Answer(answer) => {
                 control.hear_fence(answer.fence);
+                let now = control.deps.clock.now();
+                control.watch.answers.heard(&answer, now);
                 control.executor.on_answer(&answer);
                 heard.answer = true;
             }

@@ -16,7 +16,7 @@ use heliostat_models::gpu::{
     GpuModel, Observation, Probe, ProbeLedger, Source, SpeedEstimate, SpeedLearner, SpeedPriors,
     WorkloadFamily,
 };
-use heliostat_models::site::Device;
+use heliostat_models::site::{Device, FINEST_STEP};
 use heliostat_models::{
     Catalogue, DeviceId, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
@@ -179,7 +179,9 @@ impl Curves {
             }
             for (_, device) in devices() {
                 let (low, high) = settable(device);
-                let low = low.max(least.unwrap_or(low));
+                let low =
+                    low.max(least.map_or(low, |cap| on_step(device, cap, f64::ceil).min(high)));
+                let most = most.map(|cap| on_step(device, cap, f64::floor));
                 let high = most.map_or(high, |cap| high.min(cap)).max(low);
                 if (low, high) != settable(device) {
                     Arc::make_mut(&mut narrowed).insert(device.id.clone(), (low, high));
@@ -190,9 +192,18 @@ impl Curves {
     }
 }
 
+/// A cap that the device can be set to, next to this one.
+fn on_step(device: &Device, cap: Watts, round: impl Fn(f64) -> f64) -> Watts {
+    if device.cap_step > FINEST_STEP {
+        device.cap_step * round(cap / device.cap_step)
+    } else {
+        cap
+    }
+}
+
 /// The lowest cap at which a curve reaches a speed; its last corner where it
 /// never does. `None` when any cap will do.
-fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
+pub(super) fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
     let points = curve.points();
     if points.first().is_none_or(|p| p.1 >= speed) {
         return None;

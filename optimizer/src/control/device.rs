@@ -86,14 +86,20 @@ impl Device {
 
     /// The largest cap that the device may have now.
     pub fn worst(&self) -> Watts {
-        let stated = if self.fenced {
-            self.stated()
+        let held = self.held();
+        if self.fenced {
+            held
         } else {
-            self.stated().max(self.max)
-        };
+            held.max(self.max)
+        }
+    }
+
+    /// The same by its agent's word and our own orders, an earlier controller's
+    /// left out of account.
+    pub fn held(&self) -> Watts {
         (self.sent.iter())
             .filter(|s| s.sequence > self.settled)
-            .fold(stated, |worst, s| worst.max(s.cap))
+            .fold(self.stated(), |worst, s| worst.max(s.cap))
     }
 
     /// An agent started or came back. It may have forgotten which commands it

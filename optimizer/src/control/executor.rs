@@ -16,7 +16,9 @@
 //! until lowers are answered nothing is raised there.
 
 use super::device::{Device, Sent};
+use super::rows::LimitRows;
 use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome};
+use heliostat_models::site::FINEST_STEP;
 use heliostat_models::{AgentId, DeviceId, Site, Timestamp, Watts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,8 +47,8 @@ struct Agent {
 #[derive(Debug)]
 pub struct Executor {
     site: Arc<Site>,
-    /// The power nodes above each compute node's devices, nearest first.
-    above: Vec<Vec<usize>>,
+    /// The limits above each device: power nodes and contracts.
+    rows: LimitRows,
     controller: String,
     /// Under which we are in charge; zero where nobody asked for one.
     fence: u64,
@@ -76,18 +78,16 @@ impl Executor {
         let devices: Vec<Device> = (site.devices.iter())
             .map(|d| Device::new(d.min_cap, d.max_cap, d.safe_cap))
             .collect();
-        let above = (site.nodes.iter())
-            .map(|n| site.power.path_up(n.power_node))
-            .collect();
+        let rows = LimitRows::new(&site);
         let worst: Vec<Watts> = devices.iter().map(Device::worst).collect();
         Self {
-            above,
             controller,
             fence: 0,
             lease,
             sequence: 0,
             agents: BTreeMap::new(),
-            room: vec![Watts::ZERO; site.power.nodes().len()],
+            room: vec![Watts::ZERO; rows.count()],
+            rows,
             targets: vec![None; site.devices.len()],
             worst_by_name: (site.devices.iter().zip(&worst))
                 .map(|(d, worst)| (d.id.clone(), *worst))
@@ -150,8 +150,8 @@ impl Executor {
         self.version += u64::from(changed);
     }
 
-    /// Power that caps below each power node may add up to: limit less margin less
-    /// uncontrolled load, by place in the tree.
+    /// Power that caps below each limit may add up to: limit less margin less
+    /// uncontrolled load; power nodes by place in the tree, then contracts.
     pub fn set_room(&mut self, room: Vec<Watts>) {
         self.room = room;
     }
@@ -309,9 +309,9 @@ impl Executor {
     /// as much of it as fits where it raises.
     fn wanted(&self) -> Vec<Option<Watts>> {
         let mut left = self.room.clone();
-        for (device, worst) in self.site.devices.iter().zip(&self.worst) {
-            for node in &self.above[device.node] {
-                left[*node] -= *worst;
+        for (place, worst) in self.worst.iter().enumerate() {
+            for row in self.rows.above(place) {
+                left[*row] -= *worst;
             }
         }
         let mut wanted = vec![None; self.devices.len()];
@@ -319,7 +319,7 @@ impl Executor {
             let Some(target) = self.targets[place] else {
                 continue;
             };
-            let target = whole(target.clamp(device.min, device.max));
+            let target = self.settable(place, target.clamp(device.min, device.max));
             let worst = self.worst[place];
             if !device.is_fenced() {
                 wanted[place] = Some(self.unfenced(place, target, &left));
@@ -329,12 +329,12 @@ impl Executor {
                 wanted[place] = Some(target);
                 continue;
             }
-            let above = &self.above[self.site.devices[place].node];
-            let fits = (above.iter()).fold(target - worst, |fits, node| fits.min(left[*node]));
+            let above = self.rows.above(place);
+            let fits = (above.iter()).fold(target - worst, |fits, row| fits.min(left[*row]));
             let raise = if fits >= target - worst {
                 target - worst
             } else if fits.0 >= SMALLEST_STEP {
-                whole(worst + fits) - worst
+                (self.settable(place, worst + fits) - worst).max(Watts::ZERO)
             } else {
                 Watts::ZERO
             };
@@ -342,8 +342,8 @@ impl Executor {
             // A device below its settable range waits until it can be lifted into it.
             if cap >= device.min {
                 wanted[place] = Some(whole(cap));
-                for node in above {
-                    left[*node] -= raise;
+                for row in above {
+                    left[*row] -= raise;
                 }
             }
         }
@@ -355,11 +355,29 @@ impl Executor {
     /// said to have, unless there is room for all at their highest.
     fn unfenced(&self, place: usize, target: Watts, left: &[Watts]) -> Watts {
         let device = &self.devices[place];
-        let above = &self.above[self.site.devices[place].node];
-        if above.iter().all(|node| left[*node] >= Watts::ZERO) {
+        let above = self.rows.above(place);
+        if above.iter().all(|row| left[*row] >= Watts::ZERO) {
             return target;
         }
-        whole(target.min(device.stated()).clamp(device.min, device.max))
+        let stated = target.min(device.stated());
+        self.settable(place, stated.clamp(device.min, device.max))
+    }
+
+    /// The highest cap, not above this one, that the device can be set to: a
+    /// multiple of its step, or an end of its range.
+    fn settable(&self, place: usize, cap: Watts) -> Watts {
+        let (device, step) = (&self.devices[place], self.site.devices[place].cap_step);
+        if step <= FINEST_STEP || cap <= device.min || cap >= device.max {
+            return whole(cap);
+        }
+        // A multiple may have lost its last bit on the way.
+        let count = (cap / step + 1e-9).floor();
+        whole((step * count).max(device.min))
+    }
+
+    /// The limits above each device.
+    pub(super) fn rows(&self) -> &LimitRows {
+        &self.rows
     }
 
     /// The largest cap that each device may have now.
@@ -370,6 +388,24 @@ impl Executor {
     /// The same by place in the site.
     pub fn worst_caps(&self) -> &[Watts] {
         &self.worst
+    }
+
+    /// The largest cap that each device may have by its agent's word and our own
+    /// orders, those of an earlier controller left out of account; by place.
+    pub fn held(&self) -> Vec<Watts> {
+        self.devices.iter().map(Device::held).collect()
+    }
+
+    /// Devices whose agents have owed an answer for more than so many seconds, by place.
+    pub fn late(&self, now: Timestamp, seconds: f64) -> Vec<bool> {
+        let mut late = vec![false; self.devices.len()];
+        for agent in self.agents.values() {
+            let owes = |since: Timestamp| now.seconds_since(since) > seconds;
+            if agent.waiting_since.is_some_and(owes) {
+                agent.devices.iter().for_each(|place| late[*place] = true);
+            }
+        }
+        late
     }
 
     /// The cap that each device last reported, by place in the site.

@@ -105,6 +105,9 @@ pub struct Measured {
     pub it_power: Option<Watts>,
     /// Nodes whose overhead is measured; the others count with their rated one.
     pub nodes_measured: usize,
+    /// What each node draws besides its devices, by place in the site: what was
+    /// read of it, and by how much it may be more.
+    pub overhead: Vec<(Watts, Watts)>,
 }
 
 /// Reads what can be read. `caps` are the largest that devices may have now, by
@@ -123,13 +126,18 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
     let mut it_uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
     let mut it_at_feed = it_uncontrolled.clone();
     let mut nodes_measured = 0;
+    let mut overheads = Vec::with_capacity(site.nodes.len());
     for (place, node) in site.nodes.iter().enumerate() {
         let of_node =
             |caps, reserve| overhead(site, readings, place, changed[place], caps, reserve);
         let measured = of_node(caps, OVERHEAD_RESERVE);
-        let at_feed = of_node(&expected, OVERHEAD_RESERVE_AT_FEED).unwrap_or(node.overhead);
+        let at_feed = of_node(&expected, OVERHEAD_RESERVE_AT_FEED);
+        let at_feed = at_feed.map_or(node.overhead, |(read, more)| read + more);
         nodes_measured += usize::from(measured.is_some());
-        let overhead = measured.unwrap_or(node.overhead);
+        // What is not known counts at its rated figure, which leaves nothing to add.
+        let (read, more) = measured.unwrap_or((node.overhead, Watts::ZERO));
+        overheads.push((read, more));
+        let overhead = read + more;
         for up in site.power.path_up(node.power_node) {
             it_uncontrolled[up] += overhead;
             it_at_feed[up] += at_feed;
@@ -150,6 +158,7 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
         site_power: metered(MeterRole::DataCentre),
         it_power: metered(MeterRole::It),
         nodes_measured,
+        overhead: overheads,
     }
 }
 
@@ -194,7 +203,8 @@ fn changes(site: &Site, jobs: &[JobEntry]) -> Vec<Timestamp> {
 
 /// What a node draws besides its devices, when all of it was read after the
 /// last change; grown in step with the devices from what they drew to what
-/// their caps allow, up to the rated overhead where they allow everything.
+/// their caps allow, up to the rated overhead where they allow everything; and
+/// by how much it may be more.
 fn overhead(
     site: &Site,
     readings: &Readings,
@@ -202,7 +212,7 @@ fn overhead(
     changed: Timestamp,
     caps: &[Watts],
     reserve: f64,
-) -> Option<Watts> {
+) -> Option<(Watts, Watts)> {
     let node = &site.nodes[place];
     let name = DeviceId::from(node.id.as_str());
     let (all, at) = readings.watts(&name, Catalogue::node_power())?;
@@ -218,7 +228,7 @@ fn overhead(
     }
     let measured = (all - drawn).max(Watts::ZERO);
     if measured >= node.overhead {
-        return Some(measured);
+        return Some((measured, Watts::ZERO));
     }
     let growth = if most > drawn {
         ((allowed - drawn) / (most - drawn)).clamp(0.0, 1.0)
@@ -226,7 +236,8 @@ fn overhead(
         1.0
     };
     let grown = measured + (node.overhead - measured) * growth;
-    Some((grown + node.overhead * reserve).min(node.overhead))
+    let most = (grown + node.overhead * reserve).min(node.overhead);
+    Some((grown, most - grown))
 }
 
 impl Measured {
@@ -266,7 +277,7 @@ impl Measured {
     }
 
     /// Most that the plant may draw at a node with this limit that carries this share of it.
-    fn plant(&self, site: &Site, limit: Watts, share: f64) -> Watts {
+    pub(super) fn plant(&self, site: &Site, limit: Watts, share: f64) -> Watts {
         let design = (site.cooling.design_pue - 1.0).max(0.0);
         let (Some(all), Some(it)) = (self.site_power, self.it_power) else {
             let rate = design * UNKNOWN_PLANT;

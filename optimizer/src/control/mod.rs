@@ -8,9 +8,11 @@
 //!
 //! Observing is the default: everything up to the checker runs, nothing is sent.
 
+mod answers;
 pub mod assemble;
 mod at_feed;
 mod charge;
+pub(crate) mod contracts;
 pub mod controller;
 mod curves;
 mod decide;
@@ -25,8 +27,10 @@ pub mod lock;
 pub mod measure;
 mod planning;
 mod probing;
+pub mod relief;
 pub mod replay;
 mod round;
+mod rows;
 mod show;
 mod solve;
 mod starts;

@@ -1,5 +1,7 @@
 //! One round of control: read, decide, check, send, show.
 
+use super::answers::AnswerTimes;
+use super::contracts::Contracts;
 use super::controller::{Command, ControllerConfig, ControllerDeps};
 use super::curves::Curves;
 use super::decide::{Asked, Counted, InForce};
@@ -11,6 +13,7 @@ use super::link::Link;
 use super::lock::Lock;
 use super::measure::Readings;
 use super::planning::{Planning, grid_history};
+use super::relief::Watch;
 use super::show::{self, Shown};
 use super::starts::Starts;
 use crate::allocate::Problem;
@@ -42,6 +45,10 @@ pub(super) struct Control {
     pub(super) asked: Option<Asked>,
     pub(super) troubles: Vec<String>,
     pub counted: Counted,
+    /// What the site's power contracts cover.
+    pub(super) contracts: Contracts,
+    /// Whether breakers bear what devices still have.
+    pub(super) watch: Watch,
     pub starts: Starts,
     /// How fast each job is under each cap, as learned.
     pub curves: Curves,
@@ -76,6 +83,8 @@ impl Control {
         view: ViewSender,
     ) -> Self {
         let now = deps.clock.now();
+        let contracts = Contracts::new(&deps.site);
+        let watch = Watch::new(AnswerTimes::new(run.clone(), config.policy.lease));
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
             journal: Journal::new(deps.decisions.clone()),
@@ -96,6 +105,8 @@ impl Control {
             asked: None,
             troubles: Vec::new(),
             counted: Counted::default(),
+            contracts,
+            watch,
             starts: Starts::default(),
             curves: Curves::default(),
             max_gap: 0.0,
@@ -217,7 +228,9 @@ impl Control {
         self.inputs.measure(&self.deps.site, &self.executor);
         self.price = self.planning.price(now);
         self.decide(now, why);
-        let troubles = trouble.into_iter().chain(self.troubles.iter().cloned());
+        self.mind_breakers(now);
+        let told = self.troubles.iter().chain(&self.watch.troubles).cloned();
+        let troubles = trouble.into_iter().chain(told);
         let armed = self.armed();
         self.journal.troubles(now, armed, troubles.collect());
         self.send();
@@ -233,6 +246,10 @@ impl Control {
         self.next_beat = now + BEAT;
         if self.lock.fence().is_some() {
             self.mind_lock();
+        }
+        if self.watch.is_active() {
+            // What was taken off may come back as soon as breakers bear it.
+            self.mind_breakers(now);
         }
         if self.armed() && !self.refused && self.in_force.is_some() {
             let commands = self.executor.propose(now);
@@ -260,6 +277,7 @@ impl Control {
                 check_transition(&facts, self.executor.worst(), &sent)
             };
             self.executor.sent(&commands, now);
+            self.watch.answers.sent(&commands, now);
             if broken.is_empty() {
                 for (agent, command) in &commands {
                     self.link.command(agent, command);

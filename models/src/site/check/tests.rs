@@ -29,7 +29,7 @@ fn finds(severity: Severity, from: &str, to: &str, at: &str, message: &str) {
 }
 
 #[track_caller]
-fn error(from: &str, to: &str, at: &str, message: &str) {
+pub(super) fn error(from: &str, to: &str, at: &str, message: &str) {
     finds(Severity::Error, from, to, at, message);
 }
 

@@ -11,7 +11,8 @@ use crate::quantity::{Celsius, Watts};
 use crate::site::power::{PowerNode, PowerNodeKind, PowerTree};
 use crate::site::store::StoreChoice;
 use crate::site::{
-    ClassPolicy, Contract, ControlPolicy, Cooling, Device, Hall, Meter, Node, Rack, Site,
+    ClassPolicy, Contract, ControlPolicy, Cooling, Device, Hall, Meter, Node, PowerContract, Rack,
+    Site,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub(crate) fn expand(
         meters: meters(file)?,
         cooling: cooling(file)?,
         contracts: contracts(file)?,
+        power_contracts: Vec::new(),
+        trip_curves: BTreeMap::new(),
         classes: classes(file)?,
         control: control(file)?,
         store: store(file)?,
@@ -101,6 +104,9 @@ pub(crate) fn expand(
             limit: Watts(*need(&section.limit, "power.limit_watts")?),
         });
         power.insert(id.as_str(), index.ok_or("power.feeds")?);
+        if let Some(curve) = &section.trip_curve {
+            site.trip_curves.insert(id.clone(), curve.value.clone());
+        }
     }
     for partition in &file.partitions {
         // What is only ordered has no size yet, more often than not.
@@ -110,6 +116,7 @@ pub(crate) fn expand(
             add_partition(&mut site, partition, catalogue, &power)?;
         }
     }
+    site.power_contracts = power_contracts(file, &site)?;
     Ok(site)
 }
 
@@ -146,6 +153,9 @@ fn add_partition(
             limit: Watts(sizes.rack_limit),
         }))
         .ok_or("partition.fed_by")?;
+        if let Some(curve) = &partition.rack_trip_curve {
+            (site.trip_curves).insert(planned.id.clone(), curve.value.clone());
+        }
         let rack = site.racks.len();
         for node_id in planned.nodes {
             let power_node = (site.power.push(PowerNode {
@@ -166,6 +176,7 @@ fn add_partition(
                     min_cap: Watts(sizes.min_cap),
                     max_cap: Watts(sizes.max_cap),
                     safe_cap: Watts(sizes.safe_cap),
+                    cap_step: Watts(sizes.cap_step),
                 });
             }
             site.nodes.push(Node {
@@ -220,6 +231,43 @@ fn contracts(file: &SiteFile) -> Result<Vec<Contract>, Lacking> {
                 id: need(&contract.id, "contract.id")?.clone(),
                 kind: (*need(&contract.kind, "contract.kind")?).to_owned(),
                 renewable_share: *need(&contract.renewable_share, "contract.renewable_share")?,
+            })
+        })
+        .collect()
+}
+
+/// Contracts over power nodes and devices, their members found by name.
+fn power_contracts(file: &SiteFile, site: &Site) -> Result<Vec<PowerContract>, Lacking> {
+    if file.power_contracts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let nodes: HashMap<&str, usize> = (site.power.nodes().iter().enumerate())
+        .map(|(place, node)| (node.id.as_str(), place))
+        .collect();
+    let devices: HashMap<&str, usize> = (site.devices.iter().enumerate())
+        .map(|(place, device)| (device.id.as_str(), place))
+        .collect();
+    let place = |by_name: &HashMap<&str, usize>, member: &String| by_name.get(&**member).copied();
+    (file.power_contracts.iter())
+        .map(|section| {
+            let members: Vec<String> = (need(&section.members, "power_contract.members")?.iter())
+                .map(|member| member.value.clone())
+                .collect();
+            let known =
+                |member: &String| nodes.contains_key(&**member) || devices.contains_key(&**member);
+            if !members.iter().all(known) {
+                return Err("power_contract.members");
+            }
+            Ok(PowerContract {
+                id: need(&section.id, "power_contract.id")?.clone(),
+                limit: Watts(*need(&section.limit, "power_contract.limit_watts")?),
+                in_full: section.in_full,
+                nodes: members.iter().filter_map(|m| place(&nodes, m)).collect(),
+                devices: (members.iter())
+                    .filter(|m| !nodes.contains_key(m.as_str()))
+                    .filter_map(|m| place(&devices, m))
+                    .collect(),
+                members,
             })
         })
         .collect()

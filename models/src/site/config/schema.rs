@@ -2,12 +2,14 @@
 //! where it is absent or faulty; the fault is noted by then.
 
 use super::partition::PartitionSection;
+use super::power_contract::PowerContractSection;
 use super::reader::{At, Field, Table};
 use super::slot::Slot;
 use super::store::StoreSection;
 use crate::job::JobClass;
 use crate::site::MeterRole;
 use crate::site::power::PowerNodeKind;
+use crate::site::trip::TripCurve;
 use std::ops::RangeInclusive;
 
 /// The whole file.
@@ -21,6 +23,7 @@ pub(crate) struct SiteFile {
     pub meters: Vec<MeterSection>,
     pub cooling: Option<CoolingSection>,
     pub contracts: Vec<ContractSection>,
+    pub power_contracts: Vec<PowerContractSection>,
     pub classes: Vec<ClassSection>,
     pub control: Option<ControlSection>,
     pub store: Option<StoreSection>,
@@ -60,6 +63,7 @@ pub(crate) struct PowerSection {
     pub limit: Field<f64>,
     /// Stated: larger than what feeds it, on purpose.
     pub oversized: bool,
+    pub trip_curve: Field<TripCurve>,
 }
 
 /// `[[hall]]`
@@ -166,6 +170,7 @@ impl SiteFile {
             meters: each(root.tables("meter"), MeterSection::read),
             cooling: root.require("cooling").table().map(CoolingSection::read),
             contracts: each(root.tables("contract"), ContractSection::read),
+            power_contracts: each(root.tables("power_contract"), PowerContractSection::read),
             classes: (root.require("class").table()).map_or_else(Vec::new, read_classes),
             control: root.require("control").table().map(ControlSection::read),
             store: (root.optional("store").table()).map(|t| StoreSection::read(t, root.sink())),
@@ -217,6 +222,7 @@ impl PowerSection {
             rating: t.require("rating_watts").watts(),
             limit: t.require("limit_watts").watts(),
             oversized: flag_or_false(t.optional("oversized")),
+            trip_curve: t.optional("trip_curve").trip_curve(),
             prefix: t.path_of(""),
         };
         t.finish();
