@@ -25,6 +25,7 @@ pub mod lock;
 pub mod measure;
 mod planning;
 mod probing;
+mod ramp;
 pub mod replay;
 mod round;
 mod show;

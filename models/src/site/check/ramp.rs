@@ -4,11 +4,19 @@
 use crate::site::config::fault::Sink;
 use crate::site::config::reader::Field;
 use crate::site::config::schema::{RampFields, SiteFile};
+use crate::site::ramp::USUAL_WINDOW;
 
+/// Least of a whole burst that each accelerator can get a share of, in watts: caps
+/// go in whole milliwatts.
+const SHARE: f64 = 0.01;
 /// Seconds after which a change from nothing to the limit cannot be meant.
 const TOO_SLOW: f64 = 3_600.0;
 
 pub(super) fn check(file: &SiteFile, sink: &Sink) {
+    let window = (file.control.as_ref())
+        .and_then(|c| c.ramp_window.as_ref())
+        .map_or(USUAL_WINDOW.as_secs_f64(), |w| w.value);
+    let least = devices(file) * SHARE / window;
     for section in &file.power {
         let limit = section.limit.as_ref().map(|l| l.value);
         let id = section.id.as_ref().map_or("?", |id| id.value.as_str());
@@ -17,6 +25,7 @@ pub(super) fn check(file: &SiteFile, sink: &Sink) {
             &section.prefix,
             &format!("`{id}`"),
             limit,
+            least,
             sink,
         );
     }
@@ -26,6 +35,7 @@ pub(super) fn check(file: &SiteFile, sink: &Sink) {
         "control.",
         "the site",
         site_limit(file),
+        least,
         sink,
     );
     let anywhere = !control.ramp.is_empty() || file.power.iter().any(|p| !p.ramp.is_empty());
@@ -49,7 +59,23 @@ fn site_limit(file: &SiteFile) -> Option<f64> {
         .sum()
 }
 
-fn rates(fields: &RampFields, prefix: &str, what: &str, limit: Option<f64>, sink: &Sink) {
+/// Accelerators that run.
+fn devices(file: &SiteFile) -> f64 {
+    (file.partitions.iter())
+        .filter(|p| p.is_running())
+        .filter_map(|p| p.node_count().zip(p.devices_per_node.as_ref()))
+        .map(|(nodes, each)| nodes as f64 * f64::from(each.value))
+        .sum()
+}
+
+fn rates(
+    fields: &RampFields,
+    prefix: &str,
+    what: &str,
+    limit: Option<f64>,
+    least: f64,
+    sink: &Sink,
+) {
     let Some(limit) = limit.filter(|l| *l > 0.0) else {
         return;
     };
@@ -61,7 +87,17 @@ fn rates(fields: &RampFields, prefix: &str, what: &str, limit: Option<f64>, sink
         let Some(rate) = field else { continue };
         let field = format!("{prefix}{name}");
         let takes = limit / rate.value;
-        if takes > TOO_SLOW {
+        if rate.value < least {
+            sink.error(
+                rate.at,
+                &field,
+                format!(
+                    "{} W/s is too little to be shared by the accelerators of this site",
+                    rate.value
+                ),
+                format!("give at least {least:.2} W/s, or a longer ramp_window_seconds"),
+            );
+        } else if takes > TOO_SLOW {
             sink.warning(
                 rate.at,
                 &field,

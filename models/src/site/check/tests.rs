@@ -584,6 +584,12 @@ fn faults_of_ramps() {
         "ramp_window",
         "out of range",
     );
+    error(
+        "[control]\n",
+        "[control]\nramp_window_seconds = 1\nramp_up_watts_per_second = 2.5\n",
+        "ramp_up",
+        "too little to be shared",
+    );
     warning(
         "[control]\n",
         "[control]\nramp_window_seconds = 5\n",
