@@ -223,6 +223,8 @@ impl Control {
             let armed = self.mode == ControlMode::Armed && self.lock.fence().is_some();
             self.journal.allocation(now, armed, outcome, question, why);
             self.executor.set_targets(&in_force.caps);
+            let gangs = in_force.jobs.iter().map(|j| j.devices.as_slice());
+            self.executor.set_gangs(gangs);
         }
         self.executor.set_room(room);
         troubles
