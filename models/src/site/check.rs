@@ -6,6 +6,7 @@ mod names;
 mod partition;
 mod power;
 mod power_contract;
+mod ramp;
 mod sums;
 
 use super::MeterRole;
@@ -23,6 +24,7 @@ pub(crate) fn check(file: &SiteFile, catalogue: &AcceleratorCatalogue, sink: &Si
     let tree = power::check(file, sink);
     partition::check(file, catalogue, &tree, sink);
     sums::check(file, catalogue, &tree, sink);
+    ramp::check(file, sink);
     names::check(file, sink);
     meters(file, sink);
     cooling(file, &tree, sink);

@@ -4,7 +4,9 @@
 
 pub mod check;
 pub mod config;
+mod find;
 pub mod power;
+pub mod ramp;
 pub mod store;
 pub mod trip;
 
@@ -58,6 +60,8 @@ pub struct Site {
     pub classes: BTreeMap<JobClass, ClassPolicy>,
     /// How control behaves.
     pub control: ControlPolicy,
+    /// How fast caps may rise and fall.
+    pub ramps: ramp::RampPolicy,
     /// Which engine keeps the time series.
     pub store: store::StoreChoice,
     /// Devices, nodes, meters and the plant by name; see [`Site::entity`].

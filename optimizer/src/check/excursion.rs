@@ -4,6 +4,7 @@
 //! moment at the caps they have. What a breaker bears for that moment is its
 //! manufacturer's inverse-time curve, not its rating.
 
+use super::seen::{known_or, ranges};
 use super::{Broken, Facts, Findings, Rule, TOLERANCE};
 use heliostat_models::site::trip::TripCurve;
 use heliostat_models::{DeviceId, Watts};
@@ -141,18 +142,9 @@ pub fn check_excursion(
     curves: &BTreeMap<String, TripCurve>,
     seconds: f64,
 ) -> Vec<Broken> {
-    let devices = facts.site.devices.iter();
-    let now: Vec<Watts> = (devices.clone().enumerate())
-        .map(|(place, device)| {
-            worst
-                .get(&device.id)
-                .copied()
-                .unwrap_or(facts.range(place).1)
-        })
-        .collect();
-    let then: Vec<Watts> = (devices.zip(&now))
-        .map(|(device, now)| sent.get(&device.id).copied().unwrap_or(*now))
-        .collect();
+    let range = ranges(facts);
+    let now = known_or(facts, worst, |place| range[place].1);
+    let then = known_or(facts, sent, |place| now[place]);
     let moment = Moment {
         now: &now,
         then: &then,

@@ -9,7 +9,9 @@ use super::round::Control;
 use super::solve::{Ground, Solved};
 use super::starts::Waiting;
 use crate::allocate::Outcome;
-use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, Terms, check_allocation};
+use crate::check::{
+    AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, Terms, check_allocation, check_caps,
+};
 use crate::view::ControlMode;
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, JobState, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
@@ -221,6 +223,8 @@ impl Control {
             let armed = self.mode == ControlMode::Armed && self.lock.fence().is_some();
             self.journal.allocation(now, armed, outcome, question, why);
             self.executor.set_targets(&in_force.caps);
+            let gangs = in_force.jobs.iter().map(|j| j.devices.as_slice());
+            self.executor.set_gangs(gangs);
         }
         self.executor.set_room(room);
         troubles
@@ -303,9 +307,7 @@ impl Control {
             beyond,
         };
         // The old proof speaks of the old inputs; only the limits must hold anew.
-        check_allocation(facts, &proposal)
-            .iter()
-            .all(|b| b.rule.is_about_the_proof())
+        check_caps(facts, &proposal).is_empty()
     }
 }
 

@@ -14,8 +14,14 @@
 //! agent that still runs only lowers. What an agent restores when it stops
 //! or starts again is not in this machine's hand: its next hello tells it, and
 //! until lowers are answered nothing is raised there.
+//!
+//! Where the site limits how fast caps may change, `ramp.rs` holds back what would
+//! be faster; what a limit demands passes.
+
+mod pace;
 
 use super::device::{Device, Sent};
+use super::ramp::Ramps;
 use super::rows::LimitRows;
 use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome};
 use heliostat_models::site::FINEST_STEP;
@@ -39,6 +45,8 @@ struct Agent {
     answered: u64,
     /// When the oldest command without an answer was sent.
     waiting_since: Option<Timestamp>,
+    /// Until when what was last answered surely holds.
+    held_until: Option<Timestamp>,
     /// Must be sent its caps anew, whether they changed or not.
     stale: bool,
 }
@@ -69,6 +77,8 @@ pub struct Executor {
     refusing: BTreeSet<usize>,
     /// Devices for which nobody answers, as of the last look.
     silent: Vec<bool>,
+    /// How fast caps may change, where the site says so.
+    ramps: Option<Ramps>,
     version: u64,
 }
 
@@ -97,6 +107,7 @@ impl Executor {
             reported: vec![None; site.devices.len()],
             refusing: BTreeSet::new(),
             silent: vec![true; site.devices.len()],
+            ramps: Ramps::new(&site),
             version: 0,
             devices,
             site,
@@ -114,6 +125,9 @@ impl Executor {
     /// devices count with their highest caps.
     pub fn take_charge(&mut self, fence: u64) {
         self.fence = fence;
+        if let Some(ramps) = &mut self.ramps {
+            ramps.empty();
+        }
         for place in 0..self.devices.len() {
             self.devices[place].unfence();
             self.refresh(place);
@@ -129,6 +143,12 @@ impl Executor {
         let device = &self.devices[place];
         let id = &self.site.devices[place].id;
         let worst = device.worst();
+        if let Some(ramps) = &mut self.ramps {
+            ramps.worst_changed(place, worst - self.worst[place]);
+            if let (Some(before), Some(now)) = (self.reported[place], device.reported()) {
+                ramps.reported_changed(place, now - before);
+            }
+        }
         if worst != self.worst[place] {
             self.worst[place] = worst;
             self.worst_by_name.insert(id.clone(), worst);
@@ -179,6 +199,7 @@ impl Executor {
             mine.push(place);
             self.devices[place].on_hello(said, hello.fence >= self.fence, hello.at);
             self.refresh(place);
+            self.pace_told(place);
         }
         mine.sort_unstable();
         let agent = self.agents.entry(hello.agent.clone()).or_default();
@@ -195,6 +216,7 @@ impl Executor {
             return;
         };
         let mine = agent.devices.clone();
+        let last = agent.last.as_ref().map(|(sequence, _, _)| *sequence);
         let ours = answer.controller.as_deref() == Some(self.controller.as_str());
         let sequence = answer.sequence.filter(|_| ours);
         for report in &answer.reports {
@@ -211,6 +233,11 @@ impl Executor {
             let fenced = answer.fence >= self.fence;
             self.devices[place].on_report(now_has, refused, sequence, fenced, answer.at);
             self.refresh(place);
+            if sequence.is_none() {
+                self.pace_told(place);
+            } else if sequence == last {
+                self.pace_answered(place);
+            }
         }
         let Some(agent) = self.agents.get_mut(&answer.agent) else {
             return;
@@ -218,8 +245,9 @@ impl Executor {
         match sequence {
             Some(sequence) => {
                 agent.answered = agent.answered.max(sequence);
-                if agent.last.as_ref().is_some_and(|(s, _, _)| *s <= sequence) {
+                if let Some((_, at, _)) = agent.last.as_ref().filter(|(s, _, _)| *s <= sequence) {
                     agent.waiting_since = None;
+                    agent.held_until = Some(*at + self.lease);
                 }
             }
             // Leases ended, or another controller was obeyed: say again what we want.
@@ -237,7 +265,8 @@ impl Executor {
     /// What to send now. What comes of it must be told to [`Executor::sent`],
     /// whether it leaves or not: it may have.
     pub fn propose(&mut self, now: Timestamp) -> Vec<(AgentId, CapCommand)> {
-        let wanted = self.wanted();
+        let mut wanted = self.wanted();
+        self.hold_back(now, &mut wanted);
         let mut out = Vec::new();
         for (id, agent) in &mut self.agents {
             let caps: Vec<Option<Watts>> = agent.devices.iter().map(|d| wanted[*d]).collect();
@@ -301,6 +330,9 @@ impl Executor {
                 };
                 self.devices[place].sent(sent, now);
                 self.refresh(place);
+                if let Some(ramps) = &mut self.ramps {
+                    ramps.sent(place, lease.cap);
+                }
             }
         }
     }
@@ -308,12 +340,7 @@ impl Executor {
     /// The cap to ask of each device now: the decided one where that lowers, and
     /// as much of it as fits where it raises.
     fn wanted(&self) -> Vec<Option<Watts>> {
-        let mut left = self.room.clone();
-        for (place, worst) in self.worst.iter().enumerate() {
-            for row in self.rows.above(place) {
-                left[*row] -= *worst;
-            }
-        }
+        let mut left = self.left();
         let mut wanted = vec![None; self.devices.len()];
         for (place, device) in self.devices.iter().enumerate() {
             let Some(target) = self.targets[place] else {
@@ -348,6 +375,18 @@ impl Executor {
             }
         }
         wanted
+    }
+
+    /// Room that the largest caps leave below each limit; less than nothing where
+    /// they exceed it.
+    fn left(&self) -> Vec<Watts> {
+        let mut left = self.room.clone();
+        for (place, worst) in self.worst.iter().enumerate() {
+            for row in self.rows.above(place) {
+                left[*row] -= *worst;
+            }
+        }
+        left
     }
 
     /// What to ask of a device that counts with its highest cap, because an

@@ -27,6 +27,7 @@ pub mod lock;
 pub mod measure;
 mod planning;
 mod probing;
+mod ramp;
 pub mod relief;
 pub mod replay;
 mod round;

@@ -4,11 +4,12 @@ use super::LoadOptions;
 use super::layout::layout;
 use super::partition::PartitionSection;
 use super::reader::Field;
-use super::schema::{PowerSection, SiteFile};
+use super::schema::{PowerSection, RampFields, SiteFile};
 use crate::accelerators::AcceleratorCatalogue;
 use crate::ids::{DeviceId, NodeId, SiteId};
 use crate::quantity::{Celsius, Watts};
 use crate::site::power::{PowerNode, PowerNodeKind, PowerTree};
+use crate::site::ramp::{RampLimit, RampPolicy, USUAL_WINDOW};
 use crate::site::store::StoreChoice;
 use crate::site::{
     ClassPolicy, Contract, ControlPolicy, Cooling, Device, Hall, Meter, Node, PowerContract, Rack,
@@ -81,6 +82,7 @@ pub(crate) fn expand(
         trip_curves: BTreeMap::new(),
         classes: classes(file)?,
         control: control(file)?,
+        ramps: ramps(file),
         store: store(file)?,
         names: HashMap::new(),
     };
@@ -103,7 +105,9 @@ pub(crate) fn expand(
             rating: Watts(*need(&section.rating, "power.rating_watts")?),
             limit: Watts(*need(&section.limit, "power.limit_watts")?),
         });
-        power.insert(id.as_str(), index.ok_or("power.feeds")?);
+        let index = index.ok_or("power.feeds")?;
+        site.ramps.add(ramp(Some(index), &section.ramp));
+        power.insert(id.as_str(), index);
         if let Some(curve) = &section.trip_curve {
             site.trip_curves.insert(id.clone(), curve.value.clone());
         }
@@ -309,4 +313,27 @@ fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
         margin: *need(&control.margin, "control.margin_ratio")?,
         carbon_weight: *need(&control.carbon_weight, "control.carbon_weight")?,
     })
+}
+
+/// The site's own ramp limits; those of power nodes come with their nodes.
+fn ramps(file: &SiteFile) -> RampPolicy {
+    let control = file.control.as_ref();
+    let window = control.and_then(|c| c.ramp_window.as_ref());
+    let mut ramps = RampPolicy {
+        window: window.map_or(USUAL_WINDOW, |w| Duration::from_secs_f64(w.value)),
+        limits: Vec::new(),
+    };
+    if let Some(control) = control {
+        ramps.add(ramp(None, &control.ramp));
+    }
+    ramps
+}
+
+fn ramp(at: Option<usize>, fields: &RampFields) -> RampLimit {
+    let rate = |field: &Field<f64>| field.as_ref().map(|f| Watts(f.value));
+    RampLimit {
+        at,
+        up: rate(&fields.up),
+        down: rate(&fields.down),
+    }
 }
