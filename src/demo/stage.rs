@@ -64,6 +64,7 @@ impl Stage {
         policy.plan_every = PLAN_EVERY.max(pace.step);
         // Leases outlast several steps, so that one late message ends none.
         policy.lease = policy.lease.max(pace.step * 10);
+        let lease = policy.lease;
         let server = Server::start(ServerConfig {
             site: Arc::clone(&site),
             data: data.clone(),
@@ -137,6 +138,7 @@ impl Stage {
             server,
             max_plan_gap: 0.0,
             bridge,
+            lease,
             _temporary: temporary,
         })
     }
