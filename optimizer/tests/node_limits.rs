@@ -14,7 +14,7 @@ mod agents;
 mod sites;
 
 use agents::{Message, World};
-use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice};
+use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice, ForeignChanges};
 use heliostat_models::{AgentId, DeviceId, Frame, Reading, Site, Timestamp, Watts};
 use heliostat_optimizer::check::{Facts, NO_TERMS, check_transition};
 use heliostat_optimizer::control::Executor;
@@ -289,6 +289,8 @@ fn hello(site: &Site, node: usize, devices: Vec<CappableDevice>) -> AgentHello {
         fence: 0,
         at: Timestamp(5),
         devices,
+        foreign: ForeignChanges::default(),
+        leaving: false,
     }
 }
 
