@@ -71,6 +71,9 @@ pub struct CapView {
     pub decided: Watts,
     /// Last acknowledged by the agent.
     pub acknowledged: Option<Watts>,
+    /// Set by the limit of its node as a whole: then both are estimates, what the
+    /// limit leaves to the device by the share that is decided for it.
+    pub by_node_limit: bool,
 }
 
 /// The caps of a site's devices, cheap to clone however many there are.

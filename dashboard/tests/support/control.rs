@@ -228,6 +228,7 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         let view = CapView {
             decided: cap,
             acknowledged: (i != 77).then_some(cap),
+            by_node_limit: i == 78,
         };
         Some(view)
     });

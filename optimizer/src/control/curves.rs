@@ -7,7 +7,8 @@
 //! its devices as a proxy too. (A stated curve comes from earlier runs of the
 //! job and is better than what a clock can tell: in simulation, off by 0.007
 //! in relative speed, and not less after listening to clocks.) The curve that decisions see changes only when that matters, so that caps do
-//! not flutter with noise. Service floors are kept by the lower bound.
+//! not flutter with noise. From devices whose node is limited as a whole nothing is
+//! learned: their caps are estimates. Service floors are kept by the lower bound.
 
 use super::measure::Readings;
 use super::probing::Trying;
@@ -253,6 +254,11 @@ impl Learned {
     /// Takes in what the latest readings say, if they are new and the cap has
     /// been in force for long enough.
     fn observe(&mut self, site: &Site, readings: &Readings, record: &JobRecord) {
+        // Under a limit of the node nobody knows which cap a device was held to.
+        let mut known = record.devices.iter().filter_map(|d| site.device(d));
+        if known.any(|(_, d)| readings.whole().contains(&d.node)) {
+            return;
+        }
         let Some((cap, at)) = gang_cap(readings, &record.devices) else {
             return;
         };

@@ -89,6 +89,7 @@ impl Control {
         let Some(measured) = self.inputs.measured.clone() else {
             return;
         };
+        (self.journal).nodes_limited_whole(self.executor.limited_whole().len());
         let event = self.events.limit(now);
         let soon = self.config.policy.allocate_every * 2;
         let asked = Asked {

@@ -15,7 +15,19 @@ pub(super) struct Sent {
     pub expires: Timestamp,
 }
 
-/// One device.
+/// What a limit of the node as a whole means for one of its accelerators.
+#[derive(Clone, Debug)]
+pub(super) struct Part<'a> {
+    /// Who is limited.
+    pub uuid: &'a str,
+    pub range: (Watts, Watts),
+    pub worst: Watts,
+    pub stated: Option<Watts>,
+    pub refused: Option<String>,
+    pub fenced: bool,
+}
+
+/// One device, or a node that is limited as a whole.
 #[derive(Clone, Debug)]
 pub(super) struct Device {
     /// As the driver says it; empty until an agent told.
@@ -43,6 +55,8 @@ pub(super) struct Device {
     /// Whether its agent knows that we are in charge. Until then an order of an
     /// earlier controller may still be on its way, with any cap.
     fenced: bool,
+    /// The largest cap that it may have, where that follows from its node's limit.
+    follows: Option<Watts>,
 }
 
 impl Device {
@@ -59,7 +73,20 @@ impl Device {
             doubted: 0,
             sent: Vec::new(),
             fenced: true,
+            follows: None,
         }
+    }
+
+    /// Its node is limited as a whole: all that is known of it follows from that.
+    pub fn follow(&mut self, part: Part<'_>) {
+        part.uuid.clone_into(&mut self.uuid);
+        (self.min, self.max) = part.range;
+        self.safe = self.safe.clamp(self.min, self.max);
+        self.refused = part.refused;
+        self.stated = Some((part.stated, Timestamp(i64::MIN)));
+        self.fenced = part.fenced;
+        self.follows = Some(part.worst);
+        self.sent.clear();
     }
 
     /// We are in charge under a new fence, which no agent knows yet.
@@ -69,6 +96,11 @@ impl Device {
 
     pub fn is_fenced(&self) -> bool {
         self.fenced
+    }
+
+    /// Whether its node is limited as a whole.
+    pub fn is_part(&self) -> bool {
+        self.follows.is_some()
     }
 
     pub fn is_known(&self) -> bool {
@@ -87,7 +119,7 @@ impl Device {
     /// The largest cap that the device may have now.
     pub fn worst(&self) -> Watts {
         let held = self.held();
-        if self.fenced {
+        if self.fenced || self.follows.is_some() {
             held
         } else {
             held.max(self.max)
@@ -97,6 +129,9 @@ impl Device {
     /// The same by its agent's word and our own orders, an earlier controller's
     /// left out of account.
     pub fn held(&self) -> Watts {
+        if let Some(worst) = self.follows {
+            return worst;
+        }
         (self.sent.iter())
             .filter(|s| s.sequence > self.settled)
             .fold(self.stated(), |worst, s| worst.max(s.cap))
@@ -106,7 +141,7 @@ impl Device {
     /// had, so those that have not ended count again.
     /// `fenced`: it knows that we are in charge.
     pub fn on_hello(&mut self, said: &CappableDevice, fenced: bool, at: Timestamp) {
-        if self.uuid != said.uuid {
+        if self.uuid != said.uuid || self.follows.is_some() {
             // Another card in this place: nothing that was known holds for it.
             *self = Self {
                 uuid: said.uuid.clone(),

@@ -15,15 +15,17 @@
 //! or starts again is not in this machine's hand: its next hello tells it, and
 //! until lowers are answered nothing is raised there.
 //!
-//! Where the site limits how fast caps may change, `ramp.rs` holds back what would
+//! Nodes that are limited as a whole take one order for all their accelerators
+//! (`executor/whole.rs`). Where the site limits how fast caps may change, `ramp.rs` holds back what would
 //! be faster; what a limit demands passes.
 
 mod pace;
+mod whole;
 
 use super::device::{Device, Sent};
 use super::ramp::Ramps;
 use super::rows::LimitRows;
-use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome};
+use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CapReport};
 use heliostat_models::site::FINEST_STEP;
 use heliostat_models::{AgentId, DeviceId, Site, Timestamp, Watts};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +51,8 @@ struct Agent {
     held_until: Option<Timestamp>,
     /// Must be sent its caps anew, whether they changed or not.
     stale: bool,
+    /// The node that it limits as a whole, where it caps no accelerator.
+    whole: Option<usize>,
 }
 
 /// The executor of one controller run.
@@ -63,6 +67,9 @@ pub struct Executor {
     lease: Duration,
     sequence: u64,
     devices: Vec<Device>,
+    /// Limits of nodes as a whole.
+    wholes: BTreeMap<usize, Device>,
+    limited_whole: Arc<BTreeSet<usize>>,
     agents: BTreeMap<AgentId, Agent>,
     room: Vec<Watts>,
     targets: Vec<Option<Watts>>,
@@ -95,6 +102,8 @@ impl Executor {
             fence: 0,
             lease,
             sequence: 0,
+            wholes: BTreeMap::new(),
+            limited_whole: Arc::default(),
             agents: BTreeMap::new(),
             room: vec![Watts::ZERO; rows.count()],
             rows,
@@ -132,6 +141,12 @@ impl Executor {
             self.devices[place].unfence();
             self.refresh(place);
         }
+        for node in self.wholes.keys().copied().collect::<Vec<_>>() {
+            if let Some(limit) = self.wholes.get_mut(&node) {
+                limit.unfence();
+            }
+            self.reflect(node);
+        }
         for agent in self.agents.values_mut() {
             agent.stale = true;
             agent.waiting_since = None;
@@ -140,15 +155,21 @@ impl Executor {
 
     /// Takes over what has become of a device.
     fn refresh(&mut self, place: usize) {
+        let change = self.take_over(place);
+        self.pace_changed(place, change);
+    }
+
+    /// Takes over what has become of a device; by how much the largest cap that it
+    /// may have changed, and the one that it says to have.
+    fn take_over(&mut self, place: usize) -> (Watts, Watts) {
         let device = &self.devices[place];
         let id = &self.site.devices[place].id;
         let worst = device.worst();
-        if let Some(ramps) = &mut self.ramps {
-            ramps.worst_changed(place, worst - self.worst[place]);
-            if let (Some(before), Some(now)) = (self.reported[place], device.reported()) {
-                ramps.reported_changed(place, now - before);
-            }
-        }
+        let said = self.reported[place].zip(device.reported());
+        let change = (
+            worst - self.worst[place],
+            said.map_or(Watts::ZERO, |(before, now)| now - before),
+        );
         if worst != self.worst[place] {
             self.worst[place] = worst;
             self.worst_by_name.insert(id.clone(), worst);
@@ -168,6 +189,7 @@ impl Executor {
             None => self.refusing.remove(&place),
         };
         self.version += u64::from(changed);
+        change
     }
 
     /// Power that caps below each limit may add up to: limit less margin less
@@ -182,6 +204,9 @@ impl Executor {
             if let Some((place, _)) = self.site.device(id) {
                 self.targets[place] = Some(*cap);
             }
+        }
+        for node in Arc::clone(&self.limited_whole).iter() {
+            self.reflect(*node);
         }
     }
 
@@ -201,11 +226,22 @@ impl Executor {
             self.refresh(place);
             self.pace_told(place);
         }
+        let node = self.site.node(hello.agent.as_str()).map(|(node, _)| node);
+        let mut whole = None;
+        if let Some(node) = node {
+            if mine.is_empty() {
+                mine = self.hello_of_whole(node, hello);
+                whole = Some(node).filter(|_| !mine.is_empty());
+            } else {
+                self.is_not_whole(node);
+            }
+        }
         mine.sort_unstable();
         let agent = self.agents.entry(hello.agent.clone()).or_default();
-        if agent.devices != mine {
+        if agent.devices != mine || agent.whole != whole {
             agent.last = None;
             agent.devices = mine;
+            agent.whole = whole;
         }
         agent.stale = true;
     }
@@ -219,25 +255,26 @@ impl Executor {
         let last = agent.last.as_ref().map(|(sequence, _, _)| *sequence);
         let ours = answer.controller.as_deref() == Some(self.controller.as_str());
         let sequence = answer.sequence.filter(|_| ours);
+        let fenced = answer.fence >= self.fence;
+        let whole = agent.whole;
         for report in &answer.reports {
+            if let Some(node) = self.whole_named(&report.device) {
+                if whole == Some(node) {
+                    let (command, when) = ((sequence, last), (fenced, answer.at));
+                    self.whole_answered(node, report, command, when);
+                }
+                continue;
+            }
             let Some((place, _)) = self.site.device(&report.device) else {
                 continue;
             };
             if !mine.contains(&place) {
                 continue;
             }
-            let (now_has, refused) = match &report.outcome {
-                CapOutcome::Applied { readback } => (Some(*readback), None),
-                CapOutcome::Refused { reason, current } => (*current, Some(reason.clone())),
-            };
-            let fenced = answer.fence >= self.fence;
+            let (now_has, refused) = outcome(report);
             self.devices[place].on_report(now_has, refused, sequence, fenced, answer.at);
             self.refresh(place);
-            if sequence.is_none() {
-                self.pace_told(place);
-            } else if sequence == last {
-                self.pace_answered(place);
-            }
+            self.pace_heard(place, sequence, last);
         }
         let Some(agent) = self.agents.get_mut(&answer.agent) else {
             return;
@@ -268,8 +305,14 @@ impl Executor {
         let mut wanted = self.wanted();
         self.hold_back(now, &mut wanted);
         let mut out = Vec::new();
+        let whole: BTreeMap<usize, CapLease> = (self.limited_whole.iter())
+            .filter_map(|node| Some((*node, self.whole_lease(*node, &wanted)?)))
+            .collect();
         for (id, agent) in &mut self.agents {
-            let caps: Vec<Option<Watts>> = agent.devices.iter().map(|d| wanted[*d]).collect();
+            let caps: Vec<Option<Watts>> = match &agent.whole {
+                Some(node) => vec![whole.get(node).map(|lease| lease.cap)],
+                None => agent.devices.iter().map(|d| wanted[*d]).collect(),
+            };
             if caps.iter().all(Option::is_none) {
                 continue;
             }
@@ -289,17 +332,20 @@ impl Executor {
                 continue;
             }
             self.sequence += 1;
-            let leases = (agent.devices.iter().zip(&caps))
-                .filter_map(|(place, cap)| {
-                    let device = &self.devices[*place];
-                    Some(CapLease {
-                        device: self.site.devices[*place].id.clone(),
-                        uuid: device.uuid.clone(),
-                        cap: (*cap)?,
-                        safe_cap: device.safe.min((*cap)?),
+            let leases = match agent.whole.and_then(|node| whole.get(&node)) {
+                Some(lease) => vec![lease.clone()],
+                None => (agent.devices.iter().zip(&caps))
+                    .filter_map(|(place, cap)| {
+                        let device = &self.devices[*place];
+                        Some(CapLease {
+                            device: self.site.devices[*place].id.clone(),
+                            uuid: device.uuid.clone(),
+                            cap: (*cap)?,
+                            safe_cap: device.safe.min((*cap)?),
+                        })
                     })
-                })
-                .collect();
+                    .collect(),
+            };
             agent.last = Some((self.sequence, now, caps));
             agent.waiting_since.get_or_insert(now);
             agent.stale = false;
@@ -320,13 +366,17 @@ impl Executor {
     pub fn sent(&mut self, commands: &[(AgentId, CapCommand)], now: Timestamp) {
         for (_, command) in commands {
             for lease in &command.leases {
-                let Some((place, _)) = self.site.device(&lease.device) else {
-                    continue;
-                };
                 let sent = Sent {
                     sequence: command.sequence,
                     cap: lease.cap,
                     expires: command.expires,
+                };
+                if let Some(node) = self.whole_named(&lease.device) {
+                    self.whole_sent(node, sent, now);
+                    continue;
+                }
+                let Some((place, _)) = self.site.device(&lease.device) else {
+                    continue;
                 };
                 self.devices[place].sent(sent, now);
                 self.refresh(place);
@@ -343,6 +393,13 @@ impl Executor {
         let mut left = self.left();
         let mut wanted = vec![None; self.devices.len()];
         for (place, device) in self.devices.iter().enumerate() {
+            let node = self.site.devices[place].node;
+            if self.wholes.contains_key(&node) {
+                if place == self.site.nodes[node].devices.start {
+                    self.wanted_of_whole(node, &mut left, &mut wanted);
+                }
+                continue;
+            }
             let Some(target) = self.targets[place] else {
                 continue;
             };
@@ -521,6 +578,14 @@ impl Executor {
 /// Rounded down to whole milliwatts, as they are set.
 fn whole(cap: Watts) -> Watts {
     Watts::from_milliwatts(cap.to_milliwatts_floor())
+}
+
+/// What an answer says that a device has, and why it refused.
+fn outcome(report: &CapReport) -> (Option<Watts>, Option<String>) {
+    match &report.outcome {
+        CapOutcome::Applied { readback } => (Some(*readback), None),
+        CapOutcome::Refused { reason, current } => (*current, Some(reason.clone())),
+    }
 }
 
 fn differ(last: &[Option<Watts>], caps: &[Option<Watts>]) -> bool {

@@ -8,7 +8,8 @@ use heliostat_models::site::MeterRole;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{Catalogue, DeviceId, Frame, JobState, MetricId, Site, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Share of a node's rated overhead that is added to a measured one: fans and
@@ -29,6 +30,8 @@ pub struct Readings {
     since: Timestamp,
     /// The oldest instant among the frames.
     oldest: Option<Timestamp>,
+    /// Nodes that are limited as a whole.
+    whole: Arc<BTreeSet<usize>>,
 }
 
 impl Readings {
@@ -51,7 +54,20 @@ impl Readings {
             frames,
             since,
             oldest,
+            whole: Arc::default(),
         }
+    }
+
+    /// The same with these nodes limited as a whole, by place in the site: their
+    /// overhead counts as rated, because what it leaves of that their accelerators
+    /// may draw; so may they what those at rest beside them leave.
+    pub fn limited_whole(self, whole: Arc<BTreeSet<usize>>) -> Self {
+        Self { whole, ..self }
+    }
+
+    /// The nodes that are limited as a whole.
+    pub(super) fn whole(&self) -> &Arc<BTreeSet<usize>> {
+        &self.whole
     }
 
     /// Whether all that counted still counts when frames before `since` are stale.
@@ -185,6 +201,7 @@ fn idle(
     }
     (site.devices.iter().zip(caps).enumerate())
         .filter(|(place, (d, cap))| **cap >= d.min_cap && !held[*place])
+        .filter(|(_, (d, _))| !readings.whole.contains(&d.node))
         .filter_map(|(place, (d, _))| {
             let (drawn, _) = readings.watts(&d.id, Catalogue::gpu_power())?;
             Some((place, drawn))
@@ -217,6 +234,9 @@ fn overhead(
     caps: &[Watts],
     reserve: f64,
 ) -> Option<(Watts, Watts)> {
+    if readings.whole.contains(&place) {
+        return None;
+    }
     let node = &site.nodes[place];
     let name = DeviceId::from(node.id.as_str());
     let (all, at) = readings.watts(&name, Catalogue::node_power())?;

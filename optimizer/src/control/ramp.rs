@@ -20,6 +20,7 @@
 
 use heliostat_models::site::ramp::RampPolicy;
 use heliostat_models::{Site, Timestamp, Watts};
+use std::ops::Range;
 
 /// A device moves by at least this at a time, where the bucket can ever hold it.
 const STEP: f64 = 5.0;
@@ -239,6 +240,28 @@ impl Ramps {
             if let Some(up) = &mut self.rows[*row].up {
                 up.takes_answer(by.0);
             }
+        }
+    }
+
+    /// A node limited as a whole is asked for so much for its accelerators together.
+    pub fn sent_together(&mut self, places: Range<usize>, sum: Watts) {
+        let asked: Watts = self.asked[places.clone()].iter().flatten().copied().sum();
+        let more = (sum - asked) / places.len().max(1) as f64;
+        for place in places {
+            let cap = self.asked[place].unwrap_or_default() + more;
+            self.sent(place, cap);
+        }
+    }
+
+    /// Counts what accelerators of such a node were asked for together as shared
+    /// out like this.
+    pub fn share_out(&mut self, places: Range<usize>, hint: &[Watts]) {
+        let asked: Option<Watts> = self.asked[places.clone()].iter().copied().sum();
+        let Some(asked) = asked else { return };
+        let hinted: Watts = hint.iter().copied().sum();
+        let more = (asked - hinted) / hint.len().max(1) as f64;
+        for (place, part) in places.zip(hint) {
+            self.asked[place] = Some(*part + more);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::check::{Facts, NO_TERMS, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
 use heliostat_models::wire::JobOrders;
-use heliostat_models::{DeviceId, JobId, JobState, Timestamp, Watts};
+use heliostat_models::{JobId, JobState, Timestamp, Watts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -254,10 +254,7 @@ impl Control {
         }
         if self.armed() && !self.refused && self.in_force.is_some() {
             let commands = self.executor.propose(now);
-            let sent: BTreeMap<DeviceId, Watts> = (commands.iter())
-                .flat_map(|(_, c)| &c.leases)
-                .map(|l| (l.device.clone(), l.cap))
-                .collect();
+            let sent = self.executor.caps_in(commands.iter().map(|(_, c)| c));
             let pinned = BTreeMap::new();
             let facts = Facts {
                 site: &self.deps.site,

@@ -3,6 +3,7 @@
 
 use heliostat_models::Site;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Limits by device. Devices of a node have the same ones, but for those that a
 /// contract names singly.
@@ -64,6 +65,14 @@ impl LimitRows {
             Some(rows) => rows,
             None => &self.of_node[self.node[device]],
         }
+    }
+
+    /// The limits above any of these devices, each once.
+    pub fn above_any(&self, devices: Range<usize>) -> Vec<usize> {
+        let mut rows: Vec<usize> = devices.flat_map(|d| self.above(d)).copied().collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows
     }
 
     /// How many limits there are.

@@ -31,10 +31,13 @@ impl Shown {
         let prices = allocation.map_or(&[][..], |a| &a.node_prices);
         let decided = allocation.map_or(&[][..], |a| &a.caps);
         let reported = control.executor.reported();
-        let caps = decided.iter().zip(reported).map(|(decided, reported)| {
+        let whole = control.executor.limited_whole();
+        let devices = site.devices.iter().zip(decided).zip(reported);
+        let caps = devices.map(|((device, decided), reported)| {
             Some(CapView {
                 decided: *decided,
                 acknowledged: *reported,
+                by_node_limit: whole.contains(&device.node),
             })
         });
         let problem = control.problem.as_deref();

@@ -21,6 +21,10 @@ pub struct Agent {
     pub leases: BTreeMap<DeviceId, (Watts, Timestamp)>,
     pub last: Option<(u64, CapAnswer)>,
     pub refuses: bool,
+    /// What each limit may be set to.
+    pub range: (Watts, Watts),
+    /// It limits its node as a whole, in whole watts.
+    pub whole: bool,
     /// The highest fence seen; on its disk.
     pub fence: u64,
 }
@@ -32,8 +36,8 @@ impl Agent {
                 device: device.clone(),
                 uuid: format!("GPU-{device}"),
                 product: "test".into(),
-                min: Watts(200.0),
-                max: Watts(700.0),
+                min: self.range.0,
+                max: self.range.1,
                 found: Watts(700.0),
                 current: *current,
             })
@@ -69,14 +73,16 @@ impl Agent {
                     current: Some(self.limits[&lease.device]),
                 }
             } else {
-                assert!(lease.cap.0 >= 200.0 && lease.cap.0 <= 700.0);
+                assert!(self.range.0 <= lease.cap && lease.cap <= self.range.1);
                 assert!(lease.safe_cap <= lease.cap, "a safe cap must not raise");
-                self.limits.insert(lease.device.clone(), lease.cap);
+                let readback = match self.whole {
+                    true => Watts(lease.cap.0.floor()),
+                    false => lease.cap,
+                };
+                self.limits.insert(lease.device.clone(), readback);
                 self.leases
                     .insert(lease.device.clone(), (lease.safe_cap, command.expires));
-                CapOutcome::Applied {
-                    readback: lease.cap,
-                }
+                CapOutcome::Applied { readback }
             };
             reports.push(CapReport {
                 device: lease.device.clone(),
@@ -161,6 +167,8 @@ impl World {
                 leases: BTreeMap::new(),
                 last: None,
                 refuses: false,
+                range: (Watts(200.0), Watts(700.0)),
+                whole: false,
                 fence: 0,
             };
             agents.insert(id, agent);
@@ -178,6 +186,29 @@ impl World {
             rng: fastrand::Rng::with_seed(seed),
             trouble,
             history: Vec::new(),
+        }
+    }
+
+    /// From now on a node's agent limits it as a whole, by what its devices may be
+    /// set to together; each is found with `start`.
+    pub fn limit_whole(&mut self, node: usize, start: Watts) {
+        let node = &self.site.nodes[node];
+        let count = node.devices.len() as f64;
+        let all = |each: Watts| node.overhead + each * count;
+        let agent = self.agents.get_mut(node.id.as_str()).unwrap();
+        agent.whole = true;
+        agent.range = (all(Watts(200.0)), all(Watts(700.0)));
+        agent.limits = BTreeMap::from([(DeviceId::from(node.id.as_str()), all(start))]);
+    }
+
+    /// What the hardware lets a node's devices have together.
+    pub fn below(&self, node: usize) -> Watts {
+        let node = &self.site.nodes[node];
+        let agent = &self.agents[node.id.as_str()];
+        let sum: Watts = agent.limits.values().copied().sum();
+        match agent.whole {
+            true => sum - node.overhead,
+            false => sum,
         }
     }
 
@@ -245,11 +276,10 @@ impl World {
     /// the hardware has are what counts.
     pub fn excess(&self) -> (f64, String) {
         let mut drawn = vec![Watts::ZERO; self.room.len()];
-        for (place, device) in self.site.devices.iter().enumerate() {
-            let node = &self.site.nodes[device.node];
-            let cap = self.agents[node.id.as_str()].limits[&device.id];
-            for up in self.site.power.path_up(self.site.power_node_of(place)) {
-                drawn[up] += cap;
+        for (place, node) in self.site.nodes.iter().enumerate() {
+            let caps = self.below(place);
+            for up in self.site.power.path_up(node.power_node) {
+                drawn[up] += caps;
             }
         }
         (drawn.iter().zip(&self.room).zip(self.site.power.nodes()))

@@ -6,9 +6,9 @@ use crate::site::config::reader::Field;
 use crate::site::config::schema::{RampFields, SiteFile};
 use crate::site::ramp::USUAL_WINDOW;
 
-/// Least of a whole burst that each accelerator can get a share of, in watts: caps
-/// go in whole milliwatts.
-const SHARE: f64 = 0.01;
+/// Least of a window's worth for each node, in watts: a job over all of them rises
+/// together, and limits of nodes as a whole go in whole watts.
+const SHARE: f64 = 2.0;
 /// Seconds after which a change from nothing to the limit cannot be meant.
 const TOO_SLOW: f64 = 3_600.0;
 
@@ -16,7 +16,7 @@ pub(super) fn check(file: &SiteFile, sink: &Sink) {
     let window = (file.control.as_ref())
         .and_then(|c| c.ramp_window.as_ref())
         .map_or(USUAL_WINDOW.as_secs_f64(), |w| w.value);
-    let least = devices(file) * SHARE / window;
+    let least = nodes(file) * SHARE / window;
     for section in &file.power {
         let limit = section.limit.as_ref().map(|l| l.value);
         let id = section.id.as_ref().map_or("?", |id| id.value.as_str());
@@ -59,12 +59,13 @@ fn site_limit(file: &SiteFile) -> Option<f64> {
         .sum()
 }
 
-/// Accelerators that run.
-fn devices(file: &SiteFile) -> f64 {
+/// Nodes that run accelerators.
+fn nodes(file: &SiteFile) -> f64 {
     (file.partitions.iter())
         .filter(|p| p.is_running())
-        .filter_map(|p| p.node_count().zip(p.devices_per_node.as_ref()))
-        .map(|(nodes, each)| nodes as f64 * f64::from(each.value))
+        .filter(|p| p.devices_per_node.as_ref().is_some_and(|d| d.value > 0))
+        .filter_map(|p| p.node_count())
+        .map(|nodes| nodes as f64)
         .sum()
 }
 
@@ -92,7 +93,7 @@ fn rates(
                 rate.at,
                 &field,
                 format!(
-                    "{} W/s is too little to be shared by the accelerators of this site",
+                    "{} W/s is too little to be shared by the nodes of this site",
                     rate.value
                 ),
                 format!("give at least {least:.2} W/s, or a longer ramp_window_seconds"),

@@ -598,8 +598,8 @@ fn faults_of_ramps() {
     );
     warning(
         "[control]\n",
-        "[control]\nramp_down_watts_per_second = 10\n",
+        "[control]\nramp_down_watts_per_second = 15\n",
         "ramp_down",
-        "5.3 h",
+        "3.5 h",
     );
 }

@@ -2,6 +2,7 @@
 //! they hold back.
 
 use super::{Agent, Executor};
+use crate::control::device::Device;
 use crate::control::ramp::View;
 use heliostat_models::{DeviceId, Timestamp, Watts};
 
@@ -22,18 +23,37 @@ impl Executor {
         ramps.set_gangs(gangs.map(places).collect());
     }
 
+    /// What was heard of a device; `last`: the last command to its agent.
+    pub(super) fn pace_heard(&mut self, place: usize, sequence: Option<u64>, last: Option<u64>) {
+        if sequence.is_none() {
+            self.pace_told(place);
+        } else if sequence == last {
+            self.pace_answered(place);
+        }
+    }
+
+    /// What a device may have, and what it says to have, changed by so much.
+    pub(super) fn pace_changed(&mut self, place: usize, (worst, reported): (Watts, Watts)) {
+        if let Some(ramps) = &mut self.ramps {
+            ramps.worst_changed(place, worst);
+            ramps.reported_changed(place, reported);
+        }
+    }
+
     /// A device spoke of itself: what it has may be other than what was asked.
     pub(super) fn pace_told(&mut self, place: usize) {
         if let (Some(ramps), Some(has)) = (&mut self.ramps, self.reported[place]) {
-            ramps.told(place, has, self.devices[place].min, self.targets[place]);
+            let least = least(&self.devices[place]);
+            ramps.told(place, has, least, self.targets[place]);
         }
     }
 
     /// A device answered the last command of its agent.
-    pub(super) fn pace_answered(&mut self, place: usize) {
+    fn pace_answered(&mut self, place: usize) {
         if let (Some(ramps), Some(has)) = (&mut self.ramps, self.reported[place]) {
             let obeyed = !self.refusing.contains(&place);
-            ramps.answered(place, has, self.devices[place].min, obeyed);
+            let least = least(&self.devices[place]);
+            ramps.answered(place, has, least, obeyed);
         }
     }
 
@@ -72,7 +92,21 @@ impl Executor {
             deaf: &deaf,
         };
         let safe = |place: usize| self.devices[place].safe;
+        let may = wanted.to_vec();
         ramps.limit(now, &view, safe, wanted);
+        for ((cap, may), worst) in wanted.iter_mut().zip(may).zip(&self.worst) {
+            // What there is room for was settled before, whatever ramps would like.
+            *cap = cap.zip(may).map(|(cap, may)| cap.min(may.max(*worst)));
+        }
+    }
+}
+
+/// Found below this, a device is lifted there at once. Below a limit of its node
+/// it has no such cap of its own.
+fn least(device: &Device) -> Watts {
+    match device.is_part() {
+        true => Watts::ZERO,
+        false => device.min,
     }
 }
 
