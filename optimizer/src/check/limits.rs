@@ -168,8 +168,8 @@ fn sums(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &mut 
     let capped = seen.capped();
     let mut at_lowest = vec![true; above.count];
     let least = lowest(facts, seen);
-    for (place, least) in least.into_iter().enumerate() {
-        let cap = seen.caps[place].unwrap_or_default();
+    for (place, (cap, least)) in seen.caps.iter().zip(least).enumerate() {
+        let cap = cap.unwrap_or_default();
         let lowest = seen.pinned[place].is_some() || cap <= least + Watts(0.001) + TOLERANCE;
         if !lowest {
             above.rows(place).for_each(|row| at_lowest[row] = false);

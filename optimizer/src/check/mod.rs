@@ -68,7 +68,8 @@ pub struct Facts<'a> {
 pub struct AtFeed<'a> {
     /// What the event allows.
     pub limit: Watts,
-    /// As [`Facts::uncontrolled`], by what is expected of all nodes together.
+    /// As [`Facts::uncontrolled`], by the most that is expected of all nodes
+    /// together: nothing is added for uncertainty.
     pub uncontrolled: &'a [Watts],
     /// Fresh readings of the devices that no job holds.
     pub idle: &'a BTreeMap<DeviceId, Watts>,
@@ -244,8 +245,7 @@ impl Facts<'_> {
         let breaker = self.limit(node) - load;
         match &self.grid {
             Some(grid) if self.site.power.nodes()[node].parents.is_empty() => {
-                let load = grid.uncontrolled.get(node).copied().unwrap_or_default()
-                    + self.uncertainty(node);
+                let load = grid.uncontrolled.get(node).copied().unwrap_or_default();
                 let promise = grid.limit * (1.0 - self.margin) - load;
                 breaker.min(promise + self.not_drawn(grid, node))
             }

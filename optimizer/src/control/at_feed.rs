@@ -33,6 +33,7 @@ pub(super) fn limit_node(facts: &Facts<'_>, place: usize) -> LimitNode {
             let promise = LimitNode {
                 limit: grid.limit * usable,
                 uncontrolled: grid.uncontrolled[place],
+                uncertainty: Watts::ZERO,
                 spare: spare(facts, grid, place),
                 ..breaker.clone()
             };

@@ -60,7 +60,8 @@ pub(super) struct Counted {
     pub idle: BTreeMap<DeviceId, Watts>,
     /// Devices that jobs may take before the next round.
     pub starting: usize,
-    /// The site's contracts with the loads of now.
+    /// The site's contracts with the loads of now, and by how much loads at
+    /// breakers may be more.
     pub terms: Terms,
 }
 

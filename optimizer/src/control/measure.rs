@@ -110,7 +110,9 @@ fn used() -> [MetricId; 7] {
 pub struct Measured {
     /// IT power at and below each power node that no cap controls.
     pub it_uncontrolled: Vec<Watts>,
-    /// The same as is expected of all nodes together: for a promise to the
+    /// By how much that may be more.
+    pub it_uncertain: Vec<Watts>,
+    /// The most that is expected of all nodes together: for a promise to the
     /// grid, not for breakers.
     pub it_at_feed: Vec<Watts>,
     /// Fresh readings of the devices that no job holds.
@@ -140,6 +142,7 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
         .map(|(place, drawn)| (site.devices[place].id.clone(), drawn))
         .collect();
     let mut it_uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
+    let mut it_uncertain = it_uncontrolled.clone();
     let mut it_at_feed = it_uncontrolled.clone();
     let mut nodes_measured = 0;
     let mut overheads = Vec::with_capacity(site.nodes.len());
@@ -153,9 +156,9 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
         // What is not known counts at its rated figure, which leaves nothing to add.
         let (read, more) = measured.unwrap_or((node.overhead, Watts::ZERO));
         overheads.push((read, more));
-        let overhead = read + more;
         for up in site.power.path_up(node.power_node) {
-            it_uncontrolled[up] += overhead;
+            it_uncontrolled[up] += read;
+            it_uncertain[up] += more;
             it_at_feed[up] += at_feed;
         }
     }
@@ -169,6 +172,7 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
     };
     Measured {
         it_uncontrolled,
+        it_uncertain,
         it_at_feed,
         idle,
         site_power: metered(MeterRole::DataCentre),

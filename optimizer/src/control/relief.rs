@@ -9,7 +9,7 @@ use super::answers::AnswerTimes;
 use super::curves::cap_for;
 use super::round::Control;
 use crate::check::{
-    Breakers, Excursion, Facts, Moment, NO_TERMS, Proposal, Rule, TripCurve, check_allocation,
+    Breakers, Excursion, Facts, Moment, NO_TERMS, Proposal, Rule, TripCurve, check_caps,
 };
 use heliostat_models::site::FINEST_STEP;
 use heliostat_models::{DeviceId, JobClass, JobId, JobRecord, Timestamp, Watts};
@@ -139,8 +139,7 @@ fn common(a: u64, b: u64) -> u64 {
     a.max(1) / x * b.max(1)
 }
 
-/// Whether lowering caps can break a rule. Sums can only shrink by it, and the
-/// proof speaks of the caps that were decided.
+/// Whether lowering caps can break a rule. Sums can only shrink by it.
 fn is_at_stake(rule: Rule) -> bool {
     matches!(
         rule,
@@ -248,7 +247,7 @@ impl Control {
             dropped: &[&in_force.dropped[..], &relief.dropped].concat(),
             beyond: &[],
         };
-        let mut broken = check_allocation(&facts, &proposal);
+        let mut broken = check_caps(&facts, &proposal);
         broken.retain(|b| is_at_stake(b.rule));
         if !broken.is_empty() {
             self.journal.refusal(now, true, &broken, None);

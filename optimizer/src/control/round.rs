@@ -226,7 +226,8 @@ impl Control {
             let (readings, jobs) = (&self.inputs.readings, &self.inputs.jobs);
             self.curves.learn(site, readings, jobs, now);
         }
-        let may_try = self.armed() && !self.refused && self.events.limit(now).is_none();
+        let is_calm = !self.refused && !self.watch.is_active();
+        let may_try = self.armed() && is_calm && self.events.limit(now).is_none();
         self.curves.try_caps(now, may_try);
         if self.armed() {
             self.executor.look(now);

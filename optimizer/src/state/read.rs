@@ -85,8 +85,13 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         }
     }
     let measured = Measured {
-        it_at_feed: it.clone(),
+        it_at_feed: it
+            .iter()
+            .zip(&uncertain)
+            .map(|(it, more)| *it + *more)
+            .collect(),
         it_uncontrolled: it,
+        it_uncertain: uncertain.clone(),
         idle,
         site_power,
         it_power,
