@@ -29,6 +29,8 @@ pub(super) struct Journal {
     allocation_at: Option<Timestamp>,
     shed: BTreeSet<String>,
     refusal: Option<(String, Timestamp)>,
+    /// Proposals that the checker refused.
+    pub refusals: u64,
     trouble: BTreeSet<String>,
 }
 
@@ -41,6 +43,7 @@ impl Journal {
             allocation_at: None,
             shed: BTreeSet::new(),
             refusal: None,
+            refusals: 0,
             trouble: BTreeSet::new(),
         }
     }
@@ -108,6 +111,7 @@ impl Journal {
         broken: &[Broken],
         certificate: Option<&Certificate>,
     ) {
+        self.refusals += 1;
         let rules: BTreeSet<&str> = broken.iter().map(|b| b.rule.name()).collect();
         let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
         let again = (self.refusal.as_ref())

@@ -1,5 +1,6 @@
 //! One round of control: read, decide, check, send, show.
 
+use super::agents::Agents;
 use super::controller::{Command, ControllerConfig, ControllerDeps};
 use super::curves::Curves;
 use super::decide::{Asked, Counted, InForce};
@@ -31,6 +32,7 @@ pub(super) struct Control {
     pub config: ControllerConfig,
     pub deps: ControllerDeps,
     pub executor: Executor,
+    pub agents: Agents,
     pub planning: Planning,
     pub mode: ControlMode,
     pub events: GridEvents,
@@ -47,6 +49,8 @@ pub(super) struct Control {
     pub curves: Curves,
     pub max_gap: f64,
     pub allocations: u64,
+    /// When an allocation was last decided, or found to be the same still.
+    pub allocated: Option<Timestamp>,
     pub rounds: u64,
     pub view: ViewSender,
     /// The parts of the view that are made anew only when they have changed.
@@ -78,6 +82,8 @@ impl Control {
         let now = deps.clock.now();
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
+            agents: Agents::default(),
+            allocated: None,
             journal: Journal::new(deps.decisions.clone()),
             lock: Lock::new(&run, config.identity.clone(), config.policy.lease),
             connected: None,
@@ -217,7 +223,10 @@ impl Control {
         self.inputs.measure(&self.deps.site, &self.executor);
         self.price = self.planning.price(now);
         self.decide(now, why);
-        let troubles = trouble.into_iter().chain(self.troubles.iter().cloned());
+        if !self.refused && self.in_force.is_some() {
+            self.allocated = Some(now);
+        }
+        let troubles = trouble.into_iter().chain(self.told_troubles());
         let armed = self.armed();
         self.journal.troubles(now, armed, troubles.collect());
         self.send();
@@ -225,6 +234,12 @@ impl Control {
             self.next_plan = now.next_multiple_of(self.config.policy.plan_every);
             self.ask_for_plan(now).await;
         }
+    }
+
+    /// What went wrong in the last decision, and what agents tell.
+    pub(super) fn told_troubles(&self) -> Vec<String> {
+        let decided = self.troubles.iter().cloned();
+        decided.chain(self.agents.troubles()).collect()
     }
 
     /// Sends what may be sent now, and shows how things stand.

@@ -2,7 +2,7 @@
 
 use super::round::Control;
 use crate::plan_service::PlanOutput;
-use crate::view::{CapView, CapsView, ControlState, ControlView, PowerNodeView};
+use crate::view::{CapView, CapsView, ControlHealth, ControlState, ControlView, PowerNodeView};
 use heliostat_models::job::JobOrder;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{JobId, Timestamp, Watts};
@@ -69,10 +69,32 @@ fn state(control: &Control) -> ControlState {
         ControlState::StandingBy
     } else if control.refused || !control.is_connected() {
         ControlState::Safe
-    } else if control.executor.beyond_reach() > 0 || !control.troubles.is_empty() {
+    } else if control.executor.beyond_reach() > 0 || !control.told_troubles().is_empty() {
         ControlState::Degraded
     } else {
         ControlState::Armed
+    }
+}
+
+/// Figures of control's own.
+fn health(control: &Control) -> ControlHealth {
+    let (foreign_changes, foreign_corrected) = control.agents.foreign();
+    ControlHealth {
+        refused: control.journal.refusals,
+        beyond_reach: if control.armed() {
+            control.executor.beyond_reach()
+        } else {
+            0
+        },
+        unanswered: control.executor.unanswered(),
+        foreign_changes,
+        foreign_corrected,
+        foreign_devices: control.agents.devices_touched(),
+        clocks_off: control.agents.clocks_off(),
+        unsigned: control.link.unsigned(),
+        fence: control.lock.fence(),
+        allocated: control.allocated,
+        troubles: control.told_troubles(),
     }
 }
 
@@ -93,6 +115,7 @@ pub(super) fn publish(control: &mut Control, now: Timestamp) {
         max_gap: control.max_gap,
         allocations: control.allocations,
         rounds: control.rounds,
+        health: health(control),
     };
     control.view.send_replace(Arc::new(view));
 }

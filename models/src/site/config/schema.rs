@@ -117,6 +117,7 @@ pub(crate) struct ControlSection {
     pub sample_every: Field<f64>,
     pub margin: Field<f64>,
     pub carbon_weight: Field<f64>,
+    pub keep_inputs_days: Field<u32>,
 }
 
 const POWER_KINDS: [(&str, PowerNodeKind); 6] = [
@@ -305,6 +306,7 @@ impl ControlSection {
             sample_every: t.require("sample_every_seconds").number(SECONDS),
             margin: t.require("margin_ratio").number(0.0..=0.5),
             carbon_weight: t.require("carbon_weight").share(),
+            keep_inputs_days: t.optional("keep_inputs_days").count(1..=36_500),
         };
         t.finish();
         read
