@@ -51,10 +51,14 @@ pub(super) struct CapKeeper {
     /// What each device was set to, and until when.
     held: BTreeMap<DeviceId, Held>,
     watch: Watch,
+    /// Foreign changes to a limit that the device was not found at before.
+    surprises: u64,
     last: Option<(CapCommand, CapAnswer)>,
     /// The last command of an earlier run, which is not obeyed again.
     before: Option<LastCommand>,
     kept: KeptFile,
+    /// The instant of the last answer.
+    said: Option<Timestamp>,
     /// The highest fence seen; survives restarts.
     fence: FenceFile,
     /// Restore what was found then, if no controller has spoken.
@@ -112,7 +116,7 @@ impl CapKeeper {
         let file = FoundFile::new(directory);
         let found = file.read()?;
         let kept = KeptFile::new(directory);
-        let Kept { last, leases } = kept.read();
+        let Kept { last, leases, said } = kept.read();
         let mut keeper = Self {
             agent,
             arm,
@@ -122,9 +126,11 @@ impl CapKeeper {
             found,
             held: BTreeMap::new(),
             watch: Watch::default(),
+            surprises: 0,
             last: None,
             before: last,
             kept,
+            said,
             fence: FenceFile::open(directory)?,
             restore_at: None,
             leaving: false,
@@ -156,6 +162,11 @@ impl CapKeeper {
     /// The highest fence seen.
     pub(super) fn fence(&self) -> u64 {
         self.fence.highest()
+    }
+
+    /// The instant of the last answer, of an earlier run at first.
+    pub(super) fn said(&self) -> Option<Timestamp> {
+        self.said
     }
 
     /// How often limits are to be read back; zero: at every sample.
@@ -225,6 +236,7 @@ impl CapKeeper {
             }
         };
         let answer = self.answer(Some(command), now, reports);
+        self.said = Some(now.at);
         self.last = Some((command.clone(), answer.clone()));
         self.keep();
         Some(answer)
@@ -293,9 +305,12 @@ impl CapKeeper {
                 .collect();
         }
         // What others did since the last look comes before what is asked now.
+        let mut raised = BTreeSet::new();
         for lease in &command.leases {
-            if let Some(current) = self.current(&lease.device) {
-                self.notice(&lease.device, current, now);
+            if let Some(current) = self.current(&lease.device)
+                && self.notice(&lease.device, current, now) == Finding::TooHigh
+            {
+                raised.insert(&lease.device);
             }
         }
         // Lower before raise, also within one command.
@@ -319,7 +334,10 @@ impl CapKeeper {
             }
             let report = self.set_lease(lease, ends);
             match report.outcome {
-                CapOutcome::Applied { .. } => self.stats.applied += 1,
+                CapOutcome::Applied { .. } => {
+                    self.stats.applied += 1;
+                    self.stats.reverts_corrected += u64::from(raised.contains(&lease.device));
+                }
                 CapOutcome::Refused { .. } => self.stats.refused += 1,
             }
             reports.push(report);
@@ -399,6 +417,7 @@ impl CapKeeper {
         self.kept.write(Kept {
             last: last.or_else(|| self.before.clone()),
             leases: leases.collect(),
+            said: self.said,
         });
     }
 

@@ -60,6 +60,10 @@ pub(super) struct Kept {
     pub(super) last: Option<LastCommand>,
     #[serde(default)]
     pub(super) leases: BTreeMap<DeviceId, KeptLease>,
+    /// The instant of the last statement: later ones bear none before it, also
+    /// where the clock was set back meanwhile.
+    #[serde(default)]
+    pub(super) said: Option<Timestamp>,
 }
 
 /// The file.

@@ -102,6 +102,7 @@ impl Agent {
             times.now(),
         )
         .map_err(AgentError::Found)?;
+        times.not_before(keeper.said());
         let caps = CapThread::start(keeper).map_err(AgentError::Thread)?;
         let sampler = Sampler::start(sources).map_err(AgentError::Thread)?;
         let topics = Topics::new(&config.site);

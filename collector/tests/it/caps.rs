@@ -249,6 +249,33 @@ async fn a_stop_under_a_lease_waits_for_room_and_then_restores() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_minutes_ahead_neither_refuses_nor_shortens_a_lease() {
+    let mut stage = Stage::new();
+    let ahead = Duration::from_secs(300);
+    stage.now = START + ahead;
+    stage.clock.advance_to(stage.now);
+    let wire = Wire::new().await;
+    wire.mend();
+    let (node, gpu) = (stage.node(), stage.gpu(0));
+    let file = stage.dir.path().join("limit");
+    let topics = Topics::new(&stage.site.id);
+    let (executor, mut answers) = client(wire.address, "executor", topics.applied(&node)).await;
+    let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu.clone(), &file)));
+    until("the agent is connected", || agent.stats().connected).await;
+    // Issued at START, for 30 s.
+    let order = command(&gpu, 1, 500.0);
+    let sent = executor.publish(topics.caps(&node), QoS::AtLeastOnce, false, order);
+    sent.await.unwrap();
+    let answer: CapAnswer = next(&mut answers).await;
+    assert_eq!((answer.at, limit(&file)), (START + ahead, 500.0));
+    stage.walk(&agent, 2).await;
+    assert_eq!(limit(&file), 500.0);
+    stage.walk(&agent, 1).await;
+    let answer: CapAnswer = next(&mut answers).await;
+    assert_eq!((answer.sequence, limit(&file)), (None, 350.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_key_only_what_is_signed_for_this_agent_is_obeyed() {
     let stage = Stage::new();
     let wire = Wire::new().await;

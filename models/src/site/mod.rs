@@ -254,6 +254,8 @@ pub struct ControlPolicy {
     pub carbon_weight: f64,
     /// For how many days the inputs of decisions are kept, so that they can be taken again.
     pub keep_inputs_days: u32,
+    /// For how many days a job is known after its end.
+    pub keep_jobs_days: u32,
 }
 
 /// What a name in the site stands for.

@@ -12,7 +12,7 @@ impl CapKeeper {
 
     /// Grows with what others do, as far as it is told in a hello.
     pub(in crate::agent) fn foreign_version(&self) -> u64 {
-        self.watch.version()
+        self.watch.version() + self.surprises
     }
 
     /// What others did and do.
@@ -115,6 +115,7 @@ impl CapKeeper {
         let before = self.stats.foreign_changes.insert(device.clone(), current);
         let again = before == Some(current);
         let set = held.cap;
+        self.surprises += u64::from(!again);
         match finding {
             Finding::TooHigh if again => {
                 tracing::debug!(%device, %set, %current, "a power limit was raised once more; setting it back");
