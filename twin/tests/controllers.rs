@@ -8,7 +8,7 @@
 )]
 
 #[path = "support/world.rs"]
-#[allow(dead_code, reason = "support of several tests")]
+#[allow(dead_code, unused_imports, reason = "support of several tests")]
 mod world;
 
 use heliostat_models::{DecisionKind, Watts};
@@ -124,10 +124,7 @@ async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself()
         world.kill_controller(0).await;
         if forgotten {
             // Its broker went with it, and with the broker the lock.
-            world.broker = broker();
-            let broker = world.broker;
-            world.seats[0].wire.lead_to(broker);
-            world.halves.iter().for_each(|half| half.lead_to(broker));
+            world.change_broker();
         }
         world.start_controller(0);
         world.reconnect().await;

@@ -11,7 +11,7 @@
 )]
 
 #[path = "support/world.rs"]
-#[allow(dead_code, reason = "support of several tests")]
+#[allow(dead_code, unused_imports, reason = "support of several tests")]
 mod world;
 
 use heliostat_models::Watts;
@@ -39,22 +39,24 @@ async fn strike(world: &mut World) -> String {
     let seat = world.rng.usize(0..2);
     match world.rng.u8(0..10) {
         0 => {
-            world.telemetry = Telemetry {
+            let how = Telemetry {
                 lost: [0.1, 0.5, 0.9, 1.0][world.rng.usize(0..4)],
                 ..Telemetry::default()
             };
-            format!("{:?}", world.telemetry)
+            *world.telemetry.lock().unwrap() = how;
+            format!("{how:?}")
         }
         1 => {
-            world.telemetry = Telemetry {
+            let how = Telemetry {
                 late: (world.rng.f64(), world.rng.u32(1..20)),
                 twice: world.rng.f64(),
                 ..Telemetry::default()
             };
-            format!("{:?}", world.telemetry)
+            *world.telemetry.lock().unwrap() = how;
+            format!("{how:?}")
         }
         2 => {
-            world.telemetry = Telemetry::default();
+            *world.telemetry.lock().unwrap() = Telemetry::default();
             "sound readings".to_owned()
         }
         3 => {
@@ -85,14 +87,7 @@ async fn strike(world: &mut World) -> String {
         }
         6 => {
             // The broker is gone, with all that it kept.
-            let broker = world::broker();
-            world.broker = broker;
-            for seat in &world.seats {
-                seat.wire.lead_to(broker);
-            }
-            for half in &world.halves {
-                half.lead_to(broker);
-            }
+            world.change_broker();
             world.reconnect().await;
             "another broker".to_owned()
         }
@@ -139,7 +134,7 @@ async fn no_storm_of_faults_breaks_a_limit_and_control_resumes_by_itself() {
             world.judge(&format!("seed {seed}: {story:?}"));
         }
         // All is well again.
-        world.telemetry = Telemetry::default();
+        *world.telemetry.lock().unwrap() = Telemetry::default();
         world.reconnect().await;
         world.pass_until(60, |w| w.in_charge().len() == 1).await;
         world.pass(150).await;
@@ -177,7 +172,7 @@ async fn sensors_that_are_wrong_break_no_limit() {
     let mut world = started(5).await;
     world.pass(20).await;
     for (share, factor) in [(0.3, 0.0), (0.3, 0.5), (1.0, 0.8), (0.3, 1.6), (1.0, 0.0)] {
-        world.telemetry.wrong = (share, factor);
+        world.telemetry.lock().unwrap().wrong = (share, factor);
         world.pass(40).await;
         world.judge(&format!("{share} of the sensors say {factor} of what is"));
     }
