@@ -17,6 +17,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "time, gap and work of an allocation against the whole linear program",
     ),
     (
+        "control",
+        "heliostat-optimizer",
+        "control",
+        "processor time of a round of control at a site of 100,008 GPUs",
+    ),
+    (
         "plan",
         "heliostat-optimizer",
         "plan",

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod config;
+mod find;
 pub mod power;
 pub mod store;
 

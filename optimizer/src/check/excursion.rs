@@ -4,6 +4,7 @@
 //! moment at the caps they have. What a breaker bears for that moment is its
 //! manufacturer's inverse-time curve, not its rating.
 
+use super::seen::{known_or, ranges};
 use super::terms::Above;
 use super::{Broken, Facts, Findings, Rule, TOLERANCE};
 use heliostat_models::{DeviceId, Watts};
@@ -104,10 +105,10 @@ pub fn check_excursion(
     let mut findings = Findings::default();
     let (nodes, above) = (facts.site.power.nodes(), Above::new(facts));
     let mut during = vec![Watts::ZERO; above.count];
-    for (place, device) in facts.site.devices.iter().enumerate() {
-        let most = facts.range(place).1;
-        let now = worst.get(&device.id).copied().unwrap_or(most);
-        let then = sent.get(&device.id).copied().unwrap_or(now);
+    let range = ranges(facts);
+    let worst = known_or(facts, worst, |place| range[place].1);
+    let sent = known_or(facts, sent, |place| worst[place]);
+    for (place, (now, then)) in worst.into_iter().zip(sent).enumerate() {
         for row in above.rows(place) {
             during[row] += now.max(then);
         }

@@ -1,6 +1,6 @@
 //! Sums against limits, caps against ranges, gangs against floors.
 
-use super::terms::Above;
+use super::seen::Seen;
 use super::{Facts, Findings, Proposal, Rule, TOLERANCE};
 use heliostat_models::{DeviceId, JobRecord, Watts};
 use std::collections::HashMap;
@@ -8,12 +8,17 @@ use std::collections::HashMap;
 /// Share of a step by which a cap may miss a multiple by rounding.
 const STEP_TOLERANCE: f64 = 1e-6;
 
-pub(super) fn check(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
+pub(super) fn check(
+    facts: &Facts<'_>,
+    seen: &Seen,
+    proposal: &Proposal<'_>,
+    findings: &mut Findings,
+) {
     finite(facts, proposal, findings);
-    devices(facts, proposal, findings);
-    sums(facts, proposal, findings);
-    for job in facts.jobs {
-        gang(facts, proposal, job, findings);
+    devices(facts, seen, proposal, findings);
+    sums(facts, seen, proposal, findings);
+    for (number, job) in facts.jobs.iter().enumerate() {
+        gang(facts, seen, proposal, (number, job), findings);
     }
 }
 
@@ -78,14 +83,14 @@ fn finite(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
     }
 }
 
-fn devices(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
+fn devices(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &mut Findings) {
     for (place, device) in facts.site.devices.iter().enumerate() {
-        let Some(cap) = proposal.caps.get(&device.id) else {
+        let Some(cap) = seen.caps[place] else {
             findings.add(Rule::EveryDevice, format!("`{}` has no cap", device.id));
             continue;
         };
-        if let Some(pinned) = facts.pinned.get(&device.id) {
-            if (*cap - *pinned).0.abs() > TOLERANCE.0 {
+        if let Some(pinned) = seen.pinned[place] {
+            if (cap - pinned).0.abs() > TOLERANCE.0 {
                 findings.add(
                     Rule::Pinned,
                     format!(
@@ -96,14 +101,17 @@ fn devices(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) 
             }
             continue;
         }
-        let (low, high) = facts.range(place);
-        if !(*cap >= low - TOLERANCE && *cap <= high + TOLERANCE) {
+        let (low, high) = seen.range[place];
+        if !(cap >= low - TOLERANCE && cap <= high + TOLERANCE) {
             findings.add(
                 Rule::DeviceRange,
                 format!("`{}`: {cap} is not within {low} to {high}", device.id),
             );
         }
-        step(facts, &device.id, *cap, (low, high), findings);
+        step(facts, &device.id, cap, (low, high), findings);
+    }
+    if proposal.caps.len() == seen.caps.iter().flatten().count() {
+        return;
     }
     for device in proposal.caps.keys() {
         if facts.site.device(device).is_none() {
@@ -137,43 +145,29 @@ fn step(
 }
 
 /// The lowest cap that each device can have beside those of its gang.
-fn lowest(facts: &Facts<'_>) -> Vec<Watts> {
-    let mut lowest: Vec<Watts> = (0..facts.site.devices.len())
-        .map(|place| facts.range(place).0)
-        .collect();
-    for job in facts.jobs {
-        let free = || {
-            let known = job
-                .devices
-                .iter()
-                .filter(|d| !facts.pinned.contains_key(*d));
-            known.filter_map(|d| facts.site.device(d))
-        };
-        let ids = (job.devices.iter()).filter(|d| !facts.pinned.contains_key(*d));
-        let step = facts.common_step(ids) as f64 / 1_000.0;
-        let most = free().fold(Watts::ZERO, |most, (place, _)| {
-            most.max(facts.range(place).0)
-        });
+fn lowest(facts: &Facts<'_>, seen: &Seen) -> Vec<Watts> {
+    let mut lowest: Vec<Watts> = seen.range.iter().map(|(low, _)| *low).collect();
+    for job in 0..facts.jobs.len() {
+        let step = facts.common_step(seen.free(job)) as f64 / 1_000.0;
+        let most = (seen.free(job)).fold(Watts::ZERO, |most, place| most.max(seen.range[place].0));
         let most = Watts((most.0 / step - 1e-6).ceil() * step).max(most);
-        for (place, _) in free() {
+        for place in seen.free(job) {
             lowest[place] = lowest[place].max(most);
         }
     }
     lowest
 }
 
-fn sums(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
-    let above = Above::new(facts);
-    let mut capped = vec![Watts::ZERO; above.count];
+fn sums(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &mut Findings) {
+    let above = &seen.above;
+    let capped = seen.capped();
     let mut at_lowest = vec![true; above.count];
-    let least = lowest(facts);
-    for (place, device) in facts.site.devices.iter().enumerate() {
-        let cap = proposal.caps.get(&device.id).copied().unwrap_or_default();
-        let lowest =
-            facts.pinned.contains_key(&device.id) || cap <= least[place] + Watts(0.001) + TOLERANCE;
-        for row in above.rows(place) {
-            capped[row] += cap;
-            at_lowest[row] &= lowest;
+    let least = lowest(facts, seen);
+    for place in 0..seen.caps.len() {
+        let cap = seen.caps[place].unwrap_or_default();
+        let lowest = seen.pinned[place].is_some() || cap <= least[place] + Watts(0.001) + TOLERANCE;
+        if !lowest {
+            above.rows(place).for_each(|row| at_lowest[row] = false);
         }
     }
     let nodes = facts.site.power.nodes().len();
@@ -205,19 +199,25 @@ fn sums(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
     }
 }
 
-fn gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, findings: &mut Findings) {
+fn gang(
+    facts: &Facts<'_>,
+    seen: &Seen,
+    proposal: &Proposal<'_>,
+    (number, job): (usize, &JobRecord),
+    findings: &mut Findings,
+) {
     let mut distinct: HashMap<u64, Watts> = HashMap::new();
     let (mut slowest, mut able) = (Watts(f64::INFINITY), Watts(f64::INFINITY));
-    for id in &job.devices {
-        let (Some(cap), Some((place, _))) = (proposal.caps.get(id), facts.site.device(id)) else {
+    for place in &seen.gangs[number] {
+        let Some(cap) = seen.caps[*place] else {
             continue;
         };
-        slowest = slowest.min(*cap);
-        match facts.pinned.get(id) {
-            Some(pinned) => able = able.min(*pinned),
+        slowest = slowest.min(cap);
+        match seen.pinned[*place] {
+            Some(pinned) => able = able.min(pinned),
             None => {
-                able = able.min(facts.range(place).1);
-                distinct.insert(cap.0.to_bits(), *cap);
+                able = able.min(seen.range[*place].1);
+                distinct.insert(cap.0.to_bits(), cap);
             }
         }
     }
@@ -236,8 +236,7 @@ fn gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, findings: &
         );
     }
     // The highest cap may lie between two steps; what can be set is the one below.
-    let free = (job.devices.iter()).filter(|d| !facts.pinned.contains_key(*d));
-    let step = facts.common_step(free) as f64 / 1_000.0;
+    let step = facts.common_step(seen.free(number)) as f64 / 1_000.0;
     able = Watts((able.0 / step + 1e-6).floor() * step).min(able);
     let floor = facts
         .site

@@ -10,6 +10,7 @@
 mod excursion;
 mod limits;
 mod proof;
+mod seen;
 mod terms;
 mod transition;
 
@@ -18,7 +19,8 @@ pub use terms::{ContractTerm, NO_TERMS, Terms};
 pub use transition::check_transition;
 
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, Site, Watts};
-use std::collections::{BTreeMap, HashSet};
+use seen::Seen;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Watts by which a sum may pass a limit by the rounding of numbers alone: a
@@ -144,11 +146,6 @@ impl Rule {
             Self::Gap => "gap",
         }
     }
-
-    /// Whether it concerns the certificate alone, and not what devices may draw.
-    pub fn is_about_the_proof(self) -> bool {
-        matches!(self, Self::Primal | Self::Dual | Self::Gap)
-    }
 }
 
 /// A broken rule.
@@ -179,17 +176,31 @@ impl Findings {
 /// Checks a proposed allocation. Empty: it may go out.
 pub fn check_allocation(facts: &Facts<'_>, proposal: &Proposal<'_>) -> Vec<Broken> {
     let mut findings = Findings::default();
-    terms::check(facts, &mut findings);
-    limits::check(facts, proposal, &mut findings);
+    let seen = limits_kept(facts, proposal, &mut findings);
     // Sums over numbers that are not there prove nothing.
     if findings
         .0
         .iter()
         .all(|b| !matches!(b.rule, Rule::Finite | Rule::EveryDevice))
     {
-        proof::check(facts, proposal, &mut findings);
+        proof::check(facts, &seen, proposal, &mut findings);
     }
     findings.0
+}
+
+/// The same without the proof, for caps whose proof speaks of other inputs:
+/// what they may let devices draw, and nothing of how good they are.
+pub fn check_caps(facts: &Facts<'_>, proposal: &Proposal<'_>) -> Vec<Broken> {
+    let mut findings = Findings::default();
+    limits_kept(facts, proposal, &mut findings);
+    findings.0
+}
+
+fn limits_kept(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) -> Seen {
+    let seen = Seen::new(facts, proposal);
+    terms::check(facts, findings);
+    limits::check(facts, &seen, proposal, findings);
+    seen
 }
 
 impl Facts<'_> {
@@ -244,16 +255,21 @@ impl Facts<'_> {
 
     /// What devices at rest below a feed draw less than their lowest caps, for certain.
     fn not_drawn(&self, grid: &AtFeed<'_>, feed: usize) -> Watts {
-        let held: HashSet<&DeviceId> = self.jobs.iter().flat_map(|j| &j.devices).collect();
+        let mut held = vec![false; self.site.devices.len()];
+        for job in self.jobs {
+            for (place, _) in self.site.devices_named(&job.devices) {
+                held[place] = true;
+            }
+        }
         let mut less: Vec<Watts> = Vec::new();
-        for (id, drawn) in grid.idle.iter().filter(|(id, _)| !held.contains(id)) {
-            let Some((place, _)) = self.site.device(id) else {
+        for (place, drawn) in self.site.by_place(grid.idle).into_iter().enumerate() {
+            let Some(drawn) = drawn.filter(|d| d.is_finite() && !held[place]) else {
                 continue;
             };
             let above = self.site.power.path_up(self.site.power_node_of(place));
-            if above.contains(&feed) && drawn.is_finite() {
+            if above.contains(&feed) {
                 let lowest = self.range(place).0;
-                less.push((lowest * (1.0 - IDLE_RESERVE) - *drawn).clamp(Watts::ZERO, lowest));
+                less.push((lowest * (1.0 - IDLE_RESERVE) - drawn).clamp(Watts::ZERO, lowest));
             }
         }
         less.sort_by(Watts::total_cmp);
@@ -270,7 +286,11 @@ impl Facts<'_> {
 
     /// In which steps a cap of all these devices can be set, in whole
     /// milliwatts: the smallest number that each of their steps divides.
-    fn common_step<'d>(&self, devices: impl Iterator<Item = &'d DeviceId>) -> u64 {
+    fn common_step(&self, devices: impl Iterator<Item = usize>) -> u64 {
+        if self.terms.steps.is_empty() {
+            return 1;
+        }
+        let devices = devices.map(|place| &self.site.devices[place].id);
         let steps = devices.filter_map(|d| self.terms.steps.get(d));
         steps.fold(1, |common, step| {
             let step = ((step.0 * 1_000.0).round() as u64).max(1);

@@ -3,14 +3,18 @@
 //! The bound is evaluated at the corners of every curve: a concave piecewise
 //! linear function less a linear one is largest at a corner or at an end.
 
-use super::terms::Above;
+use super::seen::Seen;
 use super::{Facts, Findings, PROOF_TOLERANCE, Proposal, Rule};
 use heliostat_models::{JobRecord, Watts};
-use std::collections::HashSet;
 
-pub(super) fn check(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findings) {
+pub(super) fn check(
+    facts: &Facts<'_>,
+    seen: &Seen,
+    proposal: &Proposal<'_>,
+    findings: &mut Findings,
+) {
     let certificate = proposal.certificate;
-    let primal = worth(facts, proposal);
+    let primal = worth(facts, seen);
     let scale = primal.abs().max(1.0);
     if (primal - certificate.primal).abs() > PROOF_TOLERANCE * scale {
         findings.add(
@@ -21,7 +25,7 @@ pub(super) fn check(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut F
             ),
         );
     }
-    let bound = bound(facts, proposal);
+    let bound = bound(facts, seen, proposal);
     if bound > certificate.dual_bound + PROOF_TOLERANCE * scale {
         findings.add(
             Rule::Dual,
@@ -55,49 +59,47 @@ fn weight(facts: &Facts<'_>, job: &JobRecord) -> f64 {
     class.map_or(0.0, |c| c.weight) * job.devices.len() as f64
 }
 
-fn worth(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
-    let power: f64 = proposal.caps.values().map(|c| c.0).sum();
+fn worth(facts: &Facts<'_>, seen: &Seen) -> f64 {
+    let power: f64 = seen.caps.iter().flatten().map(|c| c.0).sum();
     let mut work = 0.0;
-    for job in facts.jobs.iter().filter(|j| !j.devices.is_empty()) {
-        let caps = job.devices.iter().filter_map(|d| proposal.caps.get(d));
-        let slowest = caps.fold(Watts(f64::INFINITY), |low, cap| low.min(*cap));
+    for (job, gang) in facts.jobs.iter().zip(&seen.gangs) {
+        if job.devices.is_empty() {
+            continue;
+        }
+        let caps = gang.iter().filter_map(|place| seen.caps[*place]);
+        let slowest = caps.fold(Watts(f64::INFINITY), Watts::min);
         work += weight(facts, job) * job.curve.speed(slowest);
     }
     work - facts.price_of_energy * power
 }
 
-fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
-    let site = facts.site;
-    let above = Above::new(facts);
+fn bound(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>) -> f64 {
+    let above = &seen.above;
     // What a watt costs at each device: λ and every limit above it.
-    let cost: Vec<f64> = (0..site.devices.len())
+    let cost: Vec<f64> = (0..seen.caps.len())
         .map(|place| {
             let prices = above.rows(place).map(|row| proposal.node_prices[row]);
             facts.price_of_energy + prices.sum::<f64>()
         })
         .collect();
-    let mut capped = vec![Watts::ZERO; above.count];
-    for (place, device) in site.devices.iter().enumerate() {
-        let cap = proposal.caps.get(&device.id).copied().unwrap_or_default();
-        above.rows(place).for_each(|row| capped[row] += cap);
-    }
     let mut total = 0.0;
-    for (row, capped) in capped.into_iter().enumerate() {
+    for (row, capped) in seen.capped().into_iter().enumerate() {
         let mut room = facts.room(row);
         if proposal.beyond.iter().any(|b| b == facts.row_name(row)) {
             room = room.max(capped);
         }
         total += proposal.node_prices[row] * room.0;
     }
-    let mut in_gang = HashSet::new();
-    for job in facts.jobs {
-        in_gang.extend(job.devices.iter());
-        total += best_of_gang(facts, proposal, job, &cost);
+    let mut in_gang = vec![false; seen.caps.len()];
+    for (number, job) in facts.jobs.iter().enumerate() {
+        for place in &seen.gangs[number] {
+            in_gang[*place] = true;
+        }
+        total += best_of_gang(facts, seen, proposal, (number, job), &cost);
     }
-    for (place, device) in site.devices.iter().enumerate() {
-        let pinned = facts.pinned.get(&device.id);
-        if pinned.is_some() || !in_gang.contains(&device.id) {
-            let cap = pinned.copied().unwrap_or(facts.range(place).0);
+    for (place, pinned) in seen.pinned.iter().enumerate() {
+        if pinned.is_some() || !in_gang[place] {
+            let cap = pinned.unwrap_or(seen.range[place].0);
             total -= cost[place] * cap.0;
         }
     }
@@ -105,20 +107,23 @@ fn bound(facts: &Facts<'_>, proposal: &Proposal<'_>) -> f64 {
 }
 
 /// The most that a gang can be worth at these costs, floors kept.
-fn best_of_gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, cost: &[f64]) -> f64 {
+fn best_of_gang(
+    facts: &Facts<'_>,
+    seen: &Seen,
+    proposal: &Proposal<'_>,
+    (number, job): (usize, &JobRecord),
+    cost: &[f64],
+) -> f64 {
     let (mut low, mut high) = (Watts::ZERO, Watts(f64::INFINITY));
     let (mut slowest, mut per_watt, mut able) = (Watts(f64::INFINITY), 0.0, 0);
-    for id in &job.devices {
-        let Some((place, _)) = facts.site.device(id) else {
-            continue;
-        };
-        match facts.pinned.get(id) {
-            Some(pinned) => slowest = slowest.min(*pinned),
+    for place in &seen.gangs[number] {
+        match seen.pinned[*place] {
+            Some(pinned) => slowest = slowest.min(pinned),
             None => {
-                let (least, most) = facts.range(place);
+                let (least, most) = seen.range[*place];
                 low = low.max(least);
                 high = high.min(most);
-                per_watt += cost[place];
+                per_watt += cost[*place];
                 able += 1;
             }
         }
@@ -133,8 +138,7 @@ fn best_of_gang(facts: &Facts<'_>, proposal: &Proposal<'_>, job: &JobRecord, cos
         };
     }
     // Caps are whole milliwatts, and multiples of every step in the gang.
-    let free = (job.devices.iter()).filter(|d| !facts.pinned.contains_key(*d));
-    let step = facts.common_step(free) as f64;
+    let step = facts.common_step(seen.free(number)) as f64;
     let whole_up = |cap: Watts| Watts(((cap.0 * 1_000.0 - 1e-4) / step).ceil() * step / 1_000.0);
     let whole_down = |cap: Watts| Watts(((cap.0 * 1_000.0 + 1e-4) / step).floor() * step / 1_000.0);
     let low = whole_up(low).min(high);

@@ -1,5 +1,6 @@
 //! The way from the old caps to the new ones.
 
+use super::seen::{known_or, ranges};
 use super::terms::Above;
 use super::{Broken, Facts, Findings, Rule, TOLERANCE};
 use heliostat_models::{DeviceId, Watts};
@@ -19,10 +20,11 @@ pub fn check_transition(
     let above = Above::new(facts);
     let mut during = vec![Watts::ZERO; above.count];
     let mut raised: Vec<Option<&DeviceId>> = vec![None; above.count];
+    let range = ranges(facts);
+    let worst = known_or(facts, worst, |place| range[place].1);
+    let sent = known_or(facts, sent, |place| worst[place]);
     for (place, device) in facts.site.devices.iter().enumerate() {
-        let most = facts.range(place).1;
-        let now = worst.get(&device.id).copied().unwrap_or(most);
-        let then = sent.get(&device.id).copied().unwrap_or(now);
+        let (now, then) = (worst[place], sent[place]);
         if !(now.is_finite() && then.is_finite()) {
             findings.add(
                 Rule::Finite,

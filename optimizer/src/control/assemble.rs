@@ -6,7 +6,7 @@ use crate::allocate::{Allocation, DeviceSpec, Group, Problem};
 use crate::check::Facts;
 use heliostat_models::site::ClassPolicy;
 use heliostat_models::{DeviceId, JobRecord, Site, Watts};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// Caps are set in whole milliwatts.
 const STEP: Watts = Watts(0.001);
@@ -22,29 +22,34 @@ pub fn running_jobs(
     let mut troubles = Vec::new();
     let mut jobs: Vec<JobRecord> = running.filter(|j| !j.devices.is_empty()).collect();
     jobs.sort_by(|a, b| b.at.cmp(&a.at).then(a.id.cmp(&b.id)));
-    let mut holder: HashMap<DeviceId, usize> = HashMap::new();
-    for (place, job) in jobs.iter_mut().enumerate() {
+    let mut held = vec![false; site.devices.len()];
+    for job in &mut jobs {
+        let known = site.devices_named(&job.devices).map(|(place, _)| place);
+        let places: Vec<usize> = known.collect();
+        if places.len() == job.devices.len() && takes(&mut held, &places) {
+            continue;
+        }
         let id = job.id.clone();
         job.devices.retain(|device| {
-            if site.device(device).is_none() {
+            let Some((place, _)) = site.device(device) else {
                 troubles.push(format!(
                     "job `{id}` names `{device}`, which this site does not have"
                 ));
                 return false;
-            }
-            if holder.contains_key(device) {
+            };
+            if held[place] {
                 troubles.push(format!(
                     "job `{id}` claims `{device}`, which a later record gives to another job"
                 ));
                 return false;
             }
-            holder.insert(device.clone(), place);
+            held[place] = true;
             true
         });
     }
     jobs.retain(|job| {
         let (mut low, mut high) = (0.0f64, f64::INFINITY);
-        for (_, device) in job.devices.iter().filter_map(|d| site.device(d)) {
+        for (_, device) in site.devices_named(&job.devices) {
             let stated = ranges.get(&device.id).copied();
             let (min, max) = stated.unwrap_or((device.min_cap, device.max_cap));
             low = low.max(min.0);
@@ -63,24 +68,41 @@ pub fn running_jobs(
     (jobs, troubles)
 }
 
+/// Marks devices as held, if none of them was before.
+fn takes(held: &mut [bool], places: &[usize]) -> bool {
+    let mut taken = 0;
+    for place in places {
+        if held[*place] {
+            break;
+        }
+        held[*place] = true;
+        taken += 1;
+    }
+    let all = taken == places.len();
+    if !all {
+        places[..taken]
+            .iter()
+            .for_each(|place| held[*place] = false);
+    }
+    all
+}
+
 /// The problem that these facts pose.
 pub fn problem(facts: &Facts<'_>) -> Problem {
     let site = facts.site;
     let nodes = (0..site.power.nodes().len())
         .map(|place| at_feed::limit_node(facts, place))
         .collect();
-    let mut place_of = HashMap::new();
+    let (ranges, pinned) = (site.by_place(facts.ranges), site.by_place(facts.pinned));
     let devices = (site.devices.iter().enumerate())
         .map(|(place, device)| {
-            place_of.insert(&device.id, place);
-            let stated = facts.ranges.get(&device.id).copied();
-            let (min, max) = stated.unwrap_or((device.min_cap, device.max_cap));
+            let (min, max) = ranges[place].unwrap_or((device.min_cap, device.max_cap));
             DeviceSpec {
                 id: device.id.clone(),
                 min,
                 max,
                 node: site.power_node_of(place),
-                fixed: facts.pinned.get(&device.id).copied(),
+                fixed: pinned[place],
                 step: Watts::ZERO,
             }
         })
@@ -100,10 +122,8 @@ pub fn problem(facts: &Facts<'_>) -> Problem {
                 weight: policy.weight,
                 floor_speed: policy.floor_speed,
                 curve: job.curve.clone(),
-                devices: job
-                    .devices
-                    .iter()
-                    .filter_map(|d| place_of.get(d).copied())
+                devices: (site.devices_named(&job.devices))
+                    .map(|(place, _)| place)
                     .collect(),
             }
         })

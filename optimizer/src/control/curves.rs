@@ -168,7 +168,7 @@ impl Curves {
             let Some(learned) = self.jobs.get(&job.id) else {
                 continue;
             };
-            let devices = || job.devices.iter().filter_map(|d| site.device(d));
+            let devices = || site.devices_named(&job.devices);
             // A gang shares one cap: no member may be asked for more than another can have.
             let able =
                 (devices().map(|(_, d)| settable(d).1)).fold(Watts(f64::INFINITY), Watts::min);
@@ -271,7 +271,7 @@ impl Learned {
 
     fn hear_clocks(&mut self, site: &Site, readings: &Readings, record: &JobRecord, at: Timestamp) {
         let (mut clock, mut busy) = (0.0, 0.0);
-        for (_, device) in record.devices.iter().filter_map(|d| site.device(d)) {
+        for (_, device) in site.devices_named(&record.devices) {
             let read = |metric| readings.value(&device.id, metric).map(|(v, _)| v);
             let (Some(hertz), Some(share), Some(highest)) = (
                 read(Catalogue::gpu_sm_clock()),
@@ -343,10 +343,7 @@ fn differ(a: &SpeedCurve, b: &SpeedCurve) -> bool {
 /// The first of a job's devices, and the range that all of them share. `None`
 /// when the site knows none of them, or they share no cap.
 fn common<'a>(site: &'a Site, devices: &[DeviceId]) -> Option<(&'a Device, (Watts, Watts))> {
-    let mut known = devices
-        .iter()
-        .filter_map(|d| site.device(d))
-        .map(|(_, d)| d);
+    let mut known = site.devices_named(devices).map(|(_, d)| d);
     let first = known.next()?;
     let range = known.fold((first.min_cap, first.max_cap), |(low, high), d| {
         (low.max(d.min_cap), high.min(d.max_cap))

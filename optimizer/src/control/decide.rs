@@ -9,7 +9,7 @@ use super::round::Control;
 use super::solve::{Ground, Solved};
 use super::starts::Waiting;
 use crate::allocate::Outcome;
-use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, check_allocation};
+use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, check_allocation, check_caps};
 use crate::view::ControlMode;
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, JobState, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
@@ -289,9 +289,7 @@ impl Control {
             beyond,
         };
         // The old proof speaks of the old inputs; only the limits must hold anew.
-        check_allocation(facts, &proposal)
-            .iter()
-            .all(|b| b.rule.is_about_the_proof())
+        check_caps(facts, &proposal).is_empty()
     }
 }
 

@@ -8,7 +8,7 @@ use heliostat_models::site::MeterRole;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{Catalogue, DeviceId, Frame, JobState, MetricId, Site, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Share of a node's rated overhead that is added to a measured one: fans and
@@ -164,12 +164,14 @@ fn idle(
     if readings.frames.is_empty() {
         return Vec::new();
     }
-    let held: HashSet<&DeviceId> = (jobs.iter())
-        .filter(|e| e.record.state == JobState::Running)
-        .flat_map(|e| &e.record.devices)
-        .collect();
+    let mut held = vec![false; site.devices.len()];
+    for entry in jobs.iter().filter(|e| e.record.state == JobState::Running) {
+        for (place, _) in site.devices_named(&entry.record.devices) {
+            held[place] = true;
+        }
+    }
     (site.devices.iter().zip(caps).enumerate())
-        .filter(|(_, (d, cap))| **cap >= d.min_cap && !held.contains(&d.id))
+        .filter(|(place, (d, cap))| **cap >= d.min_cap && !held[*place])
         .filter_map(|(place, (d, _))| {
             let (drawn, _) = readings.watts(&d.id, Catalogue::gpu_power())?;
             Some((place, drawn))
@@ -183,7 +185,7 @@ fn changes(site: &Site, jobs: &[JobEntry]) -> Vec<Timestamp> {
     let mut changed = vec![Timestamp(i64::MIN); site.nodes.len()];
     for entry in jobs.iter().filter(|e| e.record.state == JobState::Running) {
         let at = entry.history.last().map_or(entry.record.at, |(at, _)| *at);
-        for (_, device) in entry.record.devices.iter().filter_map(|d| site.device(d)) {
+        for (_, device) in site.devices_named(&entry.record.devices) {
             changed[device.node] = changed[device.node].max(at);
         }
     }
