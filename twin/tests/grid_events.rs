@@ -16,6 +16,7 @@
 mod world;
 
 use heliostat_models::JobClass::{Experiment, Inference, Training};
+use heliostat_store::Clock;
 use std::time::Duration;
 use world::events::{Outcome, ask};
 use world::{START, Setup, World, jobs, lock, site};
@@ -85,7 +86,14 @@ async fn random_targets_are_met_in_seconds_and_services_keep_their_level() {
     }
     world.start_controller(0);
     world.reconnect().await;
-    world.pass(60).await;
+    for n in 0..6 { let b = tokio::time::Instant::now(); world.pass(10).await;
+        let st = world.ingest.stats(); let v = world.seats[0].handle.as_ref().unwrap().view(); let v = v.borrow().clone();
+        let ag: (u64,u64,u64,usize) = world.agents.values().map(|a| a.stats()).fold((0,0,0,0), |a, s| (a.0 + s.samples_taken, a.1 + s.resends, a.2 + s.samples_acknowledged, a.3 + usize::from(s.connected)));
+        eprintln!("{n}: {:?} {:?} agents {} stored {} dup {} postponed {} refused {:?} batches {} taken/resends/acked/conn {ag:?} state {:?} rounds {} alloc {} power {}\n{}", b.elapsed(), world.clock.now(), st.agents.len(), st.samples_stored, st.duplicates, st.postponed, st.refused, st.batches, v.state, v.rounds, v.allocations, lock(&world.hall).site_power(), world.story().lines().rev().take(2).collect::<Vec<_>>().join("\n")); }
+    if let Some(h) = world.seats[0].handle.as_ref() { let v = h.view(); let v = v.borrow().clone(); for n in v.power.iter().take(4) { eprintln!("{n:?}"); }
+      eprintln!("unknown {} of {}; unacked {}", v.caps.values().filter(|c| c.acknowledged.is_none()).count(), v.caps.len(), v.caps.values().filter(|c| c.acknowledged.is_some_and(|a| a > c.decided+heliostat_models::Watts(0.01))).count());
+      eprintln!("{}", world.story().lines().rev().take(6).collect::<Vec<_>>().join("\n"));
+      let mut lags: std::collections::BTreeMap<i64, usize> = Default::default(); for f in world.store.frames.lock().unwrap().values() { *lags.entry((world.clock.now().0 - f.at.0)/1000).or_default() += 1; } eprintln!("lags {lags:?}"); }
     let (mut slowest, mut last, mut beyond) = (0.0f64, 0.0f64, 0.0);
     for number in 0..targets {
         let outcome = ask(&mut world, number).await;

@@ -93,7 +93,7 @@ pub struct World {
     pub second: Duration,
     pub rng: fastrand::Rng,
     pub ingest: IngestHandle,
-    store: Arc<Latest>,
+    pub store: Arc<Latest>,
     sample_every: Duration,
     swapped: BTreeMap<usize, u32>,
     directory: TempDir,
