@@ -6,9 +6,12 @@
 //! the hall itself take the time that they take. Between events a second of
 //! the site is as short as all of them can bear.
 
-use super::{World, lock};
-use heliostat_models::{JobClass, JobState, Timestamp, Watts};
+use super::{START, Setup, World, jobs, lock, site};
+use heliostat_models::JobClass::{self, Experiment, Inference, Training};
+use heliostat_models::{JobState, Timestamp, Watts};
+use heliostat_optimizer::control::ControlHandle;
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
+use heliostat_optimizer::view::CapView;
 use heliostat_store::Clock;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,11 +24,22 @@ const SHALLOWEST: f64 = 0.05;
 /// Longest wait for power to fall and stay (the two seconds included).
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Seconds over which power is averaged before an event, in it and after it.
-const MEAN: u64 = 4;
+const MEAN: u64 = 3;
 /// Seconds that an event goes on after it has been complied with.
-const HOLD: u64 = 8;
+const HOLD: u64 = 6;
 /// Seconds until power is back.
-const BACK: u64 = 14;
+const BACK: u64 = 10;
+
+/// Seconds from the signal to power below the limit, at most; and to the last cap.
+pub const WITHIN: f64 = 5.0;
+/// Speed that every service keeps: the classes' floor of 0.6, less what a
+/// measured draw may be off by.
+const SERVICE: f64 = 0.58;
+/// Share of the power that is back some seconds after an event. Jobs come and
+/// go in between.
+const BACK_AGAIN: f64 = 0.9;
+/// Files and sockets that an agent and its way to the broker take.
+const FILES_OF_AGENT: u64 = 10;
 
 /// Mean speed of the devices of each class, relative to full speed.
 pub type Speeds = BTreeMap<JobClass, f64>;
@@ -52,6 +66,81 @@ pub struct Outcome {
     pub during: Speeds,
     /// The slowest service while the event was on.
     pub slowest_service: f64,
+}
+
+impl Outcome {
+    /// What is wrong with it; empty when all is as promised.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut must = |sound: bool, fault: String| {
+            if !sound {
+                faults.push(fault);
+            }
+        };
+        let within = |seconds: Option<f64>| seconds.is_some_and(|s| s <= WITHIN);
+        must(
+            within(self.complied),
+            format!("met after {:?} s", self.complied),
+        );
+        must(
+            within(self.confirmed),
+            format!("all caps after {:?} s", self.confirmed),
+        );
+        must(self.broken == 0, "the limit was not kept".to_owned());
+        must(
+            self.slowest_service >= SERVICE,
+            format!("a service at {:.2}", self.slowest_service),
+        );
+        // Who gives first: in each pair the later class keeps more of its speed.
+        let order = [Experiment, Training, Inference];
+        let kept: Vec<f64> = (order.iter())
+            .filter_map(|class| Some(self.during.get(class)? / self.before.get(class)?))
+            .collect();
+        must(
+            kept.is_sorted(),
+            format!("{order:?} keep {kept:.3?} of their speeds"),
+        );
+        must(
+            self.back >= BACK_AGAIN,
+            format!("{:.3} of the power is back", self.back),
+        );
+        faults
+    }
+}
+
+/// A hall of at least so many devices, full of jobs that come and go for so
+/// many targets, under one controller that has settled.
+pub async fn busy(devices: usize, targets: usize) -> World {
+    let site = site(devices);
+    let agents = site.nodes.len() as u64;
+    let (needed, allowed) = (FILES_OF_AGENT * agents + 256, open_files());
+    assert!(
+        allowed.is_none_or(|allowed| allowed >= needed),
+        "{agents} agents in one process open up to {needed} files, {allowed:?} are allowed; raise it with `ulimit -n {needed}`"
+    );
+    let is_large = site.devices.len() > 256;
+    let mut world = World::of(Setup {
+        site: site.clone(),
+        seed: 11,
+        controllers: 1,
+        sample_every: Duration::from_secs(if is_large { 5 } else { 1 }),
+    })
+    .await;
+    let span = Duration::from_secs(60 * (targets as u64 + 2));
+    for job in jobs(&site, START, span, 11) {
+        lock(&world.hall).submit(&job).unwrap();
+    }
+    world.start_controller(0);
+    world.reconnect().await;
+    world.pass(60).await;
+    world
+}
+
+/// How many files this process may have open.
+fn open_files() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find(|l| l.starts_with("Max open files"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// Asks for one reduction: number 0 for the deepest, the others at random.
@@ -90,7 +179,7 @@ pub async fn ask(world: &mut World, number: usize) -> Outcome {
     for _ in 0..HOLD {
         world.pass(1).await;
         kept.push(lock(&world.hall).site_power());
-        slowest_service = slowest_service.min(slowest(world, JobClass::Inference));
+        slowest_service = slowest_service.min(slowest(world, Inference));
         for (class, speed) in speeds(world) {
             *sums.entry(class).or_default() += speed / HOLD as f64;
         }
@@ -124,7 +213,7 @@ fn watch(handle: &heliostat_optimizer::control::ControlHandle, id: &str) -> Join
         let _ = view
             .wait_for(|v| {
                 let known = v.grid_events.iter().any(|e| e.id == id);
-                let has = |c: &heliostat_optimizer::view::CapView| {
+                let has = |c: &CapView| {
                     c.acknowledged
                         .is_some_and(|has| has <= c.decided + Watts(0.001))
                 };

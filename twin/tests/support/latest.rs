@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// The latest frame of each device, and how many came of the latest instant.
 pub struct Latest {
-    pub frames: Mutex<HashMap<DeviceId, Frame>>,
+    frames: Mutex<HashMap<DeviceId, Frame>>,
     version: AtomicU64,
     arrived: watch::Sender<(Timestamp, usize)>,
 }

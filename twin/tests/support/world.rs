@@ -6,6 +6,7 @@
 
 mod disturbed;
 pub mod events;
+pub mod faults;
 mod large;
 mod latest;
 mod node;
@@ -16,7 +17,7 @@ pub use disturbed::Telemetry;
 pub use large::{demo, jobs, site};
 pub use node::lock;
 pub use skewed::Skew;
-pub use wire::Wire;
+pub use wire::{Manners, Wire};
 
 use disturbed::Disturbed;
 use heliostat_collector::{
@@ -45,9 +46,11 @@ pub const START: Timestamp = Timestamp(1_530_000_000_000);
 /// How long the network and everybody's answers get for each second of the
 /// site's time where a test does not say otherwise.
 const SECOND: Duration = Duration::from_millis(15);
-/// Longest wait for a controller to have seen a second pass, and for the
-/// readings of a second to be in the store.
+/// Longest wait for a controller to have seen a second pass.
 const SEEN: Duration = Duration::from_millis(500);
+/// Longest wait for the readings of a second to be in the store, where nothing
+/// keeps them from it.
+const STORED: Duration = Duration::from_secs(3);
 /// How finely time passes where it passes as fast as outside.
 const LIVE_STEP: Duration = Duration::from_millis(100);
 
@@ -63,6 +66,7 @@ pub struct Seat {
     pub deps: ControllerDeps,
     pub handle: Option<ControlHandle>,
     identity: String,
+    skew: Skew,
     _directory: TempDir,
 }
 
@@ -93,8 +97,10 @@ pub struct World {
     pub second: Duration,
     pub rng: fastrand::Rng,
     pub ingest: IngestHandle,
-    pub store: Arc<Latest>,
+    store: Arc<Latest>,
     sample_every: Duration,
+    /// Whether the readings of the last second came in time.
+    stored: bool,
     swapped: BTreeMap<usize, u32>,
     directory: TempDir,
 }
@@ -148,6 +154,7 @@ impl World {
             ingest,
             store,
             sample_every: setup.sample_every,
+            stored: true,
             swapped: BTreeMap::new(),
             directory,
             site,
@@ -176,13 +183,18 @@ impl World {
             deps,
             handle: None,
             identity: format!("controller-{number}"),
+            skew: Skew::default(),
             _directory: directory,
         });
     }
 
-    /// Sets a controller's clock wrong from its next start on.
-    pub fn skew_controller(&mut self, number: usize, skew: Skew) {
-        self.seats[number].deps.clock = Arc::new(SkewedClock::new(&self.clock, skew));
+    /// Sets a controller's clock from its next start on; whether that changes it.
+    pub fn skew_controller(&mut self, number: usize, skew: Skew) -> bool {
+        let seat = &mut self.seats[number];
+        let changes = seat.skew != skew;
+        seat.skew = skew;
+        seat.deps.clock = Arc::new(SkewedClock::new(&self.clock, skew));
+        changes
     }
 
     pub fn start_controller(&mut self, number: usize) {
@@ -348,6 +360,14 @@ impl World {
         }
     }
 
+    /// Goes to some moment within the next second while everybody is at work.
+    pub async fn moment(&mut self) {
+        let part = Duration::from_millis(self.rng.u64(1..1_000));
+        self.advance(self.clock.now() + part).await;
+        let work = self.second.mul_f64(2.0 * self.rng.f64());
+        tokio::time::sleep(work).await;
+    }
+
     /// Moves the hall and everybody's clock.
     async fn advance(&mut self, now: Timestamp) {
         let hall = Arc::clone(&self.hall);
@@ -366,7 +386,7 @@ impl World {
 
     /// On a busy machine a second must not be over before it began: waits until
     /// controllers have seen it, and its readings are in the store.
-    async fn settle(&self) {
+    async fn settle(&mut self) {
         let now = self.clock.now();
         for seat in &self.seats {
             if let Some(handle) = &seat.handle {
@@ -378,8 +398,13 @@ impl World {
         let undisturbed =
             *self.telemetry.lock().unwrap() == Telemetry::default() && self.skews.is_empty();
         if undisturbed && now.floor_to(self.sample_every) == now {
-            let frames = self.site.devices.len() + self.site.nodes.len();
-            let _ = tokio::time::timeout(SEEN, self.store.wait_for(now, frames)).await;
+            let site = &self.site;
+            // Meters and the plant come with them.
+            let frames = site.devices.len() + site.nodes.len() + site.meters.len() + 1;
+            // Who was cut off has to find the network again, in its own time.
+            let wait = if self.stored { STORED } else { self.second };
+            let all = self.store.wait_for(now, frames);
+            self.stored = tokio::time::timeout(wait, all).await.is_ok();
         }
     }
 
