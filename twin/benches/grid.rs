@@ -45,12 +45,12 @@ async fn run() {
     for number in 0..targets {
         let outcome = ask(&mut world, number).await;
         let mut faults = outcome.faults();
-        let violations = lock_violations(&world);
+        let violations = violations(&world);
         if violations > 0 {
             faults.push(format!("{violations} violations in the hall"));
         }
         eprintln!(
-            "target {number}: {:.1} % shed after {:?} s, all caps after {:.3?} s, {:.1} % beyond, {:.3} back; during {:.3?}, before {:.3?} {faults:?}",
+            "target {number}: {:.1} % shed after {:?} s, all caps after {:.3?} s, {:.1} % beyond, back after {:?} s; speeds {:.3?}, before {:.3?}; caps {:.0?} W {faults:?}",
             100.0 * outcome.share,
             outcome.complied,
             outcome.confirmed,
@@ -58,7 +58,11 @@ async fn run() {
             outcome.back,
             outcome.during,
             outcome.before,
+            outcome.caps,
         );
+        if !faults.is_empty() {
+            eprintln!("{}", circumstances(&world));
+        }
         sound += usize::from(faults.is_empty());
         outcomes.push(outcome);
     }
@@ -87,7 +91,25 @@ async fn run() {
     assert_eq!(sound, targets, "every target is met");
 }
 
-fn lock_violations(world: &world::World) -> usize {
+/// How things stand, for whoever looks for the reason of a fault.
+fn circumstances(world: &world::World) -> String {
+    let handle = world.seats[0].handle.as_ref().unwrap();
+    let view = handle.view().borrow().clone();
+    let feed = view.power.first();
+    let behind = (view.caps.values())
+        .filter(|c| c.acknowledged.is_none_or(|has| has > c.decided))
+        .count();
+    let refused = world.ingest.stats().refused;
+    let story = world.story();
+    let latest: Vec<&str> = story.lines().rev().take(4).collect();
+    format!(
+        "  {:?}, {feed:?}, {behind} devices above what was decided, readings refused {refused:?}\n  {}",
+        view.state,
+        latest.join("\n  ")
+    )
+}
+
+fn violations(world: &world::World) -> usize {
     let hall = world::lock(&world.hall);
     hall.violations().len() + hall.trips() as usize
 }

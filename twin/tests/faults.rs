@@ -53,9 +53,29 @@ async fn each_kind_of_fault_breaks_no_limit() {
     let mut world = started(3).await;
     let mut story = Vec::new();
     for fault in Fault::ALL {
+        let before = (
+            world.done(),
+            world.ingest.stats().duplicates,
+            world.silences(),
+        );
         story.push(fault.strike(&mut world).await);
         world.pass(10).await;
         world.judge(&format!("{story:?}"));
+        // That the messengers were really met.
+        let (done, doubles) = (world.done(), world.ingest.stats().duplicates);
+        assert!(
+            match fault {
+                Fault::Lost => world.silences() > before.2,
+                Fault::Twice => doubles > before.1,
+                Fault::OrdersUnruly | Fault::AnswersUnruly => {
+                    done.held > before.0.held && done.doubled > before.0.doubled
+                }
+                Fault::NetworkSlow => done.late > before.0.late,
+                Fault::AcknowledgementsLost => done.withheld > before.0.withheld,
+                _ => true,
+            },
+            "{fault:?} has not struck: {done:?}, {doubles} doubles"
+        );
         world.heal().await;
         world.pass(5).await;
         world.judge(&format!("healed: {story:?}"));

@@ -52,7 +52,12 @@ impl TimeSeriesStore for Latest {
             receipt.samples += frame.readings.len() as u64;
             match latest.get_mut(&frame.device) {
                 // A frame is known by device and instant; the first stays.
-                Some(known) if known.at >= frame.at => {}
+                Some(known) if known.at == frame.at => {
+                    receipt.frames -= 1;
+                    receipt.samples -= frame.readings.len() as u64;
+                    receipt.duplicate_samples += frame.readings.len() as u64;
+                }
+                Some(known) if known.at > frame.at => {}
                 Some(known) => *known = frame,
                 None => drop(latest.insert(frame.device.clone(), frame)),
             }

@@ -33,12 +33,22 @@ pub struct Manners {
     pub deaf: bool,
 }
 
+/// What a wire has done, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    pub held: u64,
+    pub doubled: u64,
+    pub late: u64,
+    /// Acknowledgements taken away.
+    pub withheld: u64,
+}
+
 /// One stretch, for any number of connections.
 pub struct Wire {
     pub address: SocketAddr,
     target: Arc<Mutex<Option<SocketAddr>>>,
     connections: Arc<Mutex<JoinSet<()>>>,
-    manners: Arc<Mutex<Manners>>,
+    manners: Arc<Mutex<(Manners, Done)>>,
 }
 
 impl Wire {
@@ -82,7 +92,12 @@ impl Wire {
     }
 
     pub fn behave(&self, manners: Manners) {
-        *self.manners.lock().unwrap() = manners;
+        self.manners.lock().unwrap().0 = manners;
+    }
+
+    /// What it has done so far.
+    pub fn done(&self) -> Done {
+        self.manners.lock().unwrap().1
     }
 }
 
@@ -139,7 +154,7 @@ impl Direction {
 
 /// One connection.
 struct Passage {
-    manners: Arc<Mutex<Manners>>,
+    manners: Arc<Mutex<(Manners, Done)>>,
     rng: fastrand::Rng,
     up: Direction,
     down: Direction,
@@ -149,7 +164,7 @@ struct Passage {
 }
 
 impl Passage {
-    fn new(manners: Arc<Mutex<Manners>>, seed: u64) -> Self {
+    fn new(manners: Arc<Mutex<(Manners, Done)>>, seed: u64) -> Self {
         Self {
             manners,
             rng: fastrand::Rng::with_seed(seed),
@@ -186,9 +201,11 @@ impl Passage {
     }
 
     fn go_up(&mut self) {
-        let manners = *self.manners.lock().unwrap();
+        let mut shared = self.manners.lock().unwrap();
+        let (manners, done) = &mut *shared;
         let now = Instant::now() + manners.late;
         for packet in self.up.packets() {
+            done.late += u64::from(!manners.late.is_zero());
             if packet[0] >> 4 != PUBLISH {
                 self.up.put(now, packet, false);
                 continue;
@@ -201,6 +218,7 @@ impl Passage {
                 let later = manners.twice.1.mul_f64(self.rng.f64());
                 self.up.put(now + later, again, true);
                 *self.doubled.entry(id).or_default() += 1;
+                done.doubled += 1;
             }
             let held = self.rng.f64() < manners.held.0;
             let wait = manners
@@ -208,17 +226,24 @@ impl Passage {
                 .1
                 .mul_f64(if held { self.rng.f64() } else { 0.0 });
             self.up.put(now + wait, packet, held);
+            done.held += u64::from(held);
         }
     }
 
     fn go_down(&mut self) {
-        let manners = *self.manners.lock().unwrap();
+        let mut shared = self.manners.lock().unwrap();
+        let (manners, done) = &mut *shared;
         let now = Instant::now() + manners.late;
         for packet in self.down.packets() {
+            done.late += u64::from(!manners.late.is_zero());
             if packet[0] >> 4 == PUBACK && packet.len() >= 4 {
                 let id = u16::from_be_bytes([packet[2], packet[3]]);
-                let again = self.doubled.get_mut(&id).filter(|left| **left > 0);
-                if manners.deaf || again.map(|left| *left -= 1).is_some() {
+                if manners.deaf {
+                    done.withheld += 1;
+                    continue;
+                }
+                if let Some(left) = self.doubled.get_mut(&id).filter(|left| **left > 0) {
+                    *left -= 1;
                     continue;
                 }
             }

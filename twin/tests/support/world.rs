@@ -17,12 +17,12 @@ pub use disturbed::Telemetry;
 pub use large::{demo, jobs, site};
 pub use node::lock;
 pub use skewed::Skew;
-pub use wire::{Manners, Wire};
+pub use wire::{Done, Manners, Wire};
 
 use disturbed::Disturbed;
 use heliostat_collector::{
-    Agent, AgentConfig, AgentHandle, Broker, CapActuator, Ingest, IngestHandle, MqttConfig,
-    Pseudonymiser, Source,
+    Agent, AgentConfig, AgentHandle, AgentStats, Broker, CapActuator, Ingest, IngestHandle,
+    MqttConfig, Pseudonymiser, Source,
 };
 use heliostat_models::gpu::WorkloadFamily;
 use heliostat_models::lease::CappableDevice;
@@ -348,6 +348,25 @@ impl World {
     pub fn wires(&self) -> impl Iterator<Item = &Wire> {
         let seats = self.seats.iter().map(|seat| &seat.wire);
         seats.chain(&self.halves).chain([&self.intake])
+    }
+
+    /// What all wires have done so far.
+    pub fn done(&self) -> Done {
+        self.wires()
+            .map(Wire::done)
+            .fold(Done::default(), |a, b| Done {
+                held: a.held + b.held,
+                doubled: a.doubled + b.doubled,
+                late: a.late + b.late,
+                withheld: a.withheld + b.withheld,
+            })
+    }
+
+    /// Times that a source could say nothing.
+    pub fn silences(&self) -> u64 {
+        let stats = self.agents.values().map(AgentHandle::stats);
+        let errors = |s: AgentStats| -> u64 { s.sources.values().map(|s| s.errors).sum() };
+        stats.map(errors).sum()
     }
 
     /// Lets so many seconds pass, one by one.
