@@ -12,6 +12,11 @@ use std::time::Duration;
 /// (`rumqttd=off`): they report every client that leaves as an error.
 pub const NOISY_LOG_TARGETS: [&str; 2] = ["rumqttd", "rumqttc"];
 
+/// Most retained messages that a new subscriber is given, where it subscribes
+/// with QoS 0: rumqttd drops those beyond. With QoS 1 it gives 100, whatever is
+/// configured. There is one hello for each node of a site.
+const RETAINED: u64 = 50_000;
+
 /// A running broker. It runs on threads of its own until the process ends:
 /// rumqttd has no way to stop.
 #[derive(Debug)]
@@ -128,10 +133,14 @@ fn config(address: SocketAddr) -> Config {
         ("heliostat/v1/+/frames/+".to_owned(), segments(4 << 20, 8)),
         ("heliostat/v1/+/acks/+".to_owned(), segments(16 << 10, 4)),
         ("heliostat/v1/+/caps/+".to_owned(), segments(64 << 10, 4)),
+        // All agents of a site speak at one moment when the broker comes back or
+        // a grid event changes every cap: 2 kB each, which nobody sends again soon.
+        ("heliostat/v1/+/hello/+".to_owned(), segments(4 << 20, 16)),
+        ("heliostat/v1/+/applied/+".to_owned(), segments(4 << 20, 16)),
     ]);
     let router = RouterConfig {
         max_connections: 10_000,
-        max_outgoing_packet_count: 200,
+        max_outgoing_packet_count: RETAINED,
         max_segment_size: 1 << 20,
         max_segment_count: 4,
         custom_segment: Some(custom),

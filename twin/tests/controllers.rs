@@ -8,11 +8,12 @@
 )]
 
 #[path = "support/world.rs"]
-#[allow(dead_code, reason = "support of several tests")]
+#[allow(dead_code, unused_imports, reason = "support of several tests")]
 mod world;
 
 use heliostat_models::{DecisionKind, Watts};
-use world::{World, broker};
+use std::time::Duration;
+use world::{Setup, World, broker, site};
 
 /// Two periods of the lock's lease.
 const TWO_LEASES: u64 = 40;
@@ -124,10 +125,7 @@ async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself()
         world.kill_controller(0).await;
         if forgotten {
             // Its broker went with it, and with the broker the lock.
-            world.broker = broker();
-            let broker = world.broker;
-            world.seats[0].wire.lead_to(broker);
-            world.halves.iter().for_each(|half| half.lead_to(broker));
+            world.change_broker();
         }
         world.start_controller(0);
         world.reconnect().await;
@@ -146,5 +144,31 @@ async fn a_controller_that_is_started_again_goes_on_without_waiting_for_itself()
         };
         assert!(off.is_empty(), "{} of 256 devices: {off:?}", off.len());
     }
+    world.end().await;
+}
+
+/// A broker may give only so many retained messages to who subscribes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_hears_of_every_agent_of_a_larger_site_at_once() {
+    let site = site(1_280);
+    assert!(site.nodes.len() >= 160, "{}", site.nodes.len());
+    let setup = Setup {
+        site,
+        seed: 5,
+        controllers: 1,
+        sample_every: Duration::from_secs(5),
+    };
+    let mut world = World::of(setup).await;
+    // All hellos are said before it comes, and not again for half a minute.
+    world.reconnect().await;
+    world.start_controller(0);
+    world.reconnect().await;
+    world.pass_until(8, |w| w.in_charge() == [0]).await;
+    world.pass(4).await;
+    let view = world.seats[0].handle.as_ref().unwrap().view();
+    let unknown = (view.borrow().caps.values())
+        .filter(|cap| cap.acknowledged.is_none())
+        .count();
+    assert_eq!((unknown, view.borrow().caps.len()), (0, 1_280));
     world.end().await;
 }

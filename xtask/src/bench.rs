@@ -35,6 +35,12 @@ const BENCHES: &[(&str, &str, &str, &str)] = &[
         "time of a step of the hall in software",
     ),
     (
+        "grid",
+        "heliostat-twin",
+        "grid",
+        "grid events on 10,000 GPUs through the code of real agents",
+    ),
+    (
         "store",
         "heliostat-store",
         "store",

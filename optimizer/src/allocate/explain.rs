@@ -2,9 +2,9 @@
 
 use super::dense::Dense;
 use super::problem::{GroupCap, Problem, Shed};
-use heliostat_models::Watts;
+use heliostat_models::{JobId, Watts};
 use heliostat_models::decision::JobCap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Watts by which a cap may miss a corner and still count as at it.
 const AT: f64 = 2e-3;
@@ -198,21 +198,29 @@ fn idle(problem: &Problem) -> Vec<JobCap> {
 
 /// Adds to the reasons which floors were dropped, and what even that does not mend.
 pub(super) fn tell_what_was_shed(problem: &Problem, shed: &mut Shed) {
+    let dropped: BTreeSet<&JobId> = shed.dropped.iter().collect();
+    let beyond: BTreeMap<&str, usize> = (shed.beyond.iter().enumerate())
+        .map(|(place, (node, _))| (node.as_str(), place))
+        .collect();
+    // Below which of those limits each job is held.
+    let mut here: BTreeMap<&JobId, BTreeSet<usize>> = BTreeMap::new();
+    for (group, got) in problem.groups.iter().zip(&shed.allocation.groups) {
+        let limit = got.binding.map(|row| problem.limit_name(row));
+        if let Some(place) = limit.and_then(|name| beyond.get(name)) {
+            here.entry(&group.job).or_default().insert(*place);
+        }
+    }
     for entry in &mut shed.allocation.jobs {
-        if entry.job.as_ref().is_some_and(|j| shed.dropped.contains(j)) {
+        let Some(job) = &entry.job else { continue };
+        if dropped.contains(job) {
             entry.reason = format!("Its floor was dropped to keep a limit. {}", entry.reason);
         }
-        for (node, over) in &shed.beyond {
-            let below = problem.groups.iter().zip(&shed.allocation.groups);
-            let here = below
-                .filter(|(g, _)| Some(&g.job) == entry.job.as_ref())
-                .any(|(_, got)| got.binding.is_some_and(|v| problem.limit_name(v) == node));
-            if here {
-                entry.reason += &format!(
-                    " Even the lowest caps exceed `{node}` by {:.1} kW.",
-                    over.kilowatts()
-                );
-            }
+        for place in here.get(job).into_iter().flatten() {
+            let (node, over) = &shed.beyond[*place];
+            entry.reason += &format!(
+                " Even the lowest caps exceed `{node}` by {:.1} kW.",
+                over.kilowatts()
+            );
         }
     }
 }

@@ -193,13 +193,15 @@ impl Receiver {
     }
 
     fn subscribe(&self) {
-        for topic in [
-            self.topics.all_hellos(),
-            self.topics.all_applied(),
-            self.topics.jobs(),
-            self.topics.control(),
+        for (topic, qos) in [
+            // Brokers give only so many retained messages at QoS 1, and a site has
+            // as many hellos as nodes. Agents renew them, should one be lost.
+            (self.topics.all_hellos(), QoS::AtMostOnce),
+            (self.topics.all_applied(), QoS::AtLeastOnce),
+            (self.topics.jobs(), QoS::AtLeastOnce),
+            (self.topics.control(), QoS::AtLeastOnce),
         ] {
-            if let Err(error) = self.client.try_subscribe(&topic, QoS::AtLeastOnce) {
+            if let Err(error) = self.client.try_subscribe(&topic, qos) {
                 tracing::error!(%error, topic, "control could not subscribe");
             }
         }

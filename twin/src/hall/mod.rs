@@ -257,12 +257,16 @@ impl Hall {
     pub fn open(&mut self, open: bool) {
         self.open = open;
     }
-    /// Sets a limit of a hall whose caps are in memory.
+    /// Sets a limit of a hall whose caps are in memory; the device obeys from
+    /// the hall's present on.
     pub fn set_cap(&mut self, device: usize, cap: Watts) {
         if let CapSource::Memory(caps) = &mut self.caps
-            && let Some(own) = caps.get_mut(device)
+            && let (Some(own), Some(gpu)) = (caps.get_mut(device), self.gpus.get_mut(device))
         {
             *own = cap;
+            if gpu.set_cap(cap) {
+                self.disturb();
+            }
         }
     }
 

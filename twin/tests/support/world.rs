@@ -1,33 +1,46 @@
 //! A hall with its own breakers, real agents and controllers around a real
 //! broker, and everything between them that can fail.
+//!
+//! Readings go the whole way: a source of each node's agent, its spool, the
+//! broker, ingest, the store that control reads.
 
-use async_trait::async_trait;
+mod disturbed;
+pub mod events;
+pub mod faults;
+mod large;
+mod latest;
+mod node;
+mod skewed;
+mod wire;
+
+pub use disturbed::Telemetry;
+pub use large::{demo, jobs, site};
+pub use node::lock;
+pub use skewed::Skew;
+pub use wire::{Done, Manners, Wire};
+
+use disturbed::Disturbed;
 use heliostat_collector::{
-    Agent, AgentConfig, AgentHandle, Broker, CapActuator, CapError, MqttConfig, Source,
+    Agent, AgentConfig, AgentHandle, AgentStats, Broker, CapActuator, Ingest, IngestHandle,
+    MqttConfig, Pseudonymiser, Source,
 };
 use heliostat_models::gpu::WorkloadFamily;
 use heliostat_models::lease::CappableDevice;
-use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
-use heliostat_models::{
-    AgentId, Catalogue, DecisionKind, DeviceId, Frame, JobClass, JobId, Reading, Site, Timestamp,
-    Watts,
-};
+use heliostat_models::{AgentId, DecisionKind, JobClass, JobId, Site, Timestamp, Watts};
 use heliostat_optimizer::control::{ControlHandle, Controller, ControllerConfig, ControllerDeps};
 use heliostat_store::decisions::DecisionLog;
 use heliostat_store::jobs::JobTable;
-use heliostat_store::query::StoreStats;
-use heliostat_store::{
-    Answer, AppendReceipt, Clock, Query, SteppedClock, StoreError, TimeSeriesStore,
-};
-use heliostat_twin::{CapSource, FacilitySource, Hall, HallConfig, JobSpec, NodeSensorSource};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use heliostat_store::{Clock, SteppedClock, TimeSeriesStore};
+use heliostat_twin::{CapSource, FacilitySource, Hall, HallConfig, JobSpec};
+use latest::Latest;
+use node::{HallDevices, HallNode};
+use skewed::SkewedClock;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub const START: Timestamp = Timestamp(1_530_000_000_000);
 /// How long the network and everybody's answers get for each second of the
@@ -35,153 +48,16 @@ pub const START: Timestamp = Timestamp(1_530_000_000_000);
 const SECOND: Duration = Duration::from_millis(15);
 /// Longest wait for a controller to have seen a second pass.
 const SEEN: Duration = Duration::from_millis(500);
+/// Longest wait for the readings of a second to be in the store, where nothing
+/// keeps them from it.
+const STORED: Duration = Duration::from_secs(3);
+/// How finely time passes where it passes as fast as outside.
+const LIVE_STEP: Duration = Duration::from_millis(100);
 
 pub fn broker() -> SocketAddr {
     Broker::start("127.0.0.1:0".parse().unwrap())
         .unwrap()
         .address()
-}
-
-/// A stretch of network that can be cut, and led elsewhere.
-pub struct Wire {
-    pub address: SocketAddr,
-    target: Arc<Mutex<Option<SocketAddr>>>,
-    connections: Arc<Mutex<JoinSet<()>>>,
-}
-
-impl Wire {
-    pub async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Self {
-            address: listener.local_addr().unwrap(),
-            target: Arc::new(Mutex::new(Some(target))),
-            connections: Arc::default(),
-        };
-        let (target, connections) = (Arc::clone(&wire.target), Arc::clone(&wire.connections));
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let Some(target) = *target.lock().unwrap() else {
-                    continue;
-                };
-                connections.lock().unwrap().spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(target).await {
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-            }
-        });
-        wire
-    }
-
-    pub fn cut(&self) {
-        *self.target.lock().unwrap() = None;
-        self.connections.lock().unwrap().abort_all();
-    }
-
-    pub fn lead_to(&self, target: SocketAddr) {
-        self.cut();
-        *self.target.lock().unwrap() = Some(target);
-    }
-}
-
-/// The latest frame of each device.
-#[derive(Default)]
-pub struct Latest {
-    frames: Mutex<HashMap<DeviceId, Frame>>,
-    version: AtomicU64,
-}
-
-#[async_trait]
-impl TimeSeriesStore for Latest {
-    async fn append(&self, frames: Vec<Frame>) -> Result<AppendReceipt, StoreError> {
-        let mut latest = self.frames.lock().unwrap();
-        for frame in frames {
-            if latest.get(&frame.device).is_none_or(|f| f.at <= frame.at) {
-                latest.insert(frame.device.clone(), frame);
-            }
-        }
-        self.version.fetch_add(1, Ordering::Relaxed);
-        Ok(AppendReceipt::default())
-    }
-    async fn query(&self, query: &Query) -> Result<Answer, StoreError> {
-        Ok(match query {
-            Query::Latest { since, .. } => {
-                let frames = self.frames.lock().unwrap();
-                let fresh = frames.values().filter(|f| f.at >= *since);
-                Answer::Frames(fresh.cloned().collect())
-            }
-            _ => Answer::Series(Vec::new()),
-        })
-    }
-    fn stats(&self) -> StoreStats {
-        StoreStats::default()
-    }
-    fn version(&self) -> Option<u64> {
-        Some(self.version.load(Ordering::Relaxed))
-    }
-}
-
-/// The hall, also while a test that holds it fails.
-fn lock(hall: &Mutex<Hall>) -> MutexGuard<'_, Hall> {
-    hall.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A node's devices: their limits are the hall's, and outlive the agent.
-struct HallDevices {
-    hall: Arc<Mutex<Hall>>,
-    devices: Vec<(usize, CappableDevice)>,
-}
-
-impl CapActuator for HallDevices {
-    fn devices(&mut self) -> Vec<CappableDevice> {
-        let hall = lock(&self.hall);
-        (self.devices.iter())
-            .map(|(place, known)| {
-                let current = hall.device_cap(*place).unwrap();
-                CappableDevice {
-                    found: current,
-                    current,
-                    ..known.clone()
-                }
-            })
-            .collect()
-    }
-    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
-        let known = self.devices.iter().find(|(_, d)| d.device == *device);
-        let (place, known) = known.ok_or_else(|| CapError::UnknownDevice(device.clone()))?;
-        assert!(known.min <= cap && cap <= known.max, "{cap} for {device}");
-        if uuid != known.uuid {
-            return Err(CapError::WrongDevice {
-                device: device.clone(),
-                expected: uuid.to_owned(),
-                found: known.uuid.clone(),
-            });
-        }
-        let mut hall = lock(&self.hall);
-        hall.set_cap(*place, cap);
-        let now = hall.now();
-        // An instant not after the present only reads limits.
-        hall.step(now);
-        Ok(cap)
-    }
-    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
-        let known = self.devices.iter().find(|(_, d)| d.device == *device);
-        let (place, _) = known.ok_or_else(|| CapError::UnknownDevice(device.clone()))?;
-        Ok(lock(&self.hall).device_cap(*place).unwrap())
-    }
-}
-
-/// What happens to readings on their way.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Telemetry {
-    /// Share lost.
-    pub lost: f64,
-    /// Share that comes late, and by how many seconds.
-    pub late: (f64, u32),
-    /// Share that comes twice.
-    pub twice: f64,
-    /// Share of sensors that say something else, and what they make of a value.
-    pub wrong: (f64, f64),
 }
 
 /// A controller: what it runs on, and whether it runs.
@@ -190,7 +66,17 @@ pub struct Seat {
     pub deps: ControllerDeps,
     pub handle: Option<ControlHandle>,
     identity: String,
+    skew: Skew,
     _directory: TempDir,
+}
+
+/// How a world begins.
+pub struct Setup {
+    pub site: Arc<Site>,
+    pub seed: u64,
+    pub controllers: usize,
+    /// How often agents read their devices.
+    pub sample_every: Duration,
 }
 
 pub struct World {
@@ -201,57 +87,85 @@ pub struct World {
     pub seats: Vec<Seat>,
     /// Two halves of the agents, each behind a wire.
     pub halves: [Wire; 2],
+    /// Between the broker and ingest.
+    pub intake: Wire,
     pub agents: BTreeMap<AgentId, AgentHandle>,
-    pub telemetry: Telemetry,
+    pub telemetry: Arc<Mutex<Telemetry>>,
+    /// How wrong each node's clock is; right where nothing is said.
+    pub skews: BTreeMap<usize, Skew>,
     /// How long each second of the site's time lasts, beyond what controllers need.
     pub second: Duration,
     pub rng: fastrand::Rng,
+    pub ingest: IngestHandle,
     store: Arc<Latest>,
-    late: VecDeque<(Timestamp, Vec<Frame>)>,
-    sources: Vec<Box<dyn Source>>,
+    sample_every: Duration,
+    /// Whether the readings of the last second came in time.
+    stored: bool,
     swapped: BTreeMap<usize, u32>,
     directory: TempDir,
 }
 
 impl World {
-    /// A hall of 256 devices at their safe caps, two controllers, all agents.
+    /// The demo hall of 256 devices at their safe caps, controllers that are
+    /// not started yet, all agents.
     pub async fn new(seed: u64, controllers: usize) -> Self {
-        let loaded = load("demo.toml", builtin_demo(), LoadOptions::default());
-        let site = Arc::new(loaded.site.unwrap());
+        Self::of(Setup {
+            site: demo(),
+            seed,
+            controllers,
+            sample_every: Duration::from_secs(1),
+        })
+        .await
+    }
+
+    /// The same with any site.
+    pub async fn of(setup: Setup) -> Self {
+        let Setup { site, seed, .. } = setup;
         let safe = site.devices.iter().map(|d| d.safe_cap).collect();
         let config = HallConfig::new(START, seed);
         let hall = Hall::new(Arc::clone(&site), config, CapSource::Memory(safe)).unwrap();
-        let hall = Arc::new(Mutex::new(hall));
-        let mut sources: Vec<Box<dyn Source>> =
-            vec![Box::new(FacilitySource::new(Arc::clone(&hall)))];
-        for node in &site.nodes {
-            let source = NodeSensorSource::new(Arc::clone(&hall), &node.id).unwrap();
-            sources.push(Box::new(source));
-        }
         let broker = broker();
+        let clock = Arc::new(SteppedClock::new(START));
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("ingest")).unwrap();
+        let intake = Wire::to(broker).await;
+        let store = Arc::new(Latest::default());
+        let ingest = Ingest::start(
+            MqttConfig::from(intake.address),
+            Arc::clone(&site),
+            Arc::clone(&store) as Arc<dyn TimeSeriesStore>,
+            Arc::new(JobTable::open(&directory.path().join("ingest")).unwrap()),
+            Pseudonymiser::open(&directory.path().join("key")).unwrap(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        )
+        .unwrap();
         let mut world = Self {
-            clock: Arc::new(SteppedClock::new(START)),
-            hall,
+            clock,
+            hall: Arc::new(Mutex::new(hall)),
             broker,
             seats: Vec::new(),
             halves: [Wire::to(broker).await, Wire::to(broker).await],
+            intake,
             agents: BTreeMap::new(),
-            telemetry: Telemetry::default(),
+            telemetry: Arc::default(),
+            skews: BTreeMap::new(),
             second: SECOND,
             rng: fastrand::Rng::with_seed(seed),
-            store: Arc::default(),
-            late: VecDeque::new(),
-            sources,
+            ingest,
+            store,
+            sample_every: setup.sample_every,
+            stored: true,
             swapped: BTreeMap::new(),
-            directory: tempfile::tempdir().unwrap(),
+            directory,
             site,
         };
-        for number in 0..controllers {
+        for number in 0..setup.controllers {
             world.seat(number).await;
         }
         for node in 0..world.site.nodes.len() {
             world.start_agent(node);
         }
+        world.start_gateway();
         world
     }
 
@@ -269,8 +183,18 @@ impl World {
             deps,
             handle: None,
             identity: format!("controller-{number}"),
+            skew: Skew::default(),
             _directory: directory,
         });
+    }
+
+    /// Sets a controller's clock from its next start on; whether that changes it.
+    pub fn skew_controller(&mut self, number: usize, skew: Skew) -> bool {
+        let seat = &mut self.seats[number];
+        let changes = seat.skew != skew;
+        seat.skew = skew;
+        seat.deps.clock = Arc::new(SkewedClock::new(&self.clock, skew));
+        changes
     }
 
     pub fn start_controller(&mut self, number: usize) {
@@ -278,6 +202,7 @@ impl World {
         let mut policy = self.site.control.clone();
         policy.allocate_every = Duration::from_secs(2);
         policy.lease = Duration::from_secs(20);
+        policy.sample_every = self.sample_every;
         let config = ControllerConfig {
             mqtt: MqttConfig::from(seat.wire.address),
             armed: true,
@@ -321,18 +246,53 @@ impl World {
             hall: Arc::clone(&self.hall),
             devices,
         };
-        let half = &self.halves[node * 2 / self.site.nodes.len()];
+        let sensors = HallNode::new(&self.hall, node);
+        let sensors = Disturbed::new(sensors, &self.telemetry, self.rng.u64(..));
+        let half = self.halves[node * 2 / self.site.nodes.len()].address;
+        let skew = self.skews.get(&node).copied().unwrap_or_default();
+        let clock = Arc::new(SkewedClock::new(&self.clock, skew));
+        self.agent(
+            agent,
+            half,
+            vec![Box::new(sensors)],
+            Some(Box::new(actuator)),
+            clock,
+        );
+    }
+
+    /// The agent for meters and plant.
+    fn start_gateway(&mut self) {
+        let facility = FacilitySource::new(Arc::clone(&self.hall));
+        let facility = Disturbed::new(facility, &self.telemetry, self.rng.u64(..));
+        let address = self.intake.address;
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        self.agent(
+            "gateway".into(),
+            address,
+            vec![Box::new(facility)],
+            None,
+            clock,
+        );
+    }
+
+    fn agent(
+        &mut self,
+        agent: AgentId,
+        broker: SocketAddr,
+        sources: Vec<Box<dyn Source>>,
+        actuator: Option<Box<dyn CapActuator>>,
+        clock: Arc<dyn Clock>,
+    ) {
         let config = AgentConfig {
             agent: agent.clone(),
             site: self.site.id.clone(),
-            mqtt: MqttConfig::from(half.address),
+            mqtt: MqttConfig::from(broker),
             spool_dir: self.directory.path().join(agent.as_str()),
-            sample_every: Duration::from_secs(1),
+            sample_every: self.sample_every,
             spool_limit_bytes: 1 << 20,
             arm: true,
         };
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let handle = Agent::start(config, Vec::new(), Some(Box::new(actuator)), clock).unwrap();
+        let handle = Agent::start(config, sources, actuator, clock).unwrap();
         self.agents.insert(agent, handle);
     }
 
@@ -351,18 +311,18 @@ impl World {
         self.start_agent(node);
     }
 
-    /// Jobs that together want more than the site may draw.
+    /// Jobs that together want more than the demo hall may draw.
     pub fn submit_jobs(&mut self) {
         let mut hall = lock(&self.hall);
         let parts = [
-            (JobClass::Training, 96, WorkloadFamily::LlmTraining),
-            (JobClass::Training, 64, WorkloadFamily::LlmTraining),
-            (JobClass::FineTuning, 32, WorkloadFamily::LlmTraining),
-            (JobClass::Inference, 16, WorkloadFamily::LlmTraining),
-            (JobClass::Inference, 16, WorkloadFamily::LlmTraining),
-            (JobClass::Experiment, 16, WorkloadFamily::LlmTraining),
+            (JobClass::Training, 96),
+            (JobClass::Training, 64),
+            (JobClass::FineTuning, 32),
+            (JobClass::Inference, 16),
+            (JobClass::Inference, 16),
+            (JobClass::Experiment, 16),
         ];
-        for (number, (class, gang_size, family)) in parts.into_iter().enumerate() {
+        for (number, (class, gang_size)) in parts.into_iter().enumerate() {
             hall.submit(&JobSpec {
                 id: JobId::from(format!("job-{number}")),
                 class,
@@ -371,100 +331,116 @@ impl World {
                 hours: 400.0,
                 release: START,
                 deadline: None,
-                family,
+                family: WorkloadFamily::LlmTraining,
             })
             .unwrap();
         }
     }
 
+    /// Everything is led to another broker, which knows nothing of the first.
+    pub fn change_broker(&mut self) {
+        self.broker = broker();
+        for wire in self.wires() {
+            wire.lead_to(self.broker);
+        }
+    }
+
+    pub fn wires(&self) -> impl Iterator<Item = &Wire> {
+        let seats = self.seats.iter().map(|seat| &seat.wire);
+        seats.chain(&self.halves).chain([&self.intake])
+    }
+
+    /// What all wires have done so far.
+    pub fn done(&self) -> Done {
+        self.wires()
+            .map(Wire::done)
+            .fold(Done::default(), |a, b| Done {
+                held: a.held + b.held,
+                doubled: a.doubled + b.doubled,
+                late: a.late + b.late,
+                withheld: a.withheld + b.withheld,
+            })
+    }
+
+    /// Times that a source could say nothing.
+    pub fn silences(&self) -> u64 {
+        let stats = self.agents.values().map(AgentHandle::stats);
+        let errors = |s: AgentStats| -> u64 { s.sources.values().map(|s| s.errors).sum() };
+        stats.map(errors).sum()
+    }
+
     /// Lets so many seconds pass, one by one.
     pub async fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
-            let now = self.clock.now() + Duration::from_secs(1);
-            lock(&self.hall).step(now);
-            self.tell(now).await;
-            self.clock.advance_to(now);
-            for seat in &self.seats {
-                if let Some(handle) = &seat.handle {
-                    // On a busy machine a second must not be over before it began.
-                    let mut view = handle.view();
-                    let _ = tokio::time::timeout(SEEN, view.wait_for(|v| v.at >= now)).await;
-                }
-            }
+            self.advance(self.clock.now() + Duration::from_secs(1))
+                .await;
+            self.settle().await;
             tokio::time::sleep(self.second).await;
         }
     }
 
-    /// Readings and jobs on their way to the controllers.
-    async fn tell(&mut self, now: Timestamp) {
-        let on_time = self.arriving(now);
-        if !on_time.is_empty() {
-            self.store.append(on_time).await.unwrap();
-        }
+    /// Goes to some moment within the next second while everybody is at work.
+    pub async fn moment(&mut self) {
+        let part = Duration::from_millis(self.rng.u64(1..1_000));
+        self.advance(self.clock.now() + part).await;
+        let work = self.second.mul_f64(2.0 * self.rng.f64());
+        tokio::time::sleep(work).await;
     }
 
-    /// Tells of jobs, and takes readings; those that arrive now.
-    fn arriving(&mut self, now: Timestamp) -> Vec<Frame> {
-        let changed = lock(&self.hall).take_changed_jobs();
+    /// Moves the hall and everybody's clock.
+    async fn advance(&mut self, now: Timestamp) {
+        let hall = Arc::clone(&self.hall);
+        let changed = {
+            let mut hall = lock(&hall);
+            hall.step(now);
+            hall.take_changed_jobs()
+        };
         for record in changed {
             for seat in &self.seats {
                 seat.deps.jobs.put(record.clone()).unwrap();
             }
         }
-        let mut frames: Vec<Frame> = (self.sources.iter_mut())
-            .flat_map(|s| s.sample(now).unwrap())
-            .collect();
-        let hall = lock(&self.hall);
-        for (place, device) in self.site.devices.iter().enumerate() {
-            let power = hall.device_power(place).unwrap();
-            let limit = hall.device_cap(place).unwrap();
-            frames.push(Frame {
-                device: device.id.clone(),
-                at: now,
-                readings: vec![
-                    (Catalogue::gpu_power(), Reading::Measured(power.0)),
-                    (Catalogue::gpu_power_limit(), Reading::Measured(limit.0)),
-                ],
-            });
-        }
-        drop(hall);
-        let how = self.telemetry;
-        let mut on_time = Vec::new();
-        let mut late = Vec::new();
-        for mut frame in frames {
-            if self.rng.f64() < how.lost {
-                continue;
-            }
-            // The same sensors are wrong all the while.
-            let hash = frame.device.as_str().bytes().fold(7u64, |h, b| {
-                (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-            });
-            if (hash >> 20 & 0xfff) as f64 / 4_096.0 < how.wrong.0 {
-                for (metric, reading) in &mut frame.readings {
-                    let is_limit = *metric == Catalogue::gpu_power_limit();
-                    if let Reading::Measured(value) = reading
-                        && !is_limit
-                    {
-                        *value *= how.wrong.1;
-                    }
-                }
-            }
-            if self.rng.f64() < how.twice {
-                on_time.push(frame.clone());
-            }
-            if self.rng.f64() < how.late.0 {
-                late.push(frame);
-            } else {
-                on_time.push(frame);
+        self.clock.advance_to(now);
+    }
+
+    /// On a busy machine a second must not be over before it began: waits until
+    /// controllers have seen it, and its readings are in the store.
+    async fn settle(&mut self) {
+        let now = self.clock.now();
+        for seat in &self.seats {
+            if let Some(handle) = &seat.handle {
+                let seen = seat.deps.clock.now();
+                let mut view = handle.view();
+                let _ = tokio::time::timeout(SEEN, view.wait_for(|v| v.at >= seen)).await;
             }
         }
-        let due = now + Duration::from_secs(u64::from(how.late.1));
-        self.late.push_back((due, late));
-        while self.late.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, frames) = self.late.pop_front().unwrap();
-            on_time.extend(frames);
+        let undisturbed =
+            *self.telemetry.lock().unwrap() == Telemetry::default() && self.skews.is_empty();
+        if undisturbed && now.floor_to(self.sample_every) == now {
+            let site = &self.site;
+            // Meters and the plant come with them.
+            let frames = site.devices.len() + site.nodes.len() + site.meters.len() + 1;
+            // Who was cut off has to find the network again, in its own time.
+            let wait = if self.stored { STORED } else { self.second };
+            let all = self.store.wait_for(now, frames);
+            self.stored = tokio::time::timeout(wait, all).await.is_ok();
         }
-        on_time
+    }
+
+    /// Lets time pass as fast as it does outside: the site's clock shows how
+    /// long it really took, whoever was slow.
+    pub async fn live(&mut self, most: Duration, over: impl Fn(&Self) -> bool) {
+        let (begun, from) = (Instant::now(), self.clock.now());
+        let mut next = begun;
+        loop {
+            next = (next + LIVE_STEP).max(Instant::now());
+            tokio::time::sleep_until(next.min(begun + most)).await;
+            let passed = begun.elapsed();
+            self.advance(from + passed).await;
+            if passed >= most || over(self) {
+                return;
+            }
+        }
     }
 
     /// Which controllers are in charge as they themselves see it.
