@@ -80,7 +80,8 @@ impl Server {
         })?;
         let store = Engine::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
         let jobs = Arc::new(JobTable::open(&store_dir)?);
-        let decisions = Arc::new(DecisionLog::open(&store_dir)?);
+        let decisions = DecisionLog::open(&store_dir)?.keep_inputs(policy.keep_inputs_days);
+        let decisions = Arc::new(decisions);
         // Outside the store, so that a copy of the store names nobody.
         let pseudonyms = Pseudonymiser::open(&data.join("pseudonym.key"))?;
 
@@ -211,6 +212,11 @@ fn health(
                 "heliostat_ingest_samples_refused_total",
                 "Samples refused: out of range, unknown device, impossible time",
                 i.samples_refused(),
+            ),
+            counter(
+                "heliostat_ingest_job_records_unsigned_total",
+                "Job records refused unread: this site signs, and their signature is missing or wrong",
+                i.jobs_unsigned,
             ),
             counter(
                 "heliostat_store_samples_total",

@@ -391,6 +391,8 @@ async fn prometheus_accepts_the_metrics() {
     for expected in [
         "heliostat_gpu_power_watts{device=\"r01-n1-gpu0\",kind=\"gpu\",rack=\"r01\",node=\"r01-n1\"} ",
         "heliostat_control_armed 1\n",
+        "heliostat_control_state{state=\"armed\"} 1\n",
+        "heliostat_control_lock_fence 117000000\n",
         "heliostat_control_allocations_total 18204\n",
         "heliostat_ingest_refused_total 0\n",
         "heliostat_power_node_limit_watts{power_node=\"feed\"} 190000\n",

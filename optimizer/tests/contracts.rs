@@ -11,7 +11,9 @@
 #[path = "support/loop_world.rs"]
 mod loop_world;
 
-use heliostat_models::lease::{AgentHello, CapAnswer, CapOutcome, CapReport, CappableDevice};
+use heliostat_models::lease::{
+    AgentHello, CapAnswer, CapOutcome, CapReport, CappableDevice, ForeignChanges,
+};
 use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
 use heliostat_models::{AgentId, Catalogue, DeviceId, Frame, Reading, Site, Timestamp, Watts};
 use heliostat_optimizer::allocate::allocate;
@@ -260,6 +262,8 @@ fn lower_before_raise_holds_for_contracts_too() {
                 version: "test".into(),
                 devices: devices.collect(),
                 fence: 0,
+                foreign: ForeignChanges::default(),
+                leaving: false,
             });
         }
         for _ in 0..30 {

@@ -355,6 +355,8 @@ impl Agents {
                 fence: 0,
                 at: START,
                 devices,
+                foreign: Default::default(),
+                leaving: false,
             };
             let bytes = serde_json::to_vec(&hello).unwrap();
             client

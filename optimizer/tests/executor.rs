@@ -15,8 +15,9 @@ mod agents;
 mod sites;
 
 use agents::{LEASE, Message, World};
-use heliostat_models::{AgentId, Watts};
+use heliostat_models::{AgentId, DeviceId, Watts};
 use heliostat_optimizer::control::Executor;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[test]
@@ -278,4 +279,73 @@ fn orders_of_an_earlier_controller_are_counted_until_they_can_no_longer_come() {
         refused += world.earlier.as_ref().map_or(0, |e| e.refusals().len());
     }
     assert!(above > 1_000 && refused > 100, "{above} {refused}");
+}
+
+#[test]
+fn an_agent_that_is_to_stop_is_leased_what_it_found_once_there_is_room() {
+    for seed in 0..40 {
+        let mut world = World::new(
+            sites::small(),
+            seed,
+            [0.0, 0.3][seed as usize % 2],
+            Watts(300.0),
+        );
+        world.tighten();
+        let mut ids: Vec<AgentId> = world.agents.keys().cloned().collect();
+        ids.sort();
+        let id = ids[world.rng.usize(0..ids.len())].clone();
+        // Its own node bears what was found; with the others as they are, its rack does not.
+        let (place, node) = world.site.node(id.as_str()).unwrap();
+        let _ = place;
+        let bears = Watts(700.0 * node.devices.len() as f64);
+        world.room[node.power_node] = bears;
+        world.executor.set_room(world.room.clone());
+        world.hello_all();
+        let full = world.draw_targets();
+        world.executor.set_targets(&full);
+        for _ in 0..30 {
+            world.send_commands();
+            world.deliver();
+        }
+        world.agents.get_mut(&id).unwrap().leaving = true;
+        world.hello_all();
+        let has = |world: &World| -> Watts { world.agents[&id].limits.values().copied().sum() };
+        let before = has(&world);
+        assert!(before < bears, "seed {seed}: nothing to restore");
+        for round in 0..150 {
+            // What the allocator does: theirs is given, the others get less.
+            let now = world.now;
+            let mut targets: BTreeMap<DeviceId, Watts> = (world.site.devices.iter())
+                .map(|d| (d.id.clone(), Watts(200.0)))
+                .collect();
+            let pinned = world.executor.pinned(now);
+            for device in world.agents[&id].limits.keys() {
+                assert_eq!(pinned[device], Watts(700.0));
+            }
+            targets.extend(pinned);
+            world.executor.set_targets(&targets);
+            world.send_commands();
+            if round > 120 {
+                world.trouble = 0.0;
+            }
+            for _ in 0..1 + world.rng.usize(0..8) {
+                world.deliver();
+            }
+            let (excess, node) = world.excess();
+            assert!(
+                excess <= 1e-6,
+                "seed {seed}, round {round}: {excess} W above `{node}`"
+            );
+            world.step_time(1);
+        }
+        for _ in 0..12 {
+            world.send_commands();
+            while !world.wires.is_empty() {
+                world.deliver();
+            }
+            world.step_time(8);
+            assert!(world.excess().0 <= 1e-6, "seed {seed}");
+        }
+        assert_eq!(has(&world), bears, "seed {seed}");
+    }
 }

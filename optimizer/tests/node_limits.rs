@@ -14,7 +14,9 @@ mod agents;
 mod sites;
 
 use agents::{Message, World};
-use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice};
+use heliostat_models::lease::{
+    AgentHello, CapAnswer, CapCommand, CapOutcome, CapReport, CappableDevice, ForeignChanges,
+};
 use heliostat_models::{AgentId, DeviceId, Frame, Reading, Site, Timestamp, Watts};
 use heliostat_optimizer::check::{Facts, NO_TERMS, check_transition};
 use heliostat_optimizer::control::Executor;
@@ -289,6 +291,8 @@ fn hello(site: &Site, node: usize, devices: Vec<CappableDevice>) -> AgentHello {
         fence: 0,
         at: Timestamp(5),
         devices,
+        foreign: ForeignChanges::default(),
+        leaving: false,
     }
 }
 
@@ -322,7 +326,7 @@ fn what_a_nodes_limit_can_be_set_to_says_what_its_accelerators_can() {
     // Wider than its accelerators; one end narrower; both narrower, and between watts.
     for (min, max, low, high) in [
         (100.0, 20_000.0, 200.0, 700.0),
-        (100.0, over + 1_000.0, 200.0, 500.0),
+        (100.0, over + 1_000.0, 200.0, 499.5),
         (over + 501.0, over + 900.4, 250.5, 450.0),
     ] {
         let limit = cappable(node, min, max, over + 600.0);
@@ -342,16 +346,51 @@ fn what_a_nodes_limit_can_be_set_to_says_what_its_accelerators_can() {
     assert_eq!(executor.limited_whole(), &Arc::new(BTreeSet::from([1])));
     // One that leaves its accelerators no cap: nothing is sent, and it says why.
     let mut executor = self::executor(&site);
-    let limit = cappable(node, 100.0, over + 300.0, over + 300.0);
+    let limit = cappable(node, 100.0, over + 300.0, over + 250.0);
     executor.on_hello(&hello(&site, 1, vec![limit]));
     assert_eq!(executor.tick(Timestamp(99)), []);
     let id = &site.devices[2].id;
     let reason = &executor.refusals()[id];
     assert!(
-        reason.contains("less its overhead") && reason.contains("150"),
+        reason.contains("less its overhead") && reason.contains("-650 W to 150 W"),
         "{reason}"
     );
-    assert_eq!(executor.pinned(Timestamp(99))[id], Watts(150.0));
+    assert_eq!(executor.pinned(Timestamp(99))[id], Watts(125.0));
+}
+
+/// A limit that is off is told as the highest, and a node may draw more than that.
+#[test]
+fn a_limit_that_may_be_off_bounds_nothing() {
+    let site = sites::small();
+    let node = &site.nodes[1];
+    let over = node.overhead.0;
+    let mut executor = executor(&site);
+    let limit = cappable(node.id.as_str(), 800.0, over + 1_300.0, over + 1_300.0);
+    executor.on_hello(&hello(&site, 1, vec![limit]));
+    let worst = |e: &Executor| -> Watts { e.worst_caps()[node.devices.clone()].iter().sum() };
+    assert_eq!(worst(&executor), Watts(1_400.0));
+    // The highest that is ever asked for switches it on.
+    let all = (site.devices.iter())
+        .map(|d| (d.id.clone(), Watts(700.0)))
+        .collect();
+    executor.set_targets(&all);
+    let (_, command) = executor.tick(Timestamp(9)).remove(0);
+    assert_eq!(command.leases[0].cap, Watts(over + 1_299.0));
+    assert_eq!(worst(&executor), Watts(1_400.0));
+    let id = DeviceId::from(node.id.as_str());
+    let readback = command.leases[0].cap;
+    executor.on_answer(&CapAnswer {
+        agent: AgentId::from(node.id.as_str()),
+        sequence: Some(command.sequence),
+        controller: Some(command.controller),
+        fence: 0,
+        at: Timestamp(10),
+        reports: vec![CapReport {
+            device: id,
+            outcome: CapOutcome::Applied { readback },
+        }],
+    });
+    assert_eq!(worst(&executor), Watts(1_299.0));
 }
 
 #[test]

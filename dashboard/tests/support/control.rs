@@ -15,7 +15,8 @@ use heliostat_models::{
 };
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{
-    CapView, CapsView, ControlMode, ControlState, ControlView, PlanView, PlannedJob, PowerNodeView,
+    CapView, CapsView, ControlHealth, ControlMode, ControlState, ControlView, PlanView, PlannedJob,
+    PowerNodeView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -345,6 +346,11 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         max_gap: 0.0016,
         allocations: 18_204,
         rounds: 20_000,
+        health: ControlHealth {
+            fence: Some(117_000_000),
+            allocated: Some(at - Duration::from_secs(3)),
+            ..ControlHealth::default()
+        },
     }
 }
 

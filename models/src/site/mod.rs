@@ -252,6 +252,8 @@ pub struct ControlPolicy {
     pub margin: f64,
     /// Weight of carbon in the plan (0 to 1); the rest weighs cost.
     pub carbon_weight: f64,
+    /// For how many days the inputs of decisions are kept, so that they can be taken again.
+    pub keep_inputs_days: u32,
 }
 
 /// What a name in the site stands for.

@@ -141,7 +141,7 @@ impl Control {
             BTreeMap::new()
         };
         let refusals = self.executor.refusals();
-        if pinned.len() > refusals.len() {
+        if !pinned.is_empty() && self.executor.silent() > 0 {
             let trouble = "Some devices cannot be commanded, no agent answers for them; they count at the highest cap they may have";
             troubles.push(trouble.to_owned());
         }

@@ -1,11 +1,11 @@
 //! What the executor knows of one device's cap.
 
-use heliostat_models::lease::CappableDevice;
+use heliostat_models::lease::{CLOCK_BOUND, CappableDevice};
 use heliostat_models::{Timestamp, Watts};
-use std::time::Duration;
 
-/// By how much an agent's clock may be behind ours.
-const CLOCK_GRACE: Duration = Duration::from_secs(10);
+/// An agent takes a command up to [`CLOCK_BOUND`] after its end, by a clock that
+/// may be as much behind ours.
+const CLOCK_GRACE: u32 = 2;
 
 /// A cap that was sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +36,11 @@ pub(super) struct Device {
     pub min: Watts,
     /// Highest settable cap.
     pub max: Watts,
+    /// The highest that `max` ever was: while somebody keeps the device lower, an
+    /// agent says less, and takes that back before we hear of it.
+    highest: Watts,
+    /// Its agent is about to stop and would set this limit, which it found.
+    pub leaving: Option<Watts>,
     /// The configuration's safe cap, within the range.
     pub safe: Watts,
     /// Why the last command was refused.
@@ -65,6 +70,8 @@ impl Device {
             uuid: String::new(),
             min,
             max,
+            highest: max,
+            leaving: None,
             safe: safe.clamp(min, max),
             refused: None,
             stated: None,
@@ -122,7 +129,7 @@ impl Device {
         if self.fenced || self.follows.is_some() {
             held
         } else {
-            held.max(self.max)
+            held.max(self.highest)
         }
     }
 
@@ -153,6 +160,7 @@ impl Device {
         self.fenced = fenced;
         self.min = said.min;
         self.max = said.max;
+        self.highest = self.highest.max(said.max);
         self.safe = self.safe.clamp(said.min, said.max);
         self.state(Some(said.current), at);
         self.settled = 0;
@@ -208,7 +216,7 @@ impl Device {
     pub fn sent(&mut self, sent: Sent, now: Timestamp) {
         let settled = self.settled;
         self.sent.retain(|old| {
-            let over = old.sequence <= settled && old.expires + CLOCK_GRACE < now;
+            let over = old.sequence <= settled && old.expires + CLOCK_BOUND * CLOCK_GRACE < now;
             // A later cap that is at least as high, and ends no earlier, stands for it.
             !over && old.cap > sent.cap
         });

@@ -12,8 +12,9 @@
 //!
 //! The safe cap in a lease is never above its cap, so a lease that ends on an
 //! agent that still runs only lowers. What an agent restores when it stops
-//! or starts again is not in this machine's hand: its next hello tells it, and
-//! until lowers are answered nothing is raised there.
+//! or starts again raises nothing while a lease is in force: an agent that is to
+//! stop says so, its devices count with the limits that it found, and when room
+//! has been made they are leased those like any other raise.
 //!
 //! Nodes that are limited as a whole take one order for all their accelerators
 //! (`executor/whole.rs`). Where the site limits how fast caps may change, `ramp.rs` holds back what would
@@ -223,6 +224,11 @@ impl Executor {
             }
             mine.push(place);
             self.devices[place].on_hello(said, hello.fence >= self.fence, hello.at);
+            let leaving = hello.leaving.then(|| said.found.clamp(said.min, said.max));
+            if self.devices[place].leaving != leaving {
+                self.devices[place].leaving = leaving;
+                self.version += 1;
+            }
             self.refresh(place);
             self.pace_told(place);
         }
@@ -546,15 +552,25 @@ impl Executor {
         refusing + self.silent.iter().filter(|s| **s).count()
     }
 
-    /// Devices that cannot be commanded now, with the largest cap they may
-    /// have: no agent speaks for them, the last command was refused, or their
-    /// agent has not answered for two leases.
+    /// Devices whose cap is not ours to choose now, with what they count with:
+    /// no agent speaks for them, the last command was refused, or their agent
+    /// has not answered for two leases, with the largest cap they may have; or
+    /// their agent is about to stop, with at least what it found.
     pub fn pinned(&mut self, now: Timestamp) -> BTreeMap<DeviceId, Watts> {
         self.look(now);
         (self.site.devices.iter().zip(&self.worst).enumerate())
-            .filter(|(place, _)| self.silent[*place] || self.refusing.contains(place))
-            .map(|(_, (d, worst))| (d.id.clone(), *worst))
+            .filter_map(|(place, (d, worst))| {
+                let leaving = self.devices[place].leaving;
+                let pinned = self.silent[place] || self.refusing.contains(&place);
+                (pinned || leaving.is_some())
+                    .then(|| (d.id.clone(), worst.max(leaving.unwrap_or(*worst))))
+            })
             .collect()
+    }
+
+    /// How many devices nobody answers for, as of the last look.
+    pub fn silent(&self) -> usize {
+        self.silent.iter().filter(|s| **s).count()
     }
 
     /// Why devices refused their last command.

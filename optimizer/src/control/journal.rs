@@ -29,6 +29,8 @@ pub(super) struct Journal {
     allocation_at: Option<Timestamp>,
     shed: BTreeSet<String>,
     refusal: Option<(String, Timestamp)>,
+    /// Proposals that the checker refused.
+    pub refusals: u64,
     trouble: BTreeSet<String>,
     /// Nodes that are limited as a whole.
     limited_whole: usize,
@@ -43,6 +45,7 @@ impl Journal {
             allocation_at: None,
             shed: BTreeSet::new(),
             refusal: None,
+            refusals: 0,
             trouble: BTreeSet::new(),
             limited_whole: 0,
         }
@@ -127,6 +130,7 @@ impl Journal {
         broken: &[Broken],
         certificate: Option<&Certificate>,
     ) {
+        self.refusals += 1;
         let rules: BTreeSet<&str> = broken.iter().map(|b| b.rule.name()).collect();
         let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
         let again = (self.refusal.as_ref())

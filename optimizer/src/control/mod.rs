@@ -8,6 +8,7 @@
 //!
 //! Observing is the default: everything up to the checker runs, nothing is sent.
 
+mod agents;
 mod answers;
 pub mod assemble;
 mod at_feed;

@@ -1,5 +1,6 @@
 //! One round of control: read, decide, check, send, show.
 
+use super::agents::Agents;
 use super::answers::AnswerTimes;
 use super::contracts::Contracts;
 use super::controller::{Command, ControllerConfig, ControllerDeps};
@@ -34,6 +35,7 @@ pub(super) struct Control {
     pub config: ControllerConfig,
     pub deps: ControllerDeps,
     pub executor: Executor,
+    pub agents: Agents,
     pub planning: Planning,
     pub mode: ControlMode,
     pub events: GridEvents,
@@ -54,6 +56,8 @@ pub(super) struct Control {
     pub curves: Curves,
     pub max_gap: f64,
     pub allocations: u64,
+    /// When an allocation was last decided, or found to be the same still.
+    pub allocated: Option<Timestamp>,
     pub rounds: u64,
     pub view: ViewSender,
     /// The parts of the view that are made anew only when they have changed.
@@ -87,6 +91,8 @@ impl Control {
         let watch = Watch::new(AnswerTimes::new(run.clone(), config.policy.lease));
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
+            agents: Agents::default(),
+            allocated: None,
             journal: Journal::new(deps.decisions.clone()),
             lock: Lock::new(&run, config.identity.clone(), config.policy.lease),
             connected: None,
@@ -230,8 +236,10 @@ impl Control {
         self.price = self.planning.price(now);
         self.decide(now, why);
         self.mind_breakers(now);
-        let told = self.troubles.iter().chain(&self.watch.troubles).cloned();
-        let troubles = trouble.into_iter().chain(told);
+        if !self.refused && self.in_force.is_some() {
+            self.allocated = Some(now);
+        }
+        let troubles = trouble.into_iter().chain(self.told_troubles());
         let armed = self.armed();
         self.journal.troubles(now, armed, troubles.collect());
         self.send();
@@ -239,6 +247,12 @@ impl Control {
             self.next_plan = now.next_multiple_of(self.config.policy.plan_every);
             self.ask_for_plan(now).await;
         }
+    }
+
+    /// What went wrong in the last decision, and what agents tell.
+    pub(super) fn told_troubles(&self) -> Vec<String> {
+        let decided = self.troubles.iter().chain(&self.watch.troubles).cloned();
+        decided.chain(self.agents.troubles()).collect()
     }
 
     /// Sends what may be sent now, and shows how things stand.

@@ -3,7 +3,7 @@
 use super::round::Control;
 use crate::allocate::Contract;
 use crate::plan_service::PlanOutput;
-use crate::view::{CapView, CapsView, ControlState, ControlView, PowerNodeView};
+use crate::view::{CapView, CapsView, ControlHealth, ControlState, ControlView, PowerNodeView};
 use heliostat_models::job::JobOrder;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{JobId, Timestamp, Watts};
@@ -109,12 +109,34 @@ fn state(control: &Control) -> ControlState {
     } else if control.refused || !control.is_connected() {
         ControlState::Safe
     } else if control.executor.beyond_reach() > 0
-        || !control.troubles.is_empty()
+        || !control.told_troubles().is_empty()
         || control.watch.is_active()
     {
         ControlState::Degraded
     } else {
         ControlState::Armed
+    }
+}
+
+/// Figures of control's own.
+fn health(control: &Control) -> ControlHealth {
+    let (foreign_changes, foreign_corrected) = control.agents.foreign();
+    ControlHealth {
+        refused: control.journal.refusals,
+        beyond_reach: if control.armed() {
+            control.executor.beyond_reach()
+        } else {
+            0
+        },
+        unanswered: control.executor.unanswered(),
+        foreign_changes,
+        foreign_corrected,
+        foreign_devices: control.agents.devices_touched(),
+        clocks_off: control.agents.clocks_off(),
+        unsigned: control.link.unsigned(),
+        fence: control.lock.fence(),
+        allocated: control.allocated,
+        troubles: control.told_troubles(),
     }
 }
 
@@ -142,6 +164,7 @@ pub(super) fn publish(control: &mut Control, now: Timestamp) {
         max_gap: control.max_gap,
         allocations: control.allocations,
         rounds: control.rounds,
+        health: health(control),
     };
     control.view.send_replace(Arc::new(view));
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use heliostat_models::lease::{
-    AgentHello, CapAnswer, CapCommand, CapOutcome, CapReport, CappableDevice,
+    AgentHello, CapAnswer, CapCommand, CapOutcome, CapReport, CappableDevice, ForeignChanges,
 };
 use heliostat_models::{AgentId, DeviceId, Site, Timestamp, Watts};
 use heliostat_optimizer::control::Executor;
@@ -27,6 +27,7 @@ pub struct Agent {
     pub whole: bool,
     /// The highest fence seen; on its disk.
     pub fence: u64,
+    pub leaving: bool,
 }
 
 impl Agent {
@@ -48,6 +49,8 @@ impl Agent {
             fence: self.fence,
             at,
             devices,
+            foreign: ForeignChanges::default(),
+            leaving: self.leaving,
         }
     }
 
@@ -170,6 +173,7 @@ impl World {
                 range: (Watts(200.0), Watts(700.0)),
                 whole: false,
                 fence: 0,
+                leaving: false,
             };
             agents.insert(id, agent);
         }

@@ -298,6 +298,9 @@ fn store(file: &SiteFile) -> Result<StoreChoice, Lacking> {
     }
 }
 
+/// Where a site does not say: a year, and some to look into it.
+const KEEP_INPUTS_DAYS: u32 = 400;
+
 fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
     let control = file.control.as_ref().ok_or("control")?;
     let seconds = |field: &Field<f64>, name: Lacking| -> Result<Duration, Lacking> {
@@ -312,6 +315,8 @@ fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
         sample_every: seconds(&control.sample_every, "control.sample_every_seconds")?,
         margin: *need(&control.margin, "control.margin_ratio")?,
         carbon_weight: *need(&control.carbon_weight, "control.carbon_weight")?,
+        keep_inputs_days: (control.keep_inputs_days.as_ref())
+            .map_or(KEEP_INPUTS_DAYS, |days| days.value),
     })
 }
 

@@ -122,6 +122,7 @@ pub(crate) struct ControlSection {
     pub sample_every: Field<f64>,
     pub margin: Field<f64>,
     pub carbon_weight: Field<f64>,
+    pub keep_inputs_days: Field<u32>,
     pub ramp: RampFields,
     pub ramp_window: Field<f64>,
 }
@@ -326,6 +327,7 @@ impl ControlSection {
             sample_every: t.require("sample_every_seconds").number(SECONDS),
             margin: t.require("margin_ratio").number(0.0..=0.5),
             carbon_weight: t.require("carbon_weight").share(),
+            keep_inputs_days: t.optional("keep_inputs_days").count(1..=36_500),
             ramp: RampFields::read(&mut t),
             ramp_window: t.optional("ramp_window_seconds").number(WINDOW),
         };

@@ -70,7 +70,12 @@ impl Executor {
         let safe = at.overhead + safe;
         let said = CappableDevice {
             min: Watts(said.min.0.ceil()),
-            max: Watts(said.max.0.floor()),
+            // The highest may mean that the limit is off: where the node can draw
+            // more than that, it is never asked for.
+            max: match said.max < most(&self.site, at) {
+                true => Watts(said.max.0.ceil() - 1.0),
+                false => Watts(said.max.0.floor()),
+            },
             ..said.clone()
         };
         let limit =
@@ -146,8 +151,11 @@ impl Executor {
         };
         let at = &self.site.nodes[node];
         let hint = self.hint(at);
-        let worst = spread(below(at, limit.worst()), &hint);
-        let stated = (limit.reported()).map(|has| spread(below(at, has), &hint));
+        // Above what is ever asked for it may be off.
+        let most = most(&self.site, at);
+        let held = |has: Watts| if has > limit.max { has.max(most) } else { has };
+        let worst = spread(below(at, held(limit.worst())), &hint);
+        let stated = (limit.reported()).map(|has| spread(below(at, held(has)), &hint));
         let (ranges, fault) = match range(&self.site, node, limit) {
             Ok(ranges) => (ranges, None),
             Err(fault) => {
@@ -251,6 +259,12 @@ impl Executor {
 
 /// Sums of caps are off by less than this, in watts.
 const ROUNDING: f64 = 1e-6;
+
+/// What a node draws at most, limited or not.
+fn most(site: &Site, node: &Node) -> Watts {
+    let devices = &site.devices[node.devices.clone()];
+    node.overhead + devices.iter().map(|d| d.max_cap).sum()
+}
 
 /// What a limit of a node leaves to its accelerators.
 fn below(node: &Node, limit: Watts) -> Watts {
