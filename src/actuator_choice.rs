@@ -5,11 +5,12 @@ use heliostat_collector::CapActuator;
 use heliostat_collector::actuate::ipmi::IpmiAddress;
 use heliostat_collector::actuate::redfish::{BmcAddress, Scope, Trust, plain_uuid};
 use heliostat_collector::actuate::{
-    BmcCredentials, DryRun, HwmonActuator, IpmiActuator, RedfishActuator, credentials,
+    BmcCredentials, DryRun, HwmonActuator, IpmiActuator, Paced, RedfishActuator, credentials,
 };
 use heliostat_collector::source::nvml::NvmlSource;
 use heliostat_models::{Site, Watts};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where Linux shows its devices.
 const SYSFS: &str = "/sys";
@@ -42,6 +43,9 @@ pub struct ActuatorArgs {
     /// Verify leased caps and say what would be set, but set nothing
     #[arg(long, help_heading = "Power limits")]
     pub dry_run: bool,
+    /// How often to read limits back and set them again where somebody else raised them, like 1s; else at every sample, from a management controller every 15s
+    #[arg(long, value_name = "SPAN", help_heading = "Power limits", value_parser = crate::agent::span)]
+    limits_every: Option<Duration>,
     /// The node's management controller: https://HOST[:PORT] for Redfish; HOST[:PORT] or a device file for IPMI, by default /dev/ipmi0
     #[arg(long, value_name = "ADDRESS", help_heading = "Power limits")]
     bmc: Option<String>,
@@ -125,6 +129,10 @@ impl ActuatorArgs {
                     IpmiActuator::new(&address, self.credentials()?, &node.id, range, at.directory);
                 Box::new(ipmi.context("how power limits were found cannot be read")?)
             }
+        };
+        let actuator: Box<dyn CapActuator> = match self.limits_every {
+            Some(every) => Box::new(Paced::new(actuator, every)),
+            None => actuator,
         };
         Ok(Some(match self.dry_run {
             true => Box::new(DryRun::new(actuator)),
@@ -240,6 +248,11 @@ mod tests {
         }
         let dry = open(&["--actuator", "ipmi", "--dry-run"]).unwrap().unwrap();
         assert!(!dry.writes());
+        // A controller is asked less often than a driver, unless one says otherwise.
+        let pace = |line: &[&str]| open(line).unwrap().unwrap().look_every();
+        assert_eq!(pace(&["--actuator", "ipmi"]), Duration::from_secs(15));
+        let own = ["--actuator", "ipmi", "--limits-every", "2m"];
+        assert_eq!(pace(&own), Duration::from_secs(120));
     }
 
     #[test]

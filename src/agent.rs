@@ -23,7 +23,7 @@ use std::time::Duration;
 /// server has them on disk, so broker and server may be away for a while.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --sources host --actuator hwmon --arm\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --actuator ipmi --dry-run\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found. After a crash it does so at its next start.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. With HELIOSTAT_CONTROL_KEY, a secret of 16 bytes or more that server and agents share, all that moves power is signed, and what is not is refused."
+    after_help = "Example:\n  heliostat agent --site /etc/heliostat/site.toml --node r01-n1 --mqtt power.example.org:1883 --spool /var/lib/heliostat/agent\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --sources host --actuator hwmon --arm\n  heliostat agent --site site.toml --node r01-n1 --spool DIR --actuator ipmi --dry-run\n\nAt SIGTERM or Ctrl-C it restores the power limits that it found, when the controller in charge has made room for them; else, and after a crash, devices keep their safe caps until control speaks or an hour has passed without it.\nThe broker's user and password, where it asks for them: environment variables HELIOSTAT_MQTT_USER and HELIOSTAT_MQTT_PASSWORD. With HELIOSTAT_CONTROL_KEY, a secret of 16 bytes or more that server and agents share, all that moves power is signed, and what is not is refused."
 )]
 pub struct Args {
     /// The site's configuration
@@ -180,7 +180,7 @@ fn known_nodes(site: &heliostat_models::Site) -> String {
     }
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let fault = || format!("`{text}` is no span; write it like 1s, 500ms or 1m");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
     let number: u64 = text[..digits].parse().map_err(|_| fault())?;

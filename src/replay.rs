@@ -10,6 +10,8 @@ use tokio::time::Instant;
 /// Exit code where a decision does not come out as it stands in the log, or the
 /// log's chain is broken.
 const DIFFERS: u8 = 3;
+/// Exit code where nothing speaks against the log, and the day's inputs were removed in their time.
+const REMOVED: u8 = 4;
 /// Differing decisions that are named; the others are counted.
 const NAMED: usize = 10;
 
@@ -24,7 +26,7 @@ pub struct Args {
 enum What {
     /// The allocations of a day: each from its own inputs, compared with the log
     #[command(
-        after_help = "Example:\n  heliostat replay decisions --day 2026-11-22 --data ./data\nExit codes: 0 all came out the same and the log's chain holds, 3 one differs or the chain is broken (the output says which and how), 1 the log cannot be read, 2 wrong use of the command line.\nThe log of a running server may be read. Allocations from before the log kept inputs are counted apart."
+        after_help = "Example:\n  heliostat replay decisions --day 2026-11-22 --data ./data\nExit codes: 0 all came out the same and the log's chain holds, 3 one differs or the chain is broken (the output says which and how), 4 the chain holds and the day's inputs were removed in their time, so that its allocations cannot be taken again (the site file's keep_inputs_days says for how long they are kept), 1 the log cannot be read, 2 wrong use of the command line.\nThe log of a running server may be read. Allocations from before the log kept inputs are counted apart."
     )]
     Decisions(Decisions),
 }
@@ -76,11 +78,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         tell(&outcome);
     }
-    Ok(if outcome.replayed.is_sound() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(DIFFERS)
-    })
+    Ok(
+        match (outcome.replayed.is_sound(), outcome.replayed.removed) {
+            (false, _) => ExitCode::from(DIFFERS),
+            (true, 0) => ExitCode::SUCCESS,
+            (true, _) => ExitCode::from(REMOVED),
+        },
+    )
 }
 
 /// A bare date; an instant within a day would say more than is meant.
@@ -99,6 +103,12 @@ fn tell(outcome: &Outcome) {
         replayed.differing.len(),
         replayed.without_inputs
     );
+    if let Some(removed) = &replayed.inputs_removed {
+        println!(
+            "inputs of that day were removed on {}, kept for {} days: {} allocations cannot be taken again",
+            removed.at, removed.kept_days, replayed.removed
+        );
+    }
     for differing in replayed.differing.iter().take(NAMED) {
         println!(
             "decision {} of {}: {}",

@@ -20,6 +20,7 @@ use heliostat_store::{Clock, TimeSeriesStore};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What to start.
 pub struct ServerConfig {
@@ -56,6 +57,7 @@ pub struct Server {
     pub ingest: IngestHandle,
     pub control: ControlHandle,
     pub web: WebServer,
+    housekeeping: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
@@ -80,7 +82,13 @@ impl Server {
         })?;
         let store = Engine::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
         let jobs = Arc::new(JobTable::open(&store_dir)?);
-        let decisions = Arc::new(DecisionLog::open(&store_dir)?);
+        let housekeeping = tokio::spawn(keep_jobs(
+            Arc::clone(&jobs),
+            Arc::clone(&clock),
+            policy.keep_jobs_days,
+        ));
+        let decisions = DecisionLog::open(&store_dir)?.keep_inputs(policy.keep_inputs_days);
+        let decisions = Arc::new(decisions);
         // Outside the store, so that a copy of the store names nobody.
         let pseudonyms = Pseudonymiser::open(&data.join("pseudonym.key"))?;
 
@@ -136,15 +144,34 @@ impl Server {
             ingest,
             control,
             web,
+            housekeeping,
         })
     }
 
     /// Stops in reverse order; what is acknowledged is on disk before this returns.
     pub async fn stop(self) {
+        self.housekeeping.abort();
         self.web.stop().await;
         self.control.stop().await;
         self.ingest.stop().await;
         self.store.close().await;
+    }
+}
+
+/// Forgets jobs that ended long ago, at the start and once a day.
+async fn keep_jobs(jobs: Arc<JobTable>, clock: Arc<dyn Clock>, days: u32) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    loop {
+        let (table, now) = (Arc::clone(&jobs), clock.now());
+        // It reads and writes the whole log.
+        match tokio::task::spawn_blocking(move || table.compact(now, DAY * days)).await {
+            Ok(Ok(done)) if done.bytes_after < done.bytes_before => {
+                tracing::info!(?done, "the log of jobs was compacted");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the log of jobs cannot be compacted"),
+            _ => {}
+        }
+        clock.wait(DAY).await;
     }
 }
 
@@ -211,6 +238,11 @@ fn health(
                 "heliostat_ingest_samples_refused_total",
                 "Samples refused: out of range, unknown device, impossible time",
                 i.samples_refused(),
+            ),
+            counter(
+                "heliostat_ingest_job_records_unsigned_total",
+                "Job records refused unread: this site signs, and their signature is missing or wrong",
+                i.jobs_unsigned,
             ),
             counter(
                 "heliostat_store_samples_total",

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use heliostat_models::{Decision, DecisionKind, Timestamp};
-use heliostat_store::decisions::DecisionLog;
+use heliostat_store::decisions::{DecisionLog, Evidence, Hash, Inputs};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -69,4 +69,50 @@ fn a_sound_log_is_0_a_changed_one_3_none_at_all_1_and_no_day_2() {
     assert_eq!(changed.status.code(), Some(3));
     let text = String::from_utf8_lossy(&changed.stdout).into_owned();
     assert!(text.contains("broken at record 1 (decision 2)"), "{text}");
+}
+
+#[test]
+fn a_day_whose_inputs_were_removed_in_their_time_is_4_and_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    logged(data.path());
+    let log = DecisionLog::open(&data.path().join("store")).unwrap();
+    let log = log.keep_inputs(2);
+    for day in [1i64, 2, 3, 4] {
+        let decision = Decision {
+            sequence: 0,
+            at: Timestamp(day * 86_400_000 + 9),
+            kind: DecisionKind::Allocation,
+            armed: true,
+            summary: "Caps.".to_owned(),
+            reason: "By the clock.".to_owned(),
+            certificate: None,
+            caps: Vec::new(),
+        };
+        let evidence = Evidence {
+            inputs: Inputs {
+                whole: true,
+                content: b"none that can be read".to_vec(),
+            },
+            outcome: Hash::of(&[b"outcome"]),
+        };
+        log.record_with(decision, &evidence).unwrap();
+    }
+    let gone = replay(data.path(), &["--day", "1970-01-02"]);
+    let text = String::from_utf8_lossy(&gone.stdout).into_owned();
+    assert_eq!(gone.status.code(), Some(4), "{text}");
+    assert!(
+        text.contains("inputs of that day were removed on 1970-01-05")
+            && text.contains("kept for 2 days"),
+        "{text}"
+    );
+    // The next day's are there, and are none: that speaks against the log.
+    let there = replay(data.path(), &["--day", "1970-01-03"]);
+    assert_eq!(there.status.code(), Some(3));
+    // Taken away by somebody else, they are missed.
+    let inputs = data.path().join("store/decision-inputs");
+    std::fs::remove_file(inputs.join("1970-01-04.log")).unwrap();
+    let missed = replay(data.path(), &["--day", "1970-01-04"]);
+    let text = String::from_utf8_lossy(&missed.stdout).into_owned();
+    assert_eq!(missed.status.code(), Some(3), "{text}");
+    assert!(text.contains("not in the file of its day"), "{text}");
 }

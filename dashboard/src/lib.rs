@@ -10,6 +10,7 @@ mod api;
 mod app;
 mod attention;
 mod charts;
+mod control_metrics;
 mod digest;
 mod events;
 mod figure;

@@ -8,7 +8,7 @@ use crate::snapshot::{PowerBar, Snapshot};
 use crate::text;
 use heliostat_models::site::Site;
 use heliostat_models::{Catalogue, DeviceId, Quality};
-use heliostat_optimizer::view::ControlState;
+use heliostat_optimizer::view::{ControlState, PowerNodeView};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -89,18 +89,29 @@ pub(crate) fn live(snapshot: &Snapshot, site: &Site) -> Live {
     for bar in snapshot.upper.iter().chain(&snapshot.racks) {
         power_bar(&mut live, bar);
     }
+    for contract in snapshot.view.contracts.iter() {
+        power_contract(&mut live, contract);
+    }
     cells(&mut live, snapshot, site);
     live
 }
 
-/// What is wrong with the parts behind the pages.
+/// What is wrong with breakers, and with the parts behind the pages.
 pub(crate) fn trouble(snapshot: &Snapshot) -> String {
-    snapshot.health.troubles.join(" ")
+    troubles(snapshot).cloned().collect::<Vec<_>>().join(" ")
+}
+
+fn troubles(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
+    snapshot
+        .view
+        .troubles
+        .iter()
+        .chain(&snapshot.health.troubles)
 }
 
 /// Shown while there is something to say.
 pub(crate) fn trouble_state(snapshot: &Snapshot) -> &'static str {
-    if snapshot.health.troubles.is_empty() {
+    if troubles(snapshot).next().is_none() {
         "hidden"
     } else {
         "over"
@@ -265,6 +276,23 @@ fn power_bar(live: &mut Live, bar: &PowerBar) {
     let share = bar.power.map(|p| p / bar.limit.0);
     live.say(&format!("{key}.share"), format::share_or_coverage(share));
     if bar.is_over() {
+        live.state.insert(key, "over");
+    }
+}
+
+/// A power contract: the most that its members may draw, against its limit.
+fn power_contract(live: &mut Live, contract: &PowerNodeView) {
+    let key = format!("pc.{}", contract.id);
+    let most = (contract.capped + contract.uncontrolled).0;
+    live.bar
+        .insert(key.clone(), (0.0, percent_of(most, contract.limit.0)));
+    live.say(&key, format::watts(most));
+    live.say(&format!("{key}.limit"), format::watts(contract.limit.0));
+    live.say(
+        &format!("{key}.share"),
+        format::percent(most / contract.limit.0),
+    );
+    if most > contract.limit.0 {
         live.state.insert(key, "over");
     }
 }

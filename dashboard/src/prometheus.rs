@@ -1,5 +1,6 @@
 //! `/metrics` in the Prometheus text format 0.0.4, and `/healthz`.
 
+use crate::control_metrics;
 use crate::figure::Figure;
 use crate::server::Shared;
 use crate::snapshot::Snapshot;
@@ -52,20 +53,20 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// Writes one metric: head, then samples.
-struct Family<'a> {
+pub(crate) struct Family<'a> {
     out: &'a mut String,
     name: String,
 }
 
 impl<'a> Family<'a> {
-    fn new(out: &'a mut String, name: &str, help: &str, is_counter: bool) -> Self {
+    pub(crate) fn new(out: &'a mut String, name: &str, help: &str, is_counter: bool) -> Self {
         let name = sanitise(name);
         let kind = if is_counter { "counter" } else { "gauge" };
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
         Self { out, name }
     }
-    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         self.out.push_str(&self.name);
         for (index, (label, text)) in labels.iter().enumerate() {
             self.out.push(if index == 0 { '{' } else { ',' });
@@ -113,6 +114,7 @@ pub(crate) fn exposition(snapshot: &Snapshot, site: &Site) -> String {
     readings(&mut out, snapshot, site);
     totals(&mut out, snapshot);
     control(&mut out, snapshot);
+    control_metrics::write(&mut out, &snapshot.view, snapshot.at);
     let mut seen = std::collections::HashSet::new();
     for counter in &snapshot.health.counters {
         // A name that comes twice would make the whole page unreadable to Prometheus.
@@ -242,6 +244,20 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
     );
     for bar in snapshot.upper.iter().chain(&snapshot.racks) {
         family.sample(&[("power_node", &bar.id)], bar.limit.0);
+    }
+    let contracts = &snapshot.view.contracts;
+    if !contracts.is_empty() {
+        let help = "Most that the members of a power contract may draw: their caps, and what no cap controls";
+        let mut family = Family::new(out, "power_contract_load_watts", help, false);
+        for contract in contracts.iter() {
+            let most = contract.capped + contract.uncontrolled;
+            family.sample(&[("contract", &contract.id)], most.0);
+        }
+        let help = "Limit of a power contract in force, the margin taken off";
+        let mut family = Family::new(out, "power_contract_limit_watts", help, false);
+        for contract in contracts.iter() {
+            family.sample(&[("contract", &contract.id)], contract.limit.0);
+        }
     }
     let mut family = Family::new(
         out,

@@ -242,6 +242,14 @@ async fn jobs_plan_decisions_budgets_and_reports_have_their_shapes() {
     assert!(catalogue["metrics"].as_array().unwrap().len() > 20);
     let control = get(at, "/api/v1/control").await.json();
     assert_eq!(control["mode"], "armed");
+    let tenant = &control["contracts"][0];
+    assert_eq!(
+        (&tenant["id"], &tenant["capped"]),
+        (&"tenant".into(), &33_000.0.into())
+    );
+    assert!(
+        tenant["price"].as_f64().unwrap() > 0.0 && tenant["limit"].as_f64().unwrap() < 66_000.0
+    );
     assert_eq!(get(at, "/healthz").await.status, 200);
     server.stop().await;
 }
@@ -383,9 +391,13 @@ async fn prometheus_accepts_the_metrics() {
     for expected in [
         "heliostat_gpu_power_watts{device=\"r01-n1-gpu0\",kind=\"gpu\",rack=\"r01\",node=\"r01-n1\"} ",
         "heliostat_control_armed 1\n",
+        "heliostat_control_state{state=\"armed\"} 1\n",
+        "heliostat_control_lock_fence 117000000\n",
         "heliostat_control_allocations_total 18204\n",
         "heliostat_ingest_refused_total 0\n",
         "heliostat_power_node_limit_watts{power_node=\"feed\"} 190000\n",
+        "heliostat_power_contract_load_watts{contract=\"tenant\"} 49500\n",
+        "heliostat_power_contract_limit_watts{contract=\"tenant\"} 64680\n",
     ] {
         assert!(text.contains(expected), "no `{expected}`");
     }

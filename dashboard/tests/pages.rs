@@ -52,6 +52,9 @@ async fn the_overview_shows_the_figures_of_the_site() {
         "climate-ens",
         "Refused",
         "probe-16 ended and left 4.1 kW at pdu-2.",
+        "data-state=\"pc.tenant\"",
+        "49.5 kW",
+        "64.7 kW",
         "<noscript><meta http-equiv=\"refresh\"",
         "<svg width=\"760\" height=\"230\"",
     ] {
@@ -412,4 +415,14 @@ async fn a_trouble_stands_on_every_page_while_it_lasts() {
         }
         server.stop().await;
     }
+    // So do breakers that load is being taken off.
+    world.view.send_modify(|view| {
+        let mut strained = heliostat_optimizer::view::ControlView::clone(view);
+        strained.troubles.push("ups-a may not bear it.".to_owned());
+        *view = Arc::new(strained);
+    });
+    let server = served(&world).await;
+    let text = get(server.address(), "/jobs").await.text();
+    assert!(text.contains("ups-a may not bear it.") && !text.contains("trouble hidden"));
+    server.stop().await;
 }

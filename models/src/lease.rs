@@ -3,7 +3,14 @@
 use crate::ids::{AgentId, DeviceId};
 use crate::quantity::Watts;
 use crate::time::Timestamp;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
+
+/// By how much the clocks of an agent and of the controller may differ. A
+/// command that is older or younger than that, its length included, is refused:
+/// it may be one of another time that somebody sends again. Within it only a
+/// lease's length counts, from its receipt on the agent's own clock.
+pub const CLOCK_BOUND: Duration = Duration::from_secs(600);
 
 /// A cap with an expiry. When it is not renewed in time, the agent sets the
 /// device's safe cap.
@@ -119,6 +126,62 @@ pub struct AgentHello {
     pub at: Timestamp,
     /// The devices that it can cap.
     pub devices: Vec<CappableDevice>,
+    /// What others than the controller did to their limits.
+    #[serde(default, skip_serializing_if = "ForeignChanges::is_none")]
+    pub foreign: ForeignChanges,
+    /// It is about to stop and would restore what it found: it waits for leases
+    /// of that, which the controller gives when there is room for it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub leaving: bool,
+}
+
+/// What an agent has seen others do to limits that it keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ForeignChanges {
+    /// Limits found changed since the agent was started.
+    pub changes: u64,
+    /// Of those, limits that were too high and were set back.
+    pub corrected: u64,
+    /// What goes on now.
+    #[serde(default)]
+    pub notes: Vec<ForeignNote>,
+}
+
+impl ForeignChanges {
+    /// Whether nobody did anything.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One device whose limit somebody else sets, or that does not tell it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForeignNote {
+    /// Which.
+    pub device: DeviceId,
+    /// What happens to its limit.
+    #[serde(flatten)]
+    pub what: Foreign,
+}
+
+/// What happens to a device's limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Foreign {
+    /// Somebody lowered it. It is left at that, and set no higher.
+    Lowered {
+        /// What it was lowered to.
+        limit: Watts,
+        /// By the agent's clock; `None`: until whoever lowered it takes it back.
+        until: Option<Timestamp>,
+    },
+    /// It is raised again and again, by somebody or by resets, and each time set back.
+    RaisedAgain {
+        /// Since when, by the agent's clock.
+        since: Timestamp,
+    },
+    /// It cannot be read.
+    Unreadable,
 }
 
 /// A device that an agent can cap.
@@ -132,7 +195,8 @@ pub struct CappableDevice {
     pub product: String,
     /// Lowest limit that can be set.
     pub min: Watts,
-    /// Highest limit that can be set.
+    /// Highest limit that can be set. While somebody else keeps the device lower
+    /// and that is respected, no more than that.
     pub max: Watts,
     /// Limit found at start; restored on a clean stop or after a crash.
     pub found: Watts,

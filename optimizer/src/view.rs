@@ -48,7 +48,7 @@ pub enum ControlState {
     Safe,
 }
 
-/// One power node now.
+/// One limit now: a power node's, or a power contract's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PowerNodeView {
     /// Its name.
@@ -71,6 +71,9 @@ pub struct CapView {
     pub decided: Watts,
     /// Last acknowledged by the agent.
     pub acknowledged: Option<Watts>,
+    /// Set by the limit of its node as a whole: then both are estimates, what the
+    /// limit leaves to the device by the share that is decided for it.
+    pub by_node_limit: bool,
 }
 
 /// The caps of a site's devices, cheap to clone however many there are.
@@ -148,6 +151,33 @@ pub struct PlanView {
     pub slots: Vec<BudgetSlot>,
 }
 
+/// Figures of control's own health, for alarms.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ControlHealth {
+    /// Proposals that the checker refused so far; nothing of them was sent.
+    pub refused: u64,
+    /// Devices that cannot be commanded now; they count at the highest cap they may have.
+    pub beyond_reach: usize,
+    /// Commands that no answer has come to.
+    pub unanswered: usize,
+    /// Limits that others than control changed, so far.
+    pub foreign_changes: u64,
+    /// Of those, limits that were too high and were set back by the agents.
+    pub foreign_corrected: u64,
+    /// Devices whose limit somebody else keeps, or that do not tell it, now.
+    pub foreign_devices: usize,
+    /// Agents whose clock differs from control's by more than is sound, now.
+    pub clocks_off: usize,
+    /// Messages refused because their signature is missing or wrong, so far.
+    pub unsigned: u64,
+    /// The fence under which this controller is in charge.
+    pub fence: Option<u64>,
+    /// When an allocation was last decided, or found to be the same still.
+    pub allocated: Option<Timestamp>,
+    /// What is wrong now and was contained, in sentences.
+    pub troubles: Vec<String>,
+}
+
 /// Everything control shows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ControlView {
@@ -161,6 +191,10 @@ pub struct ControlView {
     pub in_charge: Option<String>,
     /// Power nodes above the level of single nodes, in the order of the tree.
     pub power: Arc<[PowerNodeView]>,
+    /// Power contracts, in the order of the site file.
+    pub contracts: Arc<[PowerNodeView]>,
+    /// Breakers that may not bear what devices still have, while load is taken off.
+    pub troubles: Vec<String>,
     /// Caps by device.
     pub caps: CapsView,
     /// The price of energy in use.
@@ -177,6 +211,8 @@ pub struct ControlView {
     pub allocations: u64,
     /// Rounds so far, those in which nothing had changed included.
     pub rounds: u64,
+    /// How control itself is.
+    pub health: ControlHealth,
 }
 
 /// Where control puts its view.

@@ -222,6 +222,7 @@ fn a_job_has_the_sum_of_its_caps_now_and_its_levels_later() {
     let cap = CapView {
         decided: Watts(500.0),
         acknowledged: None,
+        by_node_limit: false,
     };
     let caps = (site.devices.iter()).map(|d| devices.contains(&d.id).then_some(cap));
     view.caps = CapsView::new(Arc::new(site.clone()), caps);

@@ -129,6 +129,11 @@ fn a_broken_contract_step_or_uncertainty_is_rejected_by_name() {
             .filter(|(_, p)| **p > 0.0)
         {
             assert!(price.is_finite());
+            let is_feed = scene.site.power.nodes()[node].parents.is_empty();
+            if is_feed && scene.feed_limit.is_some() {
+                // A promise to the grid has a load of its own, at its most already.
+                continue;
+            }
             let mut terms = scene.terms.clone();
             terms.uncertainty[node] += Watts(4_000.0);
             expect(Rule::NodeLimit, &caps, &terms, &node_prices);
@@ -163,6 +168,7 @@ fn a_contract_holds_on_the_way_to_new_caps_too() {
     let (one, other) = (&scene.site.devices[0].id, &scene.site.devices[200].id);
     scene.terms.contracts.push(ContractTerm {
         id: "pair".into(),
+        in_full: false,
         limit: Watts(1_000.0 / 0.98),
         uncontrolled: Watts::ZERO,
         uncertainty: Watts::ZERO,

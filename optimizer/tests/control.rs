@@ -18,6 +18,7 @@ use heliostat_models::lease::{
     AgentHello, CapAnswer, CapCommand, CapOutcome, CapReport, CappableDevice,
 };
 use heliostat_models::mqtt::Credentials;
+use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
 use heliostat_models::wire::Topics;
 use heliostat_models::{
     AgentId, Catalogue, DecisionKind, DeviceId, Frame, Reading, Site, Timestamp, Watts,
@@ -354,6 +355,8 @@ impl Agents {
                 fence: 0,
                 at: START,
                 devices,
+                foreign: Default::default(),
+                leaving: false,
             };
             let bytes = serde_json::to_vec(&hello).unwrap();
             client
@@ -511,4 +514,68 @@ async fn armed_it_lowers_raises_follows_a_grid_event_and_falls_silent_when_disar
         .decisions
         .latest(50, |d| d.kind == DecisionKind::Refusal);
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Armed where all devices are found at 700 W, at a site of this text: the
+/// lowest cap ever sent to a job's device, the lowest decided in the end, and
+/// the troubles in the log.
+async fn found_at_full_power(text: &str) -> Option<(Watts, Watts, Vec<String>)> {
+    let broker = Mosquitto::start()?;
+    let site = load("test.toml", text, LoadOptions::default())
+        .site
+        .unwrap();
+    let world = LoopWorld::new(Arc::new(site));
+    world.run_job("train-1", 0..96, START);
+    world.run_job("train-2", 96..256, START);
+    let agents = Agents::start(&world.site, broker.1, Watts(700.0)).await;
+    let mut config = world.config(broker.1, true);
+    config.mqtt.credentials = Some(Credentials {
+        user: USER.0.to_owned(),
+        password: USER.1.to_owned(),
+    });
+    let handle = Controller::start(config, world.deps.clone()).unwrap();
+    let mut view = handle.view();
+    let view = until(&mut view, "caps in force", |v| {
+        v.mode == ControlMode::Armed && settled(v)
+    })
+    .await;
+    handle.stop().await;
+    let _ = agents.client.disconnect().await;
+    let lowest = |caps: &mut dyn Iterator<Item = Watts>| caps.fold(Watts(1e9), Watts::min);
+    let commands = agents.commands.lock().unwrap();
+    let sent = lowest(&mut commands.iter().flat_map(|c| &c.leases).map(|l| l.cap));
+    let decided = lowest(&mut view.caps.values().map(|c| c.decided));
+    let troubles = (world.deps.decisions).latest(50, |d| d.kind == DecisionKind::Incident);
+    let troubles = troubles.into_iter().map(|d| d.summary).collect();
+    Some((sent, decided, troubles))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_comes_off_at_once_where_a_breaker_would_not_bear_the_way() {
+    let curve = "trip_curve = [[1.05, 3600], [1.25, 120], [1.5, 50], [2.0, 20]]\n";
+    let demo = builtin_demo();
+    assert_eq!(demo.matches(curve).count(), 2);
+    // 1.12 times a UPS's rating until caps are lowered: borne for two minutes...
+    let Some((sent, decided, troubles)) = found_at_full_power(demo).await else {
+        return;
+    };
+    assert!(
+        sent >= decided - Watts(0.01) && decided > Watts(300.0),
+        "{sent} {decided}"
+    );
+    assert!(
+        troubles.iter().all(|t| !t.contains("taken off")),
+        "{troubles:?}"
+    );
+    // ... and by the standard's promise for a second.
+    let (sent, decided, troubles) = found_at_full_power(&demo.replace(curve, "")).await.unwrap();
+    assert!(
+        sent == Watts(200.0) && decided > Watts(300.0),
+        "{sent} {decided}"
+    );
+    let told = troubles
+        .iter()
+        .find(|t| t.contains("taken off at once"))
+        .unwrap();
+    assert!(told.contains("`ups-a`, `ups-b`"), "{told}");
 }

@@ -28,6 +28,8 @@ const HISTORY: Duration = Duration::from_secs(28 * 86_400);
 /// The grid changes by the hour; planning more often would only heat the machine
 /// that runs the hall.
 const PLAN_EVERY: Duration = Duration::from_secs(3_600);
+/// By so much the clock goes beyond the end of the last lease when the demo ends.
+const LEASES_END: Duration = Duration::from_secs(1);
 /// Most bytes of one agent's spool in the demo.
 const SPOOL: u64 = 64 << 20;
 
@@ -42,6 +44,8 @@ pub struct Stage {
     /// Largest gap of any plan's certificate so far.
     pub max_plan_gap: f64,
     bridge: SchedulerBridge,
+    /// How long leases last here.
+    lease: Duration,
     /// Removed when the stage goes, however it goes; none where the data stays.
     _temporary: Option<TempDir>,
 }
@@ -60,6 +64,7 @@ impl Stage {
         policy.plan_every = PLAN_EVERY.max(pace.step);
         // Leases outlast several steps, so that one late message ends none.
         policy.lease = policy.lease.max(pace.step * 10);
+        let lease = policy.lease;
         let server = Server::start(ServerConfig {
             site: Arc::clone(&site),
             data: data.clone(),
@@ -133,6 +138,7 @@ impl Stage {
             server,
             max_plan_gap: 0.0,
             bridge,
+            lease,
             _temporary: temporary,
         })
     }
@@ -145,6 +151,11 @@ impl Stage {
     /// Stops agents (they restore the limits that they found), then the server.
     pub async fn strike(self) {
         self.bridge.stop().await;
+        // Under a lease an agent restores only what there is room for, and here all
+        // leave at once: so control ends first, and with it the leases.
+        self.server.control.arm(false, "the end of the demo");
+        self.clock
+            .advance_to(self.clock.now() + self.lease + LEASES_END);
         // All at once: each may wait for its last acknowledgements.
         let mut leaving = JoinSet::new();
         for agent in self.agents {

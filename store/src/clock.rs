@@ -3,7 +3,8 @@
 
 use async_trait::async_trait;
 use heliostat_models::Timestamp;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// What time it is, and waiting for a time.
@@ -13,6 +14,15 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Returns once `now() >= at`.
     async fn wait_until(&self, at: Timestamp);
+    /// As [`Clock::now`], but goes on evenly also where the clock is set: what
+    /// lasts for a while is measured by it. Only differences mean anything.
+    fn steady(&self) -> Timestamp {
+        self.now()
+    }
+    /// Returns once `steady() >= at`.
+    async fn wait_until_steady(&self, at: Timestamp) {
+        self.wait_until(at).await;
+    }
     /// Returns once `span` has passed on this clock.
     async fn wait(&self, span: Duration) {
         self.wait_until(self.now() + span).await;
@@ -35,6 +45,21 @@ impl Clock for WallClock {
     async fn wait_until(&self, at: Timestamp) {
         loop {
             let left = at.0 - self.now().0;
+            if left <= 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(left as u64)).await;
+        }
+    }
+    #[allow(clippy::disallowed_methods)] // the one place that may ask the system
+    fn steady(&self) -> Timestamp {
+        static BEGUN: OnceLock<(Instant, Timestamp)> = OnceLock::new();
+        let (begun, at) = BEGUN.get_or_init(|| (Instant::now(), self.now()));
+        *at + begun.elapsed()
+    }
+    async fn wait_until_steady(&self, at: Timestamp) {
+        loop {
+            let left = at.0 - self.steady().0;
             if left <= 0 {
                 return;
             }

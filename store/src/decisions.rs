@@ -3,9 +3,11 @@
 
 mod chain;
 mod inputs;
+mod removed;
 
 pub use chain::{Break, Chain, Fault, Hash};
 pub use inputs::{Found, Inputs, read_inputs};
+pub use removed::{Removed, read_removed};
 
 use crate::framed_log::FramedLog;
 use crate::query::StoreError;
@@ -129,6 +131,14 @@ impl DecisionLog {
             news: broadcast::Sender::new(256),
             found: chain,
         })
+    }
+
+    /// Keeps the inputs of decisions for so many days: when the first decision of a
+    /// day comes, those of days that ended longer ago are removed.
+    #[must_use]
+    pub fn keep_inputs(self, days: u32) -> Self {
+        self.lock().inputs.keep(days);
+        self
     }
 
     /// How the chain stood at the opening.

@@ -1,6 +1,10 @@
 //! The table of jobs: the latest record of each, durable, and its history of
 //! states. Owners in it are pseudonyms; ingest sees to that.
 
+mod compaction;
+
+pub use compaction::Compacted;
+
 use crate::framed_log::FramedLog;
 use crate::query::StoreError;
 use heliostat_models::{JobId, JobRecord, JobState, Timestamp};
@@ -8,7 +12,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// All jobs ever heard of.
+const KIND: &[u8; 3] = b"job";
+
+/// All jobs heard of, but those that ended long ago.
 #[derive(Debug)]
 pub struct JobTable {
     inner: Mutex<Inner>,
@@ -23,7 +29,7 @@ struct Inner {
 }
 
 /// A job and how it got there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobEntry {
     /// The latest record.
     pub record: JobRecord,
@@ -35,8 +41,9 @@ impl JobTable {
     /// Opens the table in a directory that exists.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("jobs.log");
+        compaction::clear(&path);
         let (log, found) =
-            FramedLog::open(&path, b"job").map_err(|e| StoreError::io("opening", &path, e))?;
+            FramedLog::open(&path, KIND).map_err(|e| StoreError::io("opening", &path, e))?;
         let mut inner = Inner {
             log,
             jobs: BTreeMap::new(),
@@ -122,7 +129,7 @@ mod tests {
     use super::*;
     use heliostat_models::{JobClass, SpeedCurve, Watts};
 
-    fn job(id: &str, at: i64, state: JobState) -> JobRecord {
+    pub(super) fn job(id: &str, at: i64, state: JobState) -> JobRecord {
         JobRecord {
             id: JobId::from(id),
             class: JobClass::Training,

@@ -4,6 +4,7 @@
 use crate::error::TwinError;
 use crate::hall::Hall;
 use heliostat_models::mqtt::MqttConfig;
+use heliostat_models::signed::{self, SigningKey};
 use heliostat_models::wire::{JobOrders, Topics};
 use heliostat_models::{JobRecord, SiteId};
 use rumqttc::{
@@ -30,6 +31,7 @@ struct Counters {
     published: AtomicU64,
     orders: AtomicU64,
     refused: AtomicU64,
+    unsigned: AtomicU64,
 }
 
 /// The running bridge. Dropping it ends it.
@@ -71,17 +73,20 @@ impl SchedulerBridge {
         eventloop.network_options.set_tcp_nodelay(true);
         let counters = Arc::new(Counters::default());
         let again = Arc::new(Notify::new());
-        let network = runtime.spawn(network(
-            eventloop,
-            client.clone(),
-            topics.orders(),
-            Arc::clone(&hall),
-            Arc::clone(&counters),
-            Arc::clone(&again),
-        ));
+        let desk = Desk {
+            hall: Arc::clone(&hall),
+            counters: Arc::clone(&counters),
+            topic: topics.orders(),
+            key: broker.key.clone(),
+        };
+        let network = runtime.spawn(network(eventloop, client.clone(), desk, Arc::clone(&again)));
+        let teller = Teller {
+            client: client.clone(),
+            topic: topics.jobs(),
+            key: broker.key.clone(),
+        };
         let pump = runtime.spawn(pump(
-            client.clone(),
-            topics.jobs(),
+            teller,
             hall,
             Arc::clone(&counters),
             Arc::clone(&again),
@@ -111,6 +116,10 @@ impl SchedulerBridge {
     pub fn refused(&self) -> u64 {
         self.counters.refused.load(Ordering::Relaxed)
     }
+    /// Orders refused unread, because their signature is missing or wrong.
+    pub fn unsigned(&self) -> u64 {
+        self.counters.unsigned.load(Ordering::Relaxed)
+    }
 
     /// Says good-bye and ends; waits up to a second for the network.
     pub async fn stop(mut self) {
@@ -127,23 +136,24 @@ impl Drop for SchedulerBridge {
     }
 }
 
-async fn network(
-    mut eventloop: EventLoop,
-    client: AsyncClient,
-    orders: String,
+/// Where orders arrive.
+struct Desk {
     hall: Arc<Mutex<Hall>>,
     counters: Arc<Counters>,
-    again: Arc<Notify>,
-) {
+    topic: String,
+    key: Option<SigningKey>,
+}
+
+async fn network(mut eventloop: EventLoop, client: AsyncClient, desk: Desk, again: Arc<Notify>) {
     loop {
         match eventloop.poll().await {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
-                let _ = client.try_subscribe(&orders, QoS::AtLeastOnce);
+                let _ = client.try_subscribe(&desk.topic, QoS::AtLeastOnce);
                 // Whatever was under way when the connection broke is told again.
                 again.notify_one();
             }
             Ok(Event::Incoming(Incoming::Publish(message))) => {
-                obey(&message.payload, &hall, &counters);
+                desk.obey(&message.payload);
             }
             Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(ConnectionError::RequestsDone) => {
                 return;
@@ -157,33 +167,44 @@ async fn network(
     }
 }
 
-fn obey(payload: &[u8], hall: &Mutex<Hall>, counters: &Counters) {
-    let orders: JobOrders = match serde_json::from_slice(payload) {
-        Ok(orders) => orders,
-        Err(error) => {
-            counters.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%error, "scheduler bridge: a message on the topic of orders is none");
-            return;
-        }
-    };
-    let mut hall = lock(hall);
-    for (job, order) in &orders.orders {
-        let counter = if hall.order(job, *order) {
-            &counters.orders
-        } else {
-            &counters.refused
+impl Desk {
+    fn obey(&self, payload: &[u8]) {
+        let content = match signed::open(self.key.as_ref(), &self.topic, payload) {
+            Ok(content) => content,
+            Err(reason) => {
+                self.counters.unsigned.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%reason, "scheduler bridge: orders are refused unread");
+                return;
+            }
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let orders: JobOrders = match serde_json::from_slice(content) {
+            Ok(orders) => orders,
+            Err(error) => {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "scheduler bridge: a message on the topic of orders is none");
+                return;
+            }
+        };
+        let mut hall = lock(&self.hall);
+        for (job, order) in &orders.orders {
+            let counter = if hall.order(job, *order) {
+                &self.counters.orders
+            } else {
+                &self.counters.refused
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
-async fn pump(
+/// Tells of jobs.
+struct Teller {
     client: AsyncClient,
     topic: String,
-    hall: Arc<Mutex<Hall>>,
-    counters: Arc<Counters>,
-    again: Arc<Notify>,
-) {
+    key: Option<SigningKey>,
+}
+
+async fn pump(teller: Teller, hall: Arc<Mutex<Hall>>, counters: Arc<Counters>, again: Arc<Notify>) {
     let mut tick = tokio::time::interval(PUMP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -199,15 +220,56 @@ async fn pump(
             let Ok(payload) = serde_json::to_vec(&record) else {
                 continue;
             };
+            let payload = signed::seal(teller.key.as_ref(), &teller.topic, payload);
             // Waits while the queue to the network is full; ends with the network.
-            if client
-                .publish(&topic, QoS::AtLeastOnce, false, payload)
-                .await
-                .is_err()
-            {
+            let sent = (teller.client).publish(&teller.topic, QoS::AtLeastOnce, false, payload);
+            if sent.await.is_err() {
                 return;
             }
             counters.published.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hall::{CapSource, HallConfig};
+    use heliostat_models::job::JobOrder;
+    use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
+    use heliostat_models::{JobId, Timestamp};
+
+    #[test]
+    fn with_a_key_only_orders_signed_for_this_topic_are_read() {
+        let loaded = load("demo.toml", builtin_demo(), LoadOptions::default());
+        let site = Arc::new(loaded.site.unwrap());
+        let safe = site.devices.iter().map(|d| d.safe_cap).collect();
+        let topics = Topics::new(&site.id);
+        let config = HallConfig::new(Timestamp(0), 1);
+        let hall = Hall::new(site, config, CapSource::Memory(safe)).unwrap();
+        let key = SigningKey::new("a secret of the site").unwrap();
+        let desk = Desk {
+            hall: Arc::new(Mutex::new(hall)),
+            counters: Arc::default(),
+            topic: topics.orders(),
+            key: Some(key.clone()),
+        };
+        let orders = JobOrders {
+            issued: Timestamp(0),
+            orders: vec![(JobId::from("nobody"), JobOrder::Hold)],
+        };
+        let plain = serde_json::to_vec(&orders).unwrap();
+        let other = SigningKey::new("a secret of another").unwrap();
+        let counts = || {
+            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            (load(&desk.counters.unsigned), load(&desk.counters.refused))
+        };
+        desk.obey(&plain);
+        desk.obey(&signed::seal(Some(&other), &desk.topic, plain.clone()));
+        desk.obey(&signed::seal(Some(&key), &topics.jobs(), plain.clone()));
+        assert_eq!(counts(), (3, 0));
+        // Read, and refused because the hall has no such job.
+        desk.obey(&signed::seal(Some(&key), &desk.topic, plain));
+        assert_eq!(counts(), (3, 1));
     }
 }

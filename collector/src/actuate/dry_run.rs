@@ -3,6 +3,7 @@
 use super::{CapActuator, CapError, verify};
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, Watts};
+use std::time::Duration;
 
 /// A limit closer than this to the one asked for needs no write.
 const SAME: f64 = 0.6;
@@ -51,6 +52,14 @@ impl CapActuator for DryRun {
 
     fn writes(&self) -> bool {
         false
+    }
+
+    fn look_every(&self) -> Duration {
+        self.inner.look_every()
+    }
+
+    fn restore_within(&self) -> Duration {
+        self.inner.restore_within()
     }
 }
 

@@ -18,7 +18,7 @@ pub use error::IpmiError;
 pub use wire::IpmiAddress;
 
 use super::before::{Before, BeforeFile, is_same};
-use super::{BmcCredentials, CapActuator, CapError, verify};
+use super::{BmcCredentials, CONTROLLER_LOOK, CONTROLLER_RESTORE, CapActuator, CapError, verify};
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, NodeId, Watts};
 use std::io;
@@ -294,6 +294,14 @@ impl CapActuator for IpmiActuator {
         self.known(device)?;
         let now = self.now().map_err(|e| self.fault(e))?;
         self.in_force(&now)
+    }
+
+    fn look_every(&self) -> Duration {
+        CONTROLLER_LOOK
+    }
+
+    fn restore_within(&self) -> Duration {
+        CONTROLLER_RESTORE
     }
 }
 

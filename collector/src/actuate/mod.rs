@@ -6,6 +6,7 @@
 //! | `hwmon.rs` | AMD GPUs, by their driver | each GPU |
 //! | `redfish.rs` | GPUs or nodes, by their management controller over HTTP | each GPU, or the node |
 //! | `ipmi.rs` | a node, by its management controller's DCMI commands | the node |
+//! | `paced.rs` | those of any other actuator | as that one's; says how often limits are read back |
 //! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
 mod before;
@@ -14,6 +15,7 @@ pub mod dry_run;
 pub mod hwmon;
 pub mod ipmi;
 pub mod nvml;
+mod paced;
 pub mod redfish;
 mod verify;
 
@@ -22,10 +24,12 @@ pub use dry_run::DryRun;
 pub use hwmon::HwmonActuator;
 pub use ipmi::IpmiActuator;
 pub use nvml::NvmlActuator;
+pub use paced::Paced;
 pub use redfish::RedfishActuator;
 
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, Watts};
+use std::time::Duration;
 
 /// Sets power limits. It may block: the agent calls it on a thread of its own.
 pub trait CapActuator: Send {
@@ -44,7 +48,22 @@ pub trait CapActuator: Send {
     fn writes(&self) -> bool {
         true
     }
+    /// How often limits may be read back; zero: as often as devices are sampled.
+    /// Whoever asks over a network asks less often.
+    fn look_every(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// How long it may take to restore the limits of all devices, at most two minutes.
+    fn restore_within(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 }
+
+/// How often a management controller is asked for limits: it is slow, and there
+/// for people too.
+const CONTROLLER_LOOK: Duration = Duration::from_secs(15);
+/// How long a management controller may take to restore limits.
+const CONTROLLER_RESTORE: Duration = Duration::from_secs(60);
 
 /// Why a limit was not set or read.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

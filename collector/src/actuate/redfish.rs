@@ -23,7 +23,7 @@ pub use error::RedfishError;
 pub use tls::Trust;
 
 use super::before::{Before, BeforeFile, is_same};
-use super::{BmcCredentials, CapActuator, CapError, verify};
+use super::{BmcCredentials, CONTROLLER_LOOK, CONTROLLER_RESTORE, CapActuator, CapError, verify};
 use bmc::{Bmc, Resource};
 use discover::Found;
 use heliostat_models::lease::CappableDevice;
@@ -32,6 +32,7 @@ use limit::{Limit, State};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// How often a limit is read back until it is what was set: some controllers
 /// answer before they have done it.
@@ -315,6 +316,14 @@ impl CapActuator for RedfishActuator {
         let (_, limit) = self.read(&place)?;
         let (_, max) = self.range(&place, &limit)?;
         in_force(&place, &limit, max)
+    }
+
+    fn look_every(&self) -> Duration {
+        CONTROLLER_LOOK
+    }
+
+    fn restore_within(&self) -> Duration {
+        CONTROLLER_RESTORE
     }
 }
 

@@ -1,30 +1,44 @@
-//! Keeps the caps of one agent's devices: applies leases, ends them, restores
-//! what was found.
+//! Keeps the caps of one agent's devices: applies leases, holds their limits
+//! against others, ends them, restores what was found.
 //!
 //! ```text
-//!              command                 expires passes            stop, or next start
-//!   found ----------------> leased ----------------> safe cap ----------------> found
-//!                            ^   | command              |
-//!                            +---+ <--------------------+
+//!              command                 its length passes
+//!   found ----------------> leased ----------------------> safe cap
+//!     ^                      ^ |  ^     command               | ^
+//!     |                      +-+  +---------------------------+ | start after a crash
+//!     +---------------------------------------------------------+
+//!       a stop: with leave of the controller in charge, or while there is none
+//!       no controller for an hour after a start
 //! ```
+//!
+//! A lease lasts as long as it says, from its receipt on this machine's own
+//! clock; what the clocks of other machines show does not prolong it.
 //!
 //! All of it is synchronous and is given the time; a thread of its own calls
 //! it, because a driver may take long.
 
 use super::fence::FenceFile;
 use super::found::{FoundCap, FoundFile};
+use super::kept::{Kept, KeptFile, KeptLease, LastCommand};
+use super::others::{Expected, Finding, SAME, Watch};
 use super::stats::CapStats;
 use crate::actuate::CapActuator;
 use heliostat_models::lease::{
-    CapAnswer, CapCommand, CapLease, CapOutcome, CapReport, CappableDevice,
+    CLOCK_BOUND, CapAnswer, CapCommand, CapLease, CapOutcome, CapReport, CappableDevice,
 };
 use heliostat_models::{AgentId, DeviceId, Timestamp, Watts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-/// Two limits closer than this are the same: drivers round to whole watts or less.
-const SAME: f64 = 0.6;
+mod ends;
+mod foreign;
+
+pub(super) use ends::Leave;
+
+/// The longest lease that is taken; a controller renews far more often.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// The caps of one agent.
 pub(super) struct CapKeeper {
@@ -34,31 +48,75 @@ pub(super) struct CapKeeper {
     devices: BTreeMap<DeviceId, CappableDevice>,
     file: FoundFile,
     found: Vec<FoundCap>,
-    leases: BTreeMap<DeviceId, Held>,
-    /// What this agent set last on each device.
-    set: BTreeMap<DeviceId, Watts>,
+    /// What each device was set to, and until when.
+    held: BTreeMap<DeviceId, Held>,
+    watch: Watch,
+    /// Foreign changes to a limit that the device was not found at before.
+    surprises: u64,
     last: Option<(CapCommand, CapAnswer)>,
+    /// The last command of an earlier run, which is not obeyed again.
+    before: Option<LastCommand>,
+    kept: KeptFile,
+    /// The instant of the last answer.
+    said: Option<Timestamp>,
     /// The highest fence seen; survives restarts.
     fence: FenceFile,
+    /// Restore what was found then, if no controller has spoken.
+    restore_at: Option<Timestamp>,
+    /// The agent stops, and waits for leave to restore what was found.
+    leaving: bool,
+    /// Devices whose limit could not be set back; each is told once.
+    failing: BTreeSet<DeviceId>,
     pub(super) stats: CapStats,
 }
 
+/// A limit that this agent set and keeps.
 struct Held {
     uuid: String,
+    /// What was asked for.
+    cap: Watts,
+    /// What the device said then.
+    has: Watts,
     safe_cap: Watts,
-    expires: Timestamp,
+    /// When the lease ends; `None` once it has, and the safe cap is in force.
+    ends: Option<Timestamp>,
+}
+
+/// What time it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// By the clock, to be held against other machines' clocks.
+    pub(super) wall: Timestamp,
+    /// For statements: as the clock, but never before an earlier statement.
+    pub(super) at: Timestamp,
+    /// Goes on evenly also where the clock is set: what lasts is measured by it.
+    pub(super) steady: Timestamp,
+}
+
+#[cfg(test)]
+impl From<Timestamp> for Now {
+    fn from(now: Timestamp) -> Self {
+        Self {
+            wall: now,
+            at: now,
+            steady: now,
+        }
+    }
 }
 
 impl CapKeeper {
-    /// Restores what an earlier run left behind, then asks the actuator for its devices.
+    /// Sees to what an earlier run left behind, then asks the actuator for its devices.
     pub(super) fn new(
         agent: AgentId,
         arm: bool,
         actuator: Option<Box<dyn CapActuator>>,
         directory: &Path,
+        now: Now,
     ) -> io::Result<Self> {
         let file = FoundFile::new(directory);
         let found = file.read()?;
+        let kept = KeptFile::new(directory);
+        let Kept { last, leases, said } = kept.read();
         let mut keeper = Self {
             agent,
             arm,
@@ -66,20 +124,23 @@ impl CapKeeper {
             devices: BTreeMap::new(),
             file,
             found,
-            leases: BTreeMap::new(),
-            set: BTreeMap::new(),
+            held: BTreeMap::new(),
+            watch: Watch::default(),
+            surprises: 0,
             last: None,
+            before: last,
+            kept,
+            said,
             fence: FenceFile::open(directory)?,
+            restore_at: None,
+            leaving: false,
+            failing: BTreeSet::new(),
             stats: CapStats::default(),
         };
-        if !keeper.found.is_empty() {
-            tracing::warn!(
-                devices = keeper.found.len(),
-                "an earlier run ended without restoring power limits; restoring them now"
-            );
-            keeper.restore();
-        }
         keeper.look();
+        if !keeper.found.is_empty() {
+            keeper.come_back(&leases, now);
+        }
         Ok(keeper)
     }
 
@@ -90,6 +151,10 @@ impl CapKeeper {
                 // Not restored yet: what was found then is still what is to be restored.
                 device.found = left.found;
             }
+            let exchanged = |held: &Held| held.uuid != device.uuid;
+            if self.held.get(&device.device).is_some_and(exchanged) {
+                self.held.remove(&device.device);
+            }
             self.devices.entry(device.device.clone()).or_insert(device);
         }
     }
@@ -99,28 +164,44 @@ impl CapKeeper {
         self.fence.highest()
     }
 
-    /// The devices with their limits of now.
+    /// The instant of the last answer, of an earlier run at first.
+    pub(super) fn said(&self) -> Option<Timestamp> {
+        self.said
+    }
+
+    /// How often limits are to be read back; zero: at every sample.
+    pub(super) fn look_every(&self) -> Duration {
+        (self.actuator.as_ref()).map_or(Duration::ZERO, |a| a.look_every())
+    }
+
+    /// How long restoring may take.
+    pub(super) fn restore_within(&self) -> Duration {
+        (self.actuator.as_ref()).map_or(Duration::ZERO, |a| a.restore_within())
+    }
+
+    /// The devices with their limits of now. What somebody else keeps lower is
+    /// the most that can be set.
     pub(super) fn devices(&mut self) -> Vec<CappableDevice> {
         if self.devices.is_empty() {
             // A management controller may be away at the start and come later.
             self.look();
         }
-        for device in self.devices.values_mut() {
-            if let Some(actuator) = &mut self.actuator
-                && let Ok(current) = actuator.current(&device.device)
-            {
-                device.current = current;
-            }
-        }
         let names: Vec<DeviceId> = self.devices.keys().cloned().collect();
         for name in names {
-            self.note_foreign(&name);
+            self.current(&name);
         }
-        self.devices.values().cloned().collect()
+        let told = self.devices.values().map(|known| {
+            let mut told = known.clone();
+            if let Some(ceiling) = self.watch.ceiling(&told.device) {
+                told.max = told.max.min(ceiling.max(told.min));
+            }
+            told
+        });
+        told.collect()
     }
 
     /// Applies a command; `None` when it is older than what was applied.
-    pub(super) fn command(&mut self, command: &CapCommand, now: Timestamp) -> Option<CapAnswer> {
+    pub(super) fn command(&mut self, command: &CapCommand, now: Now) -> Option<CapAnswer> {
         self.stats.commands += 1;
         if command.fence < self.fence.highest() {
             return Some(self.refuse_outdated(command, now));
@@ -137,15 +218,11 @@ impl CapKeeper {
                 // Delivered twice: the answer may have been lost, the work was done.
                 return Some(answer.clone());
             }
-            let older = if same_run {
-                command.sequence < last.sequence
-            } else {
-                command.issued < last.issued
-            };
-            if older {
-                self.stats.ignored += 1;
-                return None;
-            }
+        }
+        let last = self.last.as_ref().map(|(last, _)| LastCommand::of(last));
+        if (last.or_else(|| self.before.clone())).is_some_and(|last| last.covers(command)) {
+            self.stats.ignored += 1;
+            return None;
         }
         let reports = match self.objection(command, now) {
             Some(reason) => command
@@ -153,26 +230,32 @@ impl CapKeeper {
                 .iter()
                 .map(|l| self.refuse(&l.device, reason.clone()))
                 .collect(),
-            None => self.apply(command),
+            None => {
+                self.restore_at = None;
+                self.apply(command, now)
+            }
         };
-        let answer = self.answer(command, now, reports);
+        let answer = self.answer(Some(command), now, reports);
+        self.said = Some(now.at);
         self.last = Some((command.clone(), answer.clone()));
+        self.keep();
         Some(answer)
     }
 
-    fn answer(&self, command: &CapCommand, now: Timestamp, reports: Vec<CapReport>) -> CapAnswer {
+    /// An answer to a command, or a statement of one's own.
+    fn answer(&self, command: Option<&CapCommand>, now: Now, reports: Vec<CapReport>) -> CapAnswer {
         CapAnswer {
             agent: self.agent.clone(),
-            sequence: Some(command.sequence),
-            controller: Some(command.controller.clone()),
+            sequence: command.map(|c| c.sequence),
+            controller: command.map(|c| c.controller.clone()),
             fence: self.fence(),
-            at: now,
+            at: now.at,
             reports,
         }
     }
 
     /// Another controller has taken charge since; whoever sent this is to know.
-    fn refuse_outdated(&mut self, command: &CapCommand, now: Timestamp) -> CapAnswer {
+    fn refuse_outdated(&mut self, command: &CapCommand, now: Now) -> CapAnswer {
         self.stats.ignored += 1;
         let reason = format!(
             "the order bears fence {}; a later controller with fence {} is in charge",
@@ -182,83 +265,11 @@ impl CapKeeper {
         let reports = (command.leases.iter())
             .map(|l| self.refuse(&l.device, reason.clone()))
             .collect();
-        self.answer(command, now, reports)
-    }
-
-    /// When the next lease ends.
-    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
-        self.leases.values().map(|h| h.expires).min()
-    }
-
-    /// Sets the safe caps of leases that have ended. Those that cannot be set
-    /// are tried again at the next call.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Option<CapAnswer> {
-        let ended: Vec<DeviceId> = (self.leases.iter())
-            .filter(|(_, h)| h.expires <= now)
-            .map(|(d, _)| d.clone())
-            .collect();
-        if ended.is_empty() {
-            return None;
-        }
-        tracing::warn!(
-            devices = ended.len(),
-            "leases ended without renewal; setting safe caps"
-        );
-        let mut reports = Vec::new();
-        for device in ended {
-            let Some(held) = self.leases.remove(&device) else {
-                continue;
-            };
-            let report = self.set(&device, &held.uuid, held.safe_cap);
-            if matches!(report.outcome, CapOutcome::Applied { .. }) {
-                self.stats.safe_caps_set += 1;
-            } else {
-                self.leases.insert(device, held);
-            }
-            reports.push(report);
-        }
-        Some(CapAnswer {
-            agent: self.agent.clone(),
-            sequence: None,
-            controller: None,
-            fence: self.fence(),
-            at: now,
-            reports,
-        })
-    }
-
-    /// Restores every limit found. What cannot be restored stays in the file.
-    pub(super) fn restore(&mut self) {
-        self.leases.clear();
-        let mut left = Vec::new();
-        for cap in std::mem::take(&mut self.found) {
-            let outcome = match &mut self.actuator {
-                Some(actuator) => actuator
-                    .set(&cap.device, &cap.uuid, cap.found)
-                    .map_err(|e| e.to_string()),
-                None => Err("this agent was started without devices to cap".into()),
-            };
-            match outcome {
-                Ok(readback) => {
-                    tracing::info!(device = %cap.device, limit = %readback, "power limit restored");
-                    self.stats.restored += 1;
-                    self.set.remove(&cap.device);
-                }
-                Err(error) => {
-                    tracing::error!(device = %cap.device, found = %cap.found, error, "the power limit found could not be restored; it is tried again at the next start");
-                    self.stats.restore_failures += 1;
-                    left.push(cap);
-                }
-            }
-        }
-        self.found = left;
-        if let Err(error) = self.file.write(&self.found) {
-            tracing::error!(%error, "the list of limits to restore could not be written");
-        }
+        self.answer(Some(command), now, reports)
     }
 
     /// Why no lease of this command may be applied.
-    fn objection(&self, command: &CapCommand, now: Timestamp) -> Option<String> {
+    fn objection(&mut self, command: &CapCommand, now: Now) -> Option<String> {
         if self.actuator.is_none() {
             return Some("this agent has no device that can be capped".into());
         }
@@ -267,30 +278,51 @@ impl CapKeeper {
                 "this agent only observes; start it with --arm to let it set power limits".into(),
             );
         }
-        if command.expires <= now {
+        if command.expires <= command.issued {
             return Some(format!(
-                "the command ended at {}, and it is {now} here; compare the clocks of both machines",
-                command.expires
+                "the command was issued at {} and ends at {}; it must end later",
+                command.issued, command.expires
+            ));
+        }
+        if command.expires + CLOCK_BOUND <= now.wall || command.issued > now.wall + CLOCK_BOUND {
+            self.stats.out_of_time += 1;
+            return Some(format!(
+                "the command was issued at {} and ended at {}, and it is {} here, more than {} min apart; compare the clocks of both machines",
+                command.issued,
+                command.expires,
+                now.wall,
+                CLOCK_BOUND.as_secs() / 60
             ));
         }
         None
     }
 
-    fn apply(&mut self, command: &CapCommand) -> Vec<CapReport> {
+    fn apply(&mut self, command: &CapCommand, now: Now) -> Vec<CapReport> {
         if let Err(error) = self.remember(&command.leases) {
             let reason = format!("the limits found could not be written to disk first: {error}");
             return (command.leases.iter())
                 .map(|l| self.refuse(&l.device, reason.clone()))
                 .collect();
         }
+        // What others did since the last look comes before what is asked now.
+        let mut raised = BTreeSet::new();
+        for lease in &command.leases {
+            if let Some(current) = self.current(&lease.device)
+                && self.notice(&lease.device, current, now) == Finding::TooHigh
+            {
+                raised.insert(&lease.device);
+            }
+        }
         // Lower before raise, also within one command.
         let mut order: Vec<(Watts, usize)> = Vec::new();
         for (index, lease) in command.leases.iter().enumerate() {
-            let current = self.current(&lease.device).unwrap_or(lease.cap);
-            self.note_foreign(&lease.device);
+            let known = self.devices.get(&lease.device);
+            let current = known.map_or(lease.cap, |known| known.current);
             order.push((lease.cap - current, index));
         }
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let length = Duration::from_millis(command.expires.0.abs_diff(command.issued.0));
+        let ends = now.steady + length.min(LONGEST);
         let mut reports = Vec::new();
         for (_, index) in order {
             let lease = &command.leases[index];
@@ -300,21 +332,44 @@ impl CapKeeper {
                 reports.push(self.refuse(&lease.device, reason.into()));
                 continue;
             }
-            let report = self.set(&lease.device, &lease.uuid, lease.cap);
-            if matches!(report.outcome, CapOutcome::Applied { .. }) {
-                self.stats.applied += 1;
-                let held = Held {
-                    uuid: lease.uuid.clone(),
-                    safe_cap: lease.safe_cap,
-                    expires: command.expires,
-                };
-                self.leases.insert(lease.device.clone(), held);
-            } else {
-                self.stats.refused += 1;
+            let report = self.set_lease(lease, ends);
+            match report.outcome {
+                CapOutcome::Applied { .. } => {
+                    self.stats.applied += 1;
+                    self.stats.reverts_corrected += u64::from(raised.contains(&lease.device));
+                }
+                CapOutcome::Refused { .. } => self.stats.refused += 1,
             }
             reports.push(report);
         }
         reports
+    }
+
+    /// Sets what a lease asks for, or as much of it as others leave.
+    fn set_lease(&mut self, lease: &CapLease, ends: Timestamp) -> CapReport {
+        let device = &lease.device;
+        let ceiling = self.watch.ceiling(device);
+        let cap = ceiling.map_or(lease.cap, |ceiling| lease.cap.min(ceiling));
+        let known = self.devices.get(device).map(|d| (d.min, d.current));
+        let report = match known {
+            // Somebody else set less than can be set again.
+            Some((min, current)) if cap < lease.cap && cap < min => CapReport {
+                device: device.clone(),
+                outcome: CapOutcome::Applied { readback: current },
+            },
+            _ => self.set(device, &lease.uuid, cap),
+        };
+        if let CapOutcome::Applied { readback } = report.outcome {
+            let held = Held {
+                uuid: lease.uuid.clone(),
+                cap,
+                has: readback,
+                safe_cap: lease.safe_cap,
+                ends: Some(ends),
+            };
+            self.held.insert(device.clone(), held);
+        }
+        report
     }
 
     /// Puts the limits of devices that are capped for the first time on disk.
@@ -345,6 +400,27 @@ impl CapKeeper {
         Ok(())
     }
 
+    /// Writes down what a start after a crash must know.
+    fn keep(&mut self) {
+        if !self.actuator.as_ref().is_some_and(|a| a.writes()) {
+            return;
+        }
+        let last = self.last.as_ref().map(|(last, _)| LastCommand::of(last));
+        let leases = self.held.iter().map(|(device, held)| {
+            let lease = KeptLease {
+                uuid: held.uuid.clone(),
+                safe_cap: held.safe_cap,
+                expires: held.ends.unwrap_or(Timestamp(0)),
+            };
+            (device.clone(), lease)
+        });
+        self.kept.write(Kept {
+            last: last.or_else(|| self.before.clone()),
+            leases: leases.collect(),
+            said: self.said,
+        });
+    }
+
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> CapReport {
         let outcome = match &mut self.actuator {
             Some(actuator) => actuator.set(device, uuid, cap).map_err(|e| e.to_string()),
@@ -352,7 +428,7 @@ impl CapKeeper {
         };
         match outcome {
             Ok(readback) => {
-                let before = self.set.insert(device.clone(), readback);
+                let before = self.held.get(device).map(|held| held.has);
                 if (readback.0 - cap.0).abs() > SAME && before != Some(readback) {
                     tracing::warn!(%device, asked = %cap, has = %readback, "the device took a power limit and keeps another");
                 }
@@ -392,24 +468,11 @@ impl CapKeeper {
         }
         Some(current)
     }
-
-    /// Notes when a device no longer has the limit that was set last.
-    fn note_foreign(&mut self, device: &DeviceId) {
-        let (Some(set), Some(known)) = (self.set.get(device), self.devices.get(device)) else {
-            return;
-        };
-        if (known.current.0 - set.0).abs() <= SAME {
-            return;
-        }
-        let before = self
-            .stats
-            .foreign_changes
-            .insert(device.clone(), known.current);
-        if before != Some(known.current) {
-            tracing::warn!(%device, set = %set, current = %known.current, "somebody else changed a power limit");
-        }
-    }
 }
 
+#[cfg(test)]
+mod ends_tests;
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod tests;

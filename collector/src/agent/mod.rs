@@ -5,10 +5,13 @@ mod caps;
 mod caps_thread;
 mod fence;
 mod found;
+mod kept;
+mod others;
 mod outbox;
 mod run;
 mod sampler;
 mod stats;
+mod times;
 
 pub use stats::{AgentStats, CapStats, SourceStats};
 
@@ -26,6 +29,7 @@ use sampler::Sampler;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use times::Times;
 use tokio::sync::{oneshot, watch};
 
 /// Bytes of messages to an agent that may wait.
@@ -89,13 +93,16 @@ impl Agent {
                 "the spool was damaged by a crash; what could be read is kept"
             );
         }
+        let mut times = Times::new(Arc::clone(&clock));
         let keeper = CapKeeper::new(
             config.agent.clone(),
             config.arm,
             actuator,
             &config.spool_dir,
+            times.now(),
         )
         .map_err(AgentError::Found)?;
+        times.not_before(keeper.said());
         let caps = CapThread::start(keeper).map_err(AgentError::Thread)?;
         let sampler = Sampler::start(sources).map_err(AgentError::Thread)?;
         let topics = Topics::new(&config.site);
@@ -121,10 +128,11 @@ impl Agent {
             sampler,
             caps,
             clock,
+            times,
             sampled,
             stats: Arc::clone(&stats),
             synced: (0, 0),
-            fence: 0,
+            told: run::Told::default(),
             config,
         };
         let task = tokio::spawn(runner.run(first, stopped));

@@ -2,12 +2,13 @@
 //! the caps and the wish to stop. Nothing in it blocks.
 
 use super::AgentConfig;
-use super::caps_thread::{CapEvent, CapNews, CapTask, CapThread};
+use super::caps_thread::{CapEvent, CapNews, CapTask, CapThread, Cause};
 use super::outbox::Outbox;
 use super::sampler::Sampler;
 use super::stats::AgentStats;
+use super::times::Times;
 use crate::mqtt::{Link, LinkEvent};
-use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice};
+use heliostat_models::lease::{AgentHello, CapCommand, CappableDevice, ForeignChanges};
 use heliostat_models::signed;
 use heliostat_models::wire::{Ack, Topics};
 use heliostat_models::{Catalogue, Frame, Timestamp};
@@ -30,8 +31,10 @@ const HELLO: Duration = Duration::from_secs(30);
 const DRAIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(20));
 /// At a stop: longest wait for a broker that is not reached (wall time).
 const NOBODY: Duration = Duration::from_millis(500);
-/// At a stop: longest wait for the driver to restore limits (wall time).
-const RESTORE: Duration = Duration::from_secs(10);
+/// At a stop: longest wait for the actuator to restore limits, whatever it asks for (wall time).
+const RESTORE: Duration = Duration::from_secs(120);
+/// At a stop: longest wait for the controller to make room for what was found (wall time).
+const ROOM: Duration = Duration::from_secs(10);
 /// Most readings in one batch, which keeps it well below the wire's limit.
 const BATCH_SAMPLES: usize = 20_000;
 
@@ -44,12 +47,28 @@ pub(super) struct Runner {
     pub(super) sampler: Sampler,
     pub(super) caps: CapThread,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) times: Times,
     pub(super) sampled: watch::Sender<Timestamp>,
     pub(super) stats: Arc<Mutex<AgentStats>>,
     /// The spool's next sequence and how much waited, when it was last synced.
     pub(super) synced: (u64, u64),
-    /// The highest fence seen, as the caps' thread told last.
-    pub(super) fence: u64,
+    /// What the caps' thread told last.
+    pub(super) told: Told,
+}
+
+/// What the caps' thread told last, for hellos and for the pace of looks.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The highest fence seen.
+    fence: u64,
+    foreign: ForeignChanges,
+    leaving: bool,
+    /// Limits are kept that are to be read back.
+    keeps: bool,
+    /// A look is under way; there is never more than one.
+    looking: bool,
+    /// No look before this instant.
+    next_look: Timestamp,
 }
 
 /// Frames of the running instant that are not in the spool yet.
@@ -85,6 +104,7 @@ impl Runner {
                     self.sampler.begin(due);
                     next = due + self.config.sample_every;
                     running = Some(due);
+                    self.look(due);
                     if self.sampler.is_complete() {
                         running = None;
                         self.finish(due, &mut gathered);
@@ -93,7 +113,8 @@ impl Runner {
                 () = wait_for(&clock, expiry) => {
                     // Set anew by the thread's answer; until then do not ask again.
                     expiry = None;
-                    self.caps.ask(CapTask::Tick(clock.now()));
+                    let now = self.times.now();
+                    self.caps.ask(CapTask::Tick(now));
                 }
                 reply = self.sampler.reply() => {
                     let frames = self.sampler.accept(reply);
@@ -120,12 +141,28 @@ impl Runner {
                     self.publish_counts();
                 }
                 _ = sync.tick() => self.sync(),
-                _ = hello.tick() => self.caps.ask(CapTask::Devices),
+                _ = hello.tick() => self.ask_devices(),
             }
         }
         self.sampler.give_up();
         self.keep(&mut gathered);
         self.end().await;
+    }
+
+    /// Has limits read back, where any are kept and the actuator's pace allows it.
+    fn look(&mut self, due: Timestamp) {
+        if !self.told.keeps || self.told.looking || due < self.told.next_look {
+            return;
+        }
+        self.told.looking = true;
+        self.told.next_look = due + self.caps.look_every;
+        let now = self.times.now();
+        self.caps.ask(CapTask::Look(now));
+    }
+
+    fn ask_devices(&mut self) {
+        let now = self.times.now();
+        self.caps.ask(CapTask::Devices(now));
     }
 
     /// An instant is done: what was gathered goes to the spool.
@@ -195,7 +232,7 @@ impl Runner {
                     s.connected = true;
                     s.disconnected_because = None;
                 });
-                self.caps.ask(CapTask::Devices);
+                self.ask_devices();
                 self.outbox.connected(&self.link);
             }
             LinkEvent::Disconnected(reason) => {
@@ -236,9 +273,10 @@ impl Runner {
                 }
             };
             match serde_json::from_slice::<CapCommand>(content) {
-                Ok(command) => self
-                    .caps
-                    .ask(CapTask::Command(Box::new(command), self.clock.now())),
+                Ok(command) => {
+                    let now = self.times.now();
+                    self.caps.ask(CapTask::Command(Box::new(command), now));
+                }
                 Err(error) => tracing::warn!(%error, "a cap command cannot be read and is ignored"),
             }
         }
@@ -246,38 +284,43 @@ impl Runner {
 
     fn take_news(&mut self, news: CapNews, asked: Option<Timestamp>) -> Option<Timestamp> {
         self.edit(|s| s.caps = news.stats);
-        self.fence = news.fence;
+        self.told.fence = news.fence;
+        self.told.foreign = news.foreign;
+        self.told.leaving = news.leaving;
+        self.told.keeps = news.keeps;
+        self.told.looking &= news.cause != Cause::Look;
         match news.event {
             Some(CapEvent::Answer(answer)) => {
-                let ended = answer.sequence.is_none();
+                let ended = news.cause == Cause::Tick;
                 if let Ok(bytes) = serde_json::to_vec(&answer) {
                     let topic = self.topics.applied(&self.config.agent);
                     let bytes = signed::seal(self.config.mqtt.key.as_ref(), &topic, bytes);
                     self.link.publish(&topic, bytes);
                 }
                 if ended {
-                    self.caps.ask(CapTask::Devices);
+                    self.ask_devices();
                 }
             }
             Some(CapEvent::Devices(devices)) => self.say_hello(devices),
             Some(CapEvent::Restored) | None => {}
         }
-        match news.next_expiry {
+        let now = self.clock.steady();
+        match news.next_end {
             // A safe cap that could not be set is tried again a sample later, not at once.
-            Some(at) if at <= self.clock.now() && asked.is_none() => {
-                Some(self.clock.now() + self.config.sample_every)
-            }
+            Some(at) if at <= now && asked.is_none() => Some(now + self.config.sample_every),
             other => other,
         }
     }
 
-    fn say_hello(&self, devices: Vec<CappableDevice>) {
+    fn say_hello(&mut self, devices: Vec<CappableDevice>) {
         let hello = AgentHello {
             agent: self.config.agent.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            fence: self.fence,
-            at: self.clock.now(),
+            fence: self.told.fence,
+            at: self.times.now().at,
             devices,
+            foreign: self.told.foreign.clone(),
+            leaving: self.told.leaving,
         };
         if let Ok(bytes) = serde_json::to_vec(&hello) {
             let topic = self.topics.hello(&self.config.agent);
@@ -315,28 +358,46 @@ impl Runner {
 
     /// The clean end: limits restored, spool sent, good-bye said.
     async fn end(mut self) {
-        self.caps.ask(CapTask::Restore);
-        self.caps.ask(CapTask::Devices);
+        let clock = Arc::clone(&self.clock);
+        let (told, now) = (self.is_connected(), self.times.now());
+        self.caps.ask(CapTask::Leave { told, now });
+        let within = self.caps.restore_within.min(RESTORE) + ROOM;
         let (mut restoring, mut restored) = (true, false);
+        let mut expiry: Option<Timestamp> = None;
         let started = Instant::now();
+        let mut room = Some(started + ROOM);
         let mut progress = started;
         let mut waiting = self.outbox.spool.waiting();
         let mut look = tokio::time::interval(Duration::from_millis(50));
         loop {
             let quiet = if self.is_connected() { DRAIN.0 } else { NOBODY };
             let drained = waiting == 0 || progress.elapsed() > quiet || started.elapsed() > DRAIN.1;
-            if drained && (restored || started.elapsed() > RESTORE) {
+            if drained && (restored || started.elapsed() > within) {
                 break;
             }
             tokio::select! {
                 news = self.caps.news() => {
                     match news.event {
-                        Some(CapEvent::Restored) => restoring = false,
+                        Some(CapEvent::Restored) => {
+                            restoring = false;
+                            room = None;
+                            self.ask_devices();
+                        }
                         // The hello with the limits restored is the last of it.
                         Some(CapEvent::Devices(_)) => restored = !restoring,
                         _ => {}
                     }
-                    self.take_news(news, None);
+                    expiry = self.take_news(news, expiry);
+                }
+                // Leases go on, and end, while leave is waited for.
+                () = wait_for(&clock, expiry) => {
+                    expiry = None;
+                    let now = self.times.now();
+                    self.caps.ask(CapTask::Tick(now));
+                }
+                () = at(room) => {
+                    room = None;
+                    self.caps.ask(CapTask::Stay);
                 }
                 event = self.events.recv() => match event {
                     Some(event) => self.take_event(event),
@@ -408,7 +469,7 @@ fn known_metrics_only(mut frame: Frame) -> Frame {
 
 async fn wait_for(clock: &Arc<dyn Clock>, at: Option<Timestamp>) {
     match at {
-        Some(at) => clock.wait_until(at).await,
+        Some(at) => clock.wait_until_steady(at).await,
         None => std::future::pending().await,
     }
 }

@@ -80,6 +80,14 @@ pub struct CapStats {
     pub restored: u64,
     /// Limits that could not be restored; tried again at the next start.
     pub restore_failures: u64,
+    /// Devices whose limit was left at the safe cap at a stop, because nobody made room for more.
+    pub not_restored: u64,
+    /// Commands refused because the clocks of both machines differ too much, or they are of another time.
+    pub out_of_time: u64,
+    /// Limits found changed by somebody else.
+    pub foreign_seen: u64,
+    /// Of those, limits that were too high and were set back.
+    pub reverts_corrected: u64,
     /// Devices whose limit somebody else changed, and to what it was last.
     pub foreign_changes: BTreeMap<DeviceId, Watts>,
 }

@@ -4,6 +4,7 @@ use super::{SharedStats, edit};
 use crate::pseudonym::Pseudonymiser;
 use heliostat_models::JobRecord;
 use heliostat_models::ids::is_valid_name;
+use heliostat_models::signed::{self, SigningKey};
 use heliostat_store::jobs::JobTable;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +20,21 @@ pub(super) struct JobDesk {
     records: Option<mpsc::Sender<JobRecord>>,
     task: tokio::task::JoinHandle<()>,
     pseudonyms: Pseudonymiser,
+    trust: Trust,
     stats: SharedStats,
+}
+
+/// Whose records are taken: with a key, only what is signed with it for this topic.
+pub(super) struct Trust {
+    pub(super) key: Option<SigningKey>,
+    pub(super) topic: String,
 }
 
 impl JobDesk {
     pub(super) fn start(
         table: Arc<JobTable>,
         pseudonyms: Pseudonymiser,
+        trust: Trust,
         stats: SharedStats,
     ) -> Self {
         let (records, waiting) = mpsc::channel(QUEUE);
@@ -34,13 +43,22 @@ impl JobDesk {
             records: Some(records),
             task,
             pseudonyms,
+            trust,
             stats,
         }
     }
 
     /// Takes a record in. What is refused is not shown anywhere: it may name a person.
     pub(super) fn put(&self, payload: Vec<u8>) {
-        let refused = match self.read(&payload) {
+        let content = match signed::open(self.trust.key.as_ref(), &self.trust.topic, &payload) {
+            Ok(content) => content,
+            Err(reason) => {
+                tracing::warn!(%reason, "a job record is refused unread");
+                edit(&self.stats, |s| s.jobs_unsigned += 1);
+                return;
+            }
+        };
+        let refused = match self.read(content) {
             Ok(record) => match &self.records {
                 Some(records) => records
                     .try_send(record)

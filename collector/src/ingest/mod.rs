@@ -60,6 +60,8 @@ pub struct IngestStats {
     pub jobs_stored: u64,
     /// Job records refused.
     pub jobs_refused: u64,
+    /// Job records refused unread, because their signature is missing or wrong.
+    pub jobs_unsigned: u64,
     /// When each agent was heard last, on this clock.
     pub agents: BTreeMap<AgentId, Timestamp>,
 }
@@ -105,6 +107,10 @@ impl Ingest {
             inbox.clone(),
         );
         let stats = SharedStats::default();
+        let trust = jobs::Trust {
+            key: mqtt.key.clone(),
+            topic: topics.jobs(),
+        };
         let writer = writer::Writer {
             topics,
             site,
@@ -113,7 +119,7 @@ impl Ingest {
             link,
             inbox,
             events,
-            jobs: jobs::JobDesk::start(jobs, pseudonyms, Arc::clone(&stats)),
+            jobs: jobs::JobDesk::start(jobs, pseudonyms, trust, Arc::clone(&stats)),
             runs: BTreeMap::new(),
             stats: Arc::clone(&stats),
         };

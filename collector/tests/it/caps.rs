@@ -2,7 +2,7 @@
 
 use crate::ingest::client;
 use crate::stage::{START, Stage, Wire, until};
-use heliostat_collector::{CapActuator, CapError};
+use heliostat_collector::{AgentHandle, CapActuator, CapError};
 use heliostat_models::lease::{
     AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CappableDevice,
 };
@@ -135,9 +135,125 @@ async fn a_lease_is_applied_ends_in_the_safe_cap_and_is_undone_at_the_stop() {
     );
 }
 
+/// An agent with a lease of `cap`, whose hellos and answers are heard.
+struct Leased {
+    stage: Stage,
+    wire: Wire,
+    file: PathBuf,
+    executor: rumqttc::AsyncClient,
+    _view: rumqttc::AsyncClient,
+    answers: mpsc::UnboundedReceiver<Vec<u8>>,
+    hellos: mpsc::UnboundedReceiver<Vec<u8>>,
+}
+
+impl Leased {
+    async fn new(cap: f64) -> (Self, AgentHandle) {
+        let stage = Stage::new();
+        let wire = Wire::new().await;
+        wire.mend();
+        let (node, gpu) = (stage.node(), stage.gpu(0));
+        let file = stage.dir.path().join("limit");
+        let topics = Topics::new(&stage.site.id);
+        let (executor, answers) = client(wire.address, "executor", topics.applied(&node)).await;
+        let (view, hellos) = client(wire.address, "view", topics.hello(&node)).await;
+        let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu, &file)));
+        until("the agent is connected", || agent.stats().connected).await;
+        let mut leased = Self {
+            stage,
+            wire,
+            file,
+            executor,
+            _view: view,
+            answers,
+            hellos,
+        };
+        leased.order(1, cap).await;
+        let answer: CapAnswer = next(&mut leased.answers).await;
+        assert_eq!((answer.sequence, limit(&leased.file)), (Some(1), cap));
+        (leased, agent)
+    }
+
+    async fn order(&self, sequence: u64, cap: f64) {
+        let topic = Topics::new(&self.stage.site.id).caps(&self.stage.node());
+        let order = command(&self.stage.gpu(0), sequence, cap);
+        let sent = self.executor.publish(topic, QoS::AtLeastOnce, false, order);
+        sent.await.unwrap();
+    }
+
+    async fn hello_with(&mut self, so: impl Fn(&AgentHello) -> bool) -> AgentHello {
+        loop {
+            let hello: AgentHello = next(&mut self.hellos).await;
+            if so(&hello) {
+                return hello;
+            }
+        }
+    }
+
+    fn again(&self) -> AgentHandle {
+        let devices = FileDevice::boxed(self.stage.gpu(0), &self.file);
+        self.stage.agent(self.wire.address, Some(devices))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_crash_the_limit_found_is_restored_at_the_next_start() {
-    let stage = Stage::new();
+async fn after_a_crash_the_safe_cap_holds_and_a_stop_restores() {
+    let (leased, agent) = Leased::new(500.0).await;
+    agent.kill().await;
+    assert_eq!(limit(&leased.file), 500.0);
+    let agent = leased.again();
+    assert_eq!(limit(&leased.file), 350.0);
+    until("the agent is connected", || agent.stats().connected).await;
+    let stats = agent.stop().await;
+    assert_eq!((limit(&leased.file), stats.caps.restored), (700.0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_do_to_limits_is_read_back_at_every_sample_and_told() {
+    let (mut leased, agent) = Leased::new(500.0).await;
+    // A reset: the limit is back at its default.
+    std::fs::write(&leased.file, "700").unwrap();
+    leased.stage.walk(&agent, 1).await;
+    let answer: CapAnswer = next(&mut leased.answers).await;
+    let readback = Watts(500.0);
+    assert_eq!((answer.sequence, limit(&leased.file)), (None, 500.0));
+    assert_eq!(answer.reports[0].outcome, CapOutcome::Applied { readback });
+    // Somebody lowers it: that is left, and no more can be set.
+    std::fs::write(&leased.file, "310").unwrap();
+    leased.stage.walk(&agent, 1).await;
+    let answer: CapAnswer = next(&mut leased.answers).await;
+    let readback = Watts(310.0);
+    assert_eq!(answer.reports[0].outcome, CapOutcome::Applied { readback });
+    let hello = leased.hello_with(|h| h.foreign.changes == 2).await;
+    assert_eq!(hello.devices[0].max, Watts(310.0));
+    assert_eq!((hello.foreign.corrected, hello.foreign.notes.len()), (1, 1));
+    let stats = agent.stats().caps;
+    assert_eq!((stats.foreign_seen, stats.reverts_corrected), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_under_a_lease_waits_for_room_and_then_restores() {
+    let (mut leased, agent) = Leased::new(500.0).await;
+    let stopping = tokio::spawn(agent.stop());
+    let hello = leased.hello_with(|h| h.leaving).await;
+    assert_eq!(
+        hello.devices[0].current,
+        Watts(500.0),
+        "nothing is raised yet"
+    );
+    leased.order(2, 600.0).await;
+    leased.order(3, 700.0).await;
+    let stats = stopping.await.unwrap();
+    assert_eq!((limit(&leased.file), stats.caps.restored), (700.0, 1));
+    let last = leased.hello_with(|h| !h.leaving && h.devices[0].current == Watts(700.0));
+    assert_eq!(last.await.devices[0].found, Watts(700.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_minutes_ahead_neither_refuses_nor_shortens_a_lease() {
+    let mut stage = Stage::new();
+    let ahead = Duration::from_secs(300);
+    stage.now = START + ahead;
+    stage.clock.advance_to(stage.now);
     let wire = Wire::new().await;
     wire.mend();
     let (node, gpu) = (stage.node(), stage.gpu(0));
@@ -146,21 +262,17 @@ async fn after_a_crash_the_limit_found_is_restored_at_the_next_start() {
     let (executor, mut answers) = client(wire.address, "executor", topics.applied(&node)).await;
     let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu.clone(), &file)));
     until("the agent is connected", || agent.stats().connected).await;
-    executor
-        .publish(
-            topics.caps(&node),
-            QoS::AtLeastOnce,
-            false,
-            command(&gpu, 1, 500.0),
-        )
-        .await
-        .unwrap();
-    let _: CapAnswer = next(&mut answers).await;
-    agent.kill().await;
+    // Issued at START, for 30 s.
+    let order = command(&gpu, 1, 500.0);
+    let sent = executor.publish(topics.caps(&node), QoS::AtLeastOnce, false, order);
+    sent.await.unwrap();
+    let answer: CapAnswer = next(&mut answers).await;
+    assert_eq!((answer.at, limit(&file)), (START + ahead, 500.0));
+    stage.walk(&agent, 2).await;
     assert_eq!(limit(&file), 500.0);
-    let agent = stage.agent(wire.address, Some(FileDevice::boxed(gpu, &file)));
-    assert_eq!(limit(&file), 700.0);
-    until("it is counted", || agent.stats().caps.restored == 1).await;
+    stage.walk(&agent, 1).await;
+    let answer: CapAnswer = next(&mut answers).await;
+    assert_eq!((answer.sequence, limit(&file)), (None, 350.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,8 @@
 //! What ingest takes, refuses, counts and hides.
 
 use crate::stage::{START, Stage, Wire, until};
+use heliostat_collector::mqtt::MqttConfig;
+use heliostat_models::signed::{self, SigningKey};
 use heliostat_models::wire::{Ack, FrameBatch, Topics};
 use heliostat_models::{
     AgentId, Catalogue, DeviceId, Frame, JobClass, JobId, JobRecord, JobState, Reading, SpeedCurve,
@@ -185,17 +187,8 @@ async fn refuses_what_cannot_be_counts_it_and_goes_on() {
     assert_eq!(stage.stored(), 6);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_ran_a_job_is_nowhere_to_be_found() {
-    let stage = Stage::new();
-    let wire = Wire::new().await;
-    wire.mend();
-    let ingest = stage.ingest(wire.address);
-    until("ingest is connected", || ingest.stats().connected).await;
-    let topics = Topics::new(&stage.site.id);
-    let (client, _messages) = client(wire.address, "scheduler", topics.orders()).await;
-    let secret = "grace.hopper";
-    let record = |id: &str, owner: &str| JobRecord {
+fn record(id: &str, owner: &str) -> JobRecord {
+    JobRecord {
         id: JobId::from(id),
         class: JobClass::Training,
         owner: owner.into(),
@@ -210,7 +203,50 @@ async fn who_ran_a_job_is_nowhere_to_be_found() {
         started: None,
         ended: None,
         at: START,
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_key_only_signed_job_records_are_taken() {
+    let stage = Stage::new();
+    let wire = Wire::new().await;
+    wire.mend();
+    let key = SigningKey::new("a secret of the site").unwrap();
+    let mut mqtt = MqttConfig::from(wire.address);
+    mqtt.key = Some(key.clone());
+    let ingest = stage.ingest_with(mqtt);
+    until("ingest is connected", || ingest.stats().connected).await;
+    let topics = Topics::new(&stage.site.id);
+    let (client, _messages) = client(wire.address, "scheduler", topics.orders()).await;
+    let other = SigningKey::new("a secret of another").unwrap();
+    let bytes = |id: &str| serde_json::to_vec(&record(id, "ada")).unwrap();
+    for payload in [
+        bytes("1"),
+        signed::seal(Some(&other), &topics.jobs(), bytes("2")),
+        signed::seal(Some(&key), &topics.orders(), bytes("3")),
+        signed::seal(Some(&key), &topics.jobs(), bytes("4")),
+    ] {
+        let sent = client.publish(topics.jobs(), QoS::AtLeastOnce, false, payload);
+        sent.await.unwrap();
+    }
+    until("all records are handled", || {
+        let stats = ingest.stats();
+        (stats.jobs_stored, stats.jobs_unsigned) == (1, 3)
+    })
+    .await;
+    assert_eq!(stage.jobs.all()[0].record.id, JobId::from("4"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ran_a_job_is_nowhere_to_be_found() {
+    let stage = Stage::new();
+    let wire = Wire::new().await;
+    wire.mend();
+    let ingest = stage.ingest(wire.address);
+    until("ingest is connected", || ingest.stats().connected).await;
+    let topics = Topics::new(&stage.site.id);
+    let (client, _messages) = client(wire.address, "scheduler", topics.orders()).await;
+    let secret = "grace.hopper";
     let mut bad_id = record("4", secret);
     bad_id.id = JobId::from(format!("/home/{secret}"));
     let broken = format!("{{\"id\": \"5\", \"owner\": \"{secret}\", \"class\": \"{secret}\"}}");

@@ -200,9 +200,12 @@ impl Stage {
         Agent::start(config, vec![Box::new(source)], actuator, self.clock.clone()).unwrap()
     }
     pub fn ingest(&self, broker: SocketAddr) -> IngestHandle {
+        self.ingest_with(MqttConfig::from(broker))
+    }
+    pub fn ingest_with(&self, mqtt: MqttConfig) -> IngestHandle {
         let key = Pseudonymiser::open(&self.dir.path().join("key")).unwrap();
         Ingest::start(
-            MqttConfig::from(broker),
+            mqtt,
             Arc::clone(&self.site),
             Arc::clone(&self.store) as Arc<dyn TimeSeriesStore>,
             Arc::clone(&self.jobs),

@@ -125,7 +125,7 @@ macro_rules! handler {
 static ENDPOINTS: &[Endpoint] = &[
     reads(
         "/api/v1/site",
-        "The site: halls, racks, nodes, devices, power nodes with limits, meters.",
+        "The site: halls, racks, nodes, devices, power nodes and power contracts with limits, meters.",
         &[],
         "/api/v1/site",
         handler!(handlers::site),
@@ -277,7 +277,7 @@ static ENDPOINTS: &[Endpoint] = &[
     },
     reads(
         "/api/v1/control",
-        "Where control stands: mode, power nodes, caps, price of energy, certificate.",
+        "Where control stands: mode, power nodes and power contracts (load, limit, price), caps, price of energy, certificate.",
         &[],
         "/api/v1/control",
         handler!(control::control),

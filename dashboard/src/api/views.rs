@@ -6,7 +6,7 @@ use crate::server::Shared;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use heliostat_models::site::power::PowerNodeKind;
-use heliostat_models::site::{Cooling, Hall, Meter, Site};
+use heliostat_models::site::{Cooling, Hall, Meter, PowerContract, Site};
 use heliostat_models::{Decision, JobRecord, JobState, Timestamp, Watts};
 use heliostat_optimizer::view::{PlanView, PlannedJob};
 use heliostat_store::jobs::JobEntry;
@@ -24,6 +24,7 @@ pub(super) struct SiteView<'a> {
     halls: &'a [Hall],
     racks: Vec<RackView<'a>>,
     power: Vec<PowerView<'a>>,
+    power_contracts: &'a [PowerContract],
     meters: &'a [Meter],
     cooling: &'a Cooling,
 }
@@ -115,6 +116,7 @@ impl<'a> SiteView<'a> {
                     limit: n.limit,
                 })
                 .collect(),
+            power_contracts: &site.power_contracts,
             meters: &site.meters,
             cooling: &site.cooling,
         }

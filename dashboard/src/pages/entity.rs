@@ -259,10 +259,14 @@ fn device_facts(out: &mut String, shared: &Shared, snapshot: &Snapshot, device: 
             Some(w) => format!("acknowledged by the agent at {}", format::watts(w.0)),
             None => "not acknowledged by the agent".to_owned(),
         };
+        let kept = match cap.by_node_limit {
+            true => "; kept by the node's limit as a whole, of which this share is an estimate",
+            false => "",
+        };
         fact(
             out,
             "Cap decided",
-            &format!("{}, {acknowledged}", format::watts(cap.decided.0)),
+            &format!("{}, {acknowledged}{kept}", format::watts(cap.decided.0)),
         );
     }
     readings(

@@ -9,6 +9,7 @@ use crate::snapshot::{PowerBar, Snapshot};
 use crate::text;
 use axum::extract::State;
 use axum::response::Html;
+use heliostat_optimizer::view::PowerNodeView;
 use std::sync::Arc;
 
 /// Power nodes shown at most; the fullest are shown.
@@ -277,6 +278,56 @@ fn power_tree(out: &mut String, live: &Live, snapshot: &Snapshot) {
         );
     }
     out.push_str(
-        "<p class=\"note\">The line across a bar is its limit now. It moves when a grid event asks for less.</p></section>",
+        "<p class=\"note\">The line across a bar is its limit now. It moves when a grid event asks for less.</p>",
+    );
+    power_contracts(out, live, snapshot);
+    out.push_str("</section>");
+}
+
+/// Limits over sets that cut across the tree; nothing where a site has none.
+fn power_contracts(out: &mut String, live: &Live, snapshot: &Snapshot) {
+    let contracts = &snapshot.view.contracts;
+    if contracts.is_empty() {
+        return;
+    }
+    html!(
+        out,
+        "<h3>{}</h3><table class=\"tree\"><thead class=\"sr\"><tr><th>Power contract</th><th>Use</th>\
+         <th>Most that its members may draw</th><th>Limit</th><th>Share</th></tr></thead><tbody>",
+        text::POWER_CONTRACTS
+    );
+    // The fullest first, where they are too many.
+    let mut shown: Vec<_> = contracts.iter().collect();
+    if shown.len() > MAX_POWER_NODES {
+        let room = |c: &PowerNodeView| (c.limit - c.capped - c.uncontrolled) / c.limit;
+        shown.sort_by(|a, b| room(a).total_cmp(&room(b)));
+        shown.truncate(MAX_POWER_NODES);
+    }
+    for contract in shown {
+        let key = format!("pc.{}", contract.id);
+        let (_, width) = live.bar(&key);
+        html!(
+            out,
+            "<tr class=\"{}\" data-state=\"{}\"><th scope=\"row\">{}</th><td class=\"use\">\
+             <svg class=\"bar\" width=\"100%\" height=\"16\" aria-hidden=\"true\">\
+             <rect class=\"track\" width=\"100%\" height=\"10\" y=\"3\"/>\
+             <rect class=\"p1\" data-bar=\"{}\" width=\"{}%\" height=\"10\" y=\"3\"/></svg></td><td class=\"n\">",
+            live.state(&key),
+            key,
+            contract.id,
+            key,
+            width
+        );
+        value(out, live, &key, "");
+        out.push_str("</td><td class=\"n aside\">of ");
+        value(out, live, &format!("{key}.limit"), "");
+        out.push_str("</td><td class=\"n\">");
+        value(out, live, &format!("{key}.share"), "");
+        out.push_str("</td></tr>");
+    }
+    html!(
+        out,
+        "</tbody></table><p class=\"note\">{}</p>",
+        text::POWER_CONTRACTS_NOTE
     );
 }

@@ -15,7 +15,8 @@ use heliostat_models::{
 };
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{
-    CapView, CapsView, ControlMode, ControlState, ControlView, PlanView, PlannedJob, PowerNodeView,
+    CapView, CapsView, ControlHealth, ControlMode, ControlState, ControlView, PlanView, PlannedJob,
+    PowerNodeView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,6 +229,7 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         let view = CapView {
             decided: cap,
             acknowledged: (i != 77).then_some(cap),
+            by_node_limit: i == 78,
         };
         Some(view)
     });
@@ -304,6 +306,16 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         state: ControlState::Armed,
         in_charge: None,
         power,
+        contracts: (site.power_contracts.iter())
+            .map(|contract| PowerNodeView {
+                id: contract.id.clone(),
+                limit: contract.usable(site.control.margin),
+                uncontrolled: contract.limit * 0.25,
+                capped: contract.limit * 0.5,
+                price: 0.0003,
+            })
+            .collect(),
+        troubles: Vec::new(),
         caps,
         price_of_energy: 0.0004,
         allocation: Some(Certificate::new(212.4, 212.4, "ab12".repeat(16))),
@@ -334,6 +346,11 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
         max_gap: 0.0016,
         allocations: 18_204,
         rounds: 20_000,
+        health: ControlHealth {
+            fence: Some(117_000_000),
+            allocated: Some(at - Duration::from_secs(3)),
+            ..ControlHealth::default()
+        },
     }
 }
 

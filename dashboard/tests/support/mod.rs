@@ -62,12 +62,12 @@ pub fn now() -> Timestamp {
     Timestamp::parse(NOW).unwrap()
 }
 
+/// The demonstration site, with a tenant whose racks hang at two PDUs.
 pub fn demo_site() -> Site {
-    let loaded = config::load(
-        "demo.toml",
-        config::builtin_demo(),
-        config::LoadOptions::default(),
-    );
+    let tenant = "[[power_contract]]\nid = \"tenant\"\nlimit_watts = 66_000\nmembers = [\"pdu-1\", \"r07\"]\n";
+    let text =
+        config::builtin_demo().replace("[class.training]", &format!("{tenant}[class.training]"));
+    let loaded = config::load("demo.toml", &text, config::LoadOptions::default());
     loaded.site.expect("the built-in demo site is sound")
 }
 

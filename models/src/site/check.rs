@@ -5,6 +5,8 @@
 mod names;
 mod partition;
 mod power;
+mod power_contract;
+mod ramp;
 mod sums;
 
 use super::MeterRole;
@@ -22,10 +24,12 @@ pub(crate) fn check(file: &SiteFile, catalogue: &AcceleratorCatalogue, sink: &Si
     let tree = power::check(file, sink);
     partition::check(file, catalogue, &tree, sink);
     sums::check(file, catalogue, &tree, sink);
+    ramp::check(file, sink);
     names::check(file, sink);
     meters(file, sink);
     cooling(file, &tree, sink);
     contracts(file, sink);
+    power_contract::check(file, catalogue, &tree, sink);
     classes(file, sink);
     if let Some(section) = &file.control {
         control(section, sink);

@@ -6,7 +6,9 @@ pub mod check;
 pub mod config;
 mod find;
 pub mod power;
+pub mod ramp;
 pub mod store;
+pub mod trip;
 
 use crate::foreign;
 use crate::ids::{DeviceId, NodeId, SiteId};
@@ -15,6 +17,7 @@ use crate::quantity::{Celsius, Watts};
 use power::PowerTree;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use trip::TripCurve;
 
 /// A data centre, expanded from its configuration. Indices (`usize`) point
 /// into the vectors beside them.
@@ -48,10 +51,17 @@ pub struct Site {
     pub cooling: Cooling,
     /// Contracts for electricity.
     pub contracts: Vec<Contract>,
+    /// Limits over sets that cut across the power tree.
+    pub power_contracts: Vec<PowerContract>,
+    /// Time-current curves of the power nodes whose file says one, by name;
+    /// [`trip::STANDARD`] holds for the others.
+    pub trip_curves: BTreeMap<String, TripCurve>,
     /// Policy of each job class.
     pub classes: BTreeMap<JobClass, ClassPolicy>,
     /// How control behaves.
     pub control: ControlPolicy,
+    /// How fast caps may rise and fall.
+    pub ramps: ramp::RampPolicy,
     /// Which engine keeps the time series.
     pub store: store::StoreChoice,
     /// Devices, nodes, meters and the plant by name; see [`Site::entity`].
@@ -112,7 +122,12 @@ pub struct Device {
     pub max_cap: Watts,
     /// Set when control is lost; all safe caps together keep every limit.
     pub safe_cap: Watts,
+    /// Caps between the lowest and the highest are multiples of this.
+    pub cap_step: Watts,
 }
+
+/// Caps are set in whole milliwatts where a device is not coarser.
+pub const FINEST_STEP: Watts = Watts(0.001);
 
 /// What a meter counts, after EN 50600-4-2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -173,6 +188,39 @@ pub struct Contract {
     pub renewable_share: f64,
 }
 
+/// A limit over a set of power nodes and devices, wherever they stand in the
+/// tree: what a tenant may draw, or what several feeders may draw together.
+/// What it covers twice counts once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PowerContract {
+    /// Short name; no power node has the same.
+    pub id: String,
+    /// What its members may draw together, all that is fed at or below its
+    /// power nodes included, and of single devices what these draw alone.
+    pub limit: Watts,
+    /// Whether the limit may be used in full, without the site's margin.
+    pub in_full: bool,
+    /// Its members by name.
+    pub members: Vec<String>,
+    /// Those of them that are power nodes: indices into [`PowerTree::nodes`].
+    #[serde(skip)]
+    pub nodes: Vec<usize>,
+    /// Those of them that are devices: indices into [`Site::devices`].
+    #[serde(skip)]
+    pub devices: Vec<usize>,
+}
+
+impl PowerContract {
+    /// What may be drawn where a site keeps this margin.
+    pub fn usable(&self, margin: f64) -> Watts {
+        if self.in_full {
+            self.limit
+        } else {
+            self.limit * (1.0 - margin)
+        }
+    }
+}
+
 /// Policy of one job class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +252,10 @@ pub struct ControlPolicy {
     pub margin: f64,
     /// Weight of carbon in the plan (0 to 1); the rest weighs cost.
     pub carbon_weight: f64,
+    /// For how many days the inputs of decisions are kept, so that they can be taken again.
+    pub keep_inputs_days: u32,
+    /// For how many days a job is known after its end.
+    pub keep_jobs_days: u32,
 }
 
 /// What a name in the site stands for.

@@ -264,7 +264,21 @@ pub enum ProblemError {
     },
 }
 
+impl Allocation {
+    /// What one more watt at each limit would be worth: power nodes by place,
+    /// then contracts.
+    pub fn prices(&self) -> Vec<f64> {
+        [&self.node_prices[..], &self.contract_prices].concat()
+    }
+}
+
 impl Problem {
+    /// What each limit leaves for caps: power nodes by place, then contracts.
+    pub fn rooms(&self) -> impl Iterator<Item = Watts> + '_ {
+        let contracts = self.contracts.iter().map(Contract::room);
+        self.nodes.iter().map(LimitNode::room).chain(contracts)
+    }
+
     /// Name of a limit: the power nodes come first, then the contracts.
     pub fn limit_name(&self, row: usize) -> &str {
         match self.nodes.get(row) {

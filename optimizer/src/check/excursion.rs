@@ -5,84 +5,125 @@
 //! manufacturer's inverse-time curve, not its rating.
 
 use super::seen::{known_or, ranges};
-use super::terms::Above;
 use super::{Broken, Facts, Findings, Rule, TOLERANCE};
+use heliostat_models::site::trip::TripCurve;
 use heliostat_models::{DeviceId, Watts};
 use std::collections::BTreeMap;
 
-/// What standards promise of any breaker that keeps them: 1.05 times its
-/// rating for an hour (IEC 60947-2, conventional non-tripping current), 2.55
-/// times for a second (IEC 60898-1, table 7), nothing above.
-pub const STANDARD: [(f64, f64); 2] = [(1.05, 3_600.0), (2.55, 1.0)];
-
-/// For how long a breaker surely bears a load: stairs, so that nothing is
-/// promised between two points that the worse of them does not promise.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TripCurve {
-    points: Vec<(f64, f64)>,
+/// The way from the caps that devices have to those that they are to have, by
+/// their places in the site.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The largest cap that each device may have now.
+    pub now: &'a [Watts],
+    /// The cap that it is to have.
+    pub then: &'a [Watts],
+    /// Seconds until that is surely in force, where its agent is not late.
+    pub seconds: f64,
+    /// Devices whose agents are late; nobody else is late where it is empty.
+    pub late: &'a [bool],
+    /// Seconds for which these may go on as they are.
+    pub late_seconds: f64,
 }
 
-/// Why points are no time-current curve.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error(
-    "point {place} of the time-current curve is ({multiple} × rating, {seconds} s); multiples must rise from 1, seconds must fall and not be negative"
-)]
-pub struct NotACurve {
-    place: usize,
-    multiple: f64,
-    seconds: f64,
+/// A breaker that does not surely bear a moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Excursion {
+    /// Its power node, by place in the tree.
+    pub node: usize,
+    /// What it carries at first.
+    pub load: Watts,
+    /// The same as a multiple of its rating.
+    pub multiple: f64,
+    /// Seconds for which it surely bears that.
+    pub borne: f64,
+    /// Share of what it bears that the whole moment uses up: above 1.
+    pub used: f64,
 }
 
-impl Default for TripCurve {
-    fn default() -> Self {
+/// The breakers of a site under the loads of now.
+#[derive(Clone, Debug)]
+pub struct Breakers<'a> {
+    facts: &'a Facts<'a>,
+    curves: &'a BTreeMap<String, TripCurve>,
+    /// The power nodes above each compute node.
+    above: Vec<Vec<usize>>,
+}
+
+impl<'a> Breakers<'a> {
+    /// `curves` holds the time-current curve of power nodes by name; the
+    /// [standard's](heliostat_models::site::trip::STANDARD) stands for the others.
+    pub fn new(facts: &'a Facts<'a>, curves: &'a BTreeMap<String, TripCurve>) -> Self {
+        let nodes = facts.site.nodes.iter();
         Self {
-            points: STANDARD.to_vec(),
+            facts,
+            curves,
+            above: nodes
+                .map(|n| facts.site.power.path_up(n.power_node))
+                .collect(),
         }
     }
-}
 
-impl TripCurve {
-    /// From (multiple of the rating, seconds that it is surely borne).
-    ///
-    /// # Errors
-    /// When the multiples do not rise or the seconds do not fall.
-    pub fn new(points: &[(f64, f64)]) -> Result<Self, NotACurve> {
-        let (mut above, mut below) = (1.0, f64::INFINITY);
-        for (place, (multiple, seconds)) in points.iter().copied().enumerate() {
-            let sound = multiple.is_finite() && multiple > above && seconds >= 0.0;
-            if !(sound && seconds < below) {
-                return Err(NotACurve {
-                    place,
+    /// The power nodes above a device.
+    pub fn above(&self, device: usize) -> &[usize] {
+        &self.above[self.facts.site.devices[device].node]
+    }
+
+    /// Those that may trip. First every device counts at the larger of its two
+    /// caps, then those at theirs that are not late; what comes after is for the
+    /// limits to say.
+    pub fn strained(&self, moment: &Moment<'_>) -> Vec<Excursion> {
+        let nodes = self.facts.site.power.nodes();
+        let mut first = self.loads();
+        let mut second = first.clone();
+        for (node, above) in self.facts.site.nodes.iter().zip(&self.above) {
+            let (mut at_first, mut later) = (Watts::ZERO, Watts::ZERO);
+            for device in node.devices.clone() {
+                let (now, then) = (moment.now[device], moment.then[device]);
+                let is_late = moment.late.get(device).copied().unwrap_or(false);
+                at_first += now.max(then);
+                later += if is_late { now.max(then) } else { then };
+            }
+            for up in above {
+                first[*up] += at_first;
+                second[*up] += later;
+            }
+        }
+        let rest = (moment.late_seconds - moment.seconds).max(0.0);
+        let standard = TripCurve::default();
+        let mut strained = Vec::new();
+        for (place, node) in nodes.iter().enumerate() {
+            let rated = node.rating + TOLERANCE;
+            if first[place] <= rated && second[place] <= rated {
+                continue;
+            }
+            let curve = self.curves.get(&node.id).unwrap_or(&standard);
+            let multiple = first[place] / node.rating;
+            let loads = [
+                (multiple, moment.seconds),
+                (second[place] / node.rating, rest),
+            ];
+            let used = curve.used(&loads);
+            // What is no number is not borne either.
+            if used > 1.0 || used.is_nan() {
+                strained.push(Excursion {
+                    node: place,
+                    load: first[place],
                     multiple,
-                    seconds,
+                    borne: curve.holds(multiple),
+                    used,
                 });
             }
-            (above, below) = (multiple, seconds);
         }
-        Ok(Self {
-            points: points.to_vec(),
-        })
+        strained
     }
 
-    /// Seconds for which a load, as a multiple of the rating, is surely borne.
-    pub fn holds(&self, load: f64) -> f64 {
-        if load <= 1.0 {
-            return f64::INFINITY;
-        }
-        // A load that is no number is not borne at all.
-        let step = self.points.iter().find(|(multiple, _)| load <= *multiple);
-        step.map_or(0.0, |(_, seconds)| *seconds)
-    }
-
-    /// Share of what the breaker bears that a row of loads (multiple of the
-    /// rating, seconds) uses up when it cannot cool in between; above 1 it may trip.
-    pub fn used(&self, loads: &[(f64, f64)]) -> f64 {
-        let lasting = loads
-            .iter()
-            .filter(|(load, seconds)| *seconds > 0.0 && self.holds(*load).is_finite());
-        lasting
-            .map(|(load, seconds)| seconds / self.holds(*load))
-            .sum()
+    /// What each power node carries besides caps, at its upper bound.
+    fn loads(&self) -> Vec<Watts> {
+        let facts = self.facts;
+        (0..facts.site.power.nodes().len())
+            .map(|v| facts.uncontrolled.get(v).copied().unwrap_or_default() + facts.uncertainty(v))
+            .collect()
     }
 }
 
@@ -93,8 +134,7 @@ impl TripCurve {
 /// Stands beside [`check_transition`](super::check_transition), which lets
 /// nothing be raised while a limit is exceeded: this one says whether lowering
 /// in good order is quick enough, or whether load must be taken off at once.
-/// `curves` holds the time-current curve of power nodes by name; [`STANDARD`]
-/// stands for the others.
+/// For `curves` see [`Breakers::new`].
 pub fn check_excursion(
     facts: &Facts<'_>,
     worst: &BTreeMap<DeviceId, Watts>,
@@ -102,37 +142,28 @@ pub fn check_excursion(
     curves: &BTreeMap<String, TripCurve>,
     seconds: f64,
 ) -> Vec<Broken> {
-    let mut findings = Findings::default();
-    let (nodes, above) = (facts.site.power.nodes(), Above::new(facts));
-    let mut during = vec![Watts::ZERO; above.count];
     let range = ranges(facts);
-    let worst = known_or(facts, worst, |place| range[place].1);
-    let sent = known_or(facts, sent, |place| worst[place]);
-    for (place, (now, then)) in worst.into_iter().zip(sent).enumerate() {
-        for row in above.rows(place) {
-            during[row] += now.max(then);
-        }
-    }
-    let standard = TripCurve::default();
-    for (place, node) in nodes.iter().enumerate() {
-        let load = during[place]
-            + facts.uncontrolled.get(place).copied().unwrap_or_default()
-            + facts.uncertainty(place);
-        if load <= node.rating + TOLERANCE {
-            continue;
-        }
-        let curve = curves.get(&node.id).unwrap_or(&standard);
-        let multiple = load / node.rating;
-        if curve.used(&[(multiple, seconds)]) > 1.0 {
-            findings.add(
-                Rule::TripCurve,
-                format!(
-                    "`{}` would carry {load:.0}, {multiple:.3} times its rating, for {seconds} s; it surely bears that for {} s",
-                    node.id,
-                    curve.holds(multiple)
-                ),
-            );
-        }
+    let now = known_or(facts, worst, |place| range[place].1);
+    let then = known_or(facts, sent, |place| now[place]);
+    let moment = Moment {
+        now: &now,
+        then: &then,
+        seconds,
+        late: &[],
+        late_seconds: 0.0,
+    };
+    let mut findings = Findings::default();
+    for strained in Breakers::new(facts, curves).strained(&moment) {
+        findings.add(
+            Rule::TripCurve,
+            format!(
+                "`{}` would carry {:.0}, {:.3} times its rating, for {seconds} s; it surely bears that for {} s",
+                facts.site.power.nodes()[strained.node].id,
+                strained.load,
+                strained.multiple,
+                strained.borne
+            ),
+        );
     }
     findings.0
 }

@@ -2,7 +2,8 @@
 
 use super::seen::Seen;
 use super::{Facts, Findings, Proposal, Rule, TOLERANCE};
-use heliostat_models::{DeviceId, JobRecord, Watts};
+use heliostat_models::site::FINEST_STEP;
+use heliostat_models::{JobRecord, Watts};
 use std::collections::HashMap;
 
 /// Share of a step by which a cap may miss a multiple by rounding.
@@ -108,7 +109,7 @@ fn devices(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &m
                 format!("`{}`: {cap} is not within {low} to {high}", device.id),
             );
         }
-        step(facts, &device.id, cap, (low, high), findings);
+        step(facts, place, cap, (low, high), findings);
     }
     if proposal.caps.len() == seen.caps.iter().flatten().count() {
         return;
@@ -126,15 +127,19 @@ fn devices(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &m
 /// A cap between the ends of a range must be one that the device can be set to.
 fn step(
     facts: &Facts<'_>,
-    device: &DeviceId,
+    place: usize,
     cap: Watts,
     (low, high): (Watts, Watts),
     findings: &mut Findings,
 ) {
-    let Some(step) = facts.terms.steps.get(device).filter(|s| s.0 > 0.0) else {
+    // That drivers take whole milliwatts is no rule of the site: caps are cut
+    // to them when they are sent.
+    let step = facts.step(place);
+    if step <= FINEST_STEP {
         return;
-    };
-    let count = cap / *step;
+    }
+    let device = &facts.site.devices[place].id;
+    let count = cap / step;
     let at_end = cap <= low + TOLERANCE || cap >= high - TOLERANCE;
     if !at_end && (count - count.round()).abs() > STEP_TOLERANCE {
         findings.add(
@@ -163,9 +168,9 @@ fn sums(facts: &Facts<'_>, seen: &Seen, proposal: &Proposal<'_>, findings: &mut 
     let capped = seen.capped();
     let mut at_lowest = vec![true; above.count];
     let least = lowest(facts, seen);
-    for place in 0..seen.caps.len() {
-        let cap = seen.caps[place].unwrap_or_default();
-        let lowest = seen.pinned[place].is_some() || cap <= least[place] + Watts(0.001) + TOLERANCE;
+    for (place, (cap, least)) in seen.caps.iter().zip(least).enumerate() {
+        let cap = cap.unwrap_or_default();
+        let lowest = seen.pinned[place].is_some() || cap <= least + Watts(0.001) + TOLERANCE;
         if !lowest {
             above.rows(place).for_each(|row| at_lowest[row] = false);
         }

@@ -14,7 +14,8 @@ mod seen;
 mod terms;
 mod transition;
 
-pub use excursion::{NotACurve, STANDARD, TripCurve, check_excursion};
+pub use excursion::{Breakers, Excursion, Moment, check_excursion};
+pub use heliostat_models::site::trip::TripCurve;
 pub use terms::{ContractTerm, NO_TERMS, Terms};
 pub use transition::check_transition;
 
@@ -50,7 +51,8 @@ pub struct Facts<'a> {
     pub jobs: &'a [JobRecord],
     /// The price of energy λ.
     pub price_of_energy: f64,
-    /// What holds besides the site file; [`NO_TERMS`] where nothing does.
+    /// Contracts with the loads of now, those of the site file among them, and
+    /// what else holds besides it; [`NO_TERMS`] where nothing does.
     pub terms: &'a Terms,
 }
 
@@ -66,7 +68,8 @@ pub struct Facts<'a> {
 pub struct AtFeed<'a> {
     /// What the event allows.
     pub limit: Watts,
-    /// As [`Facts::uncontrolled`], by what is expected of all nodes together.
+    /// As [`Facts::uncontrolled`], by the most that is expected of all nodes
+    /// together: nothing is added for uncertainty.
     pub uncontrolled: &'a [Watts],
     /// Fresh readings of the devices that no job holds.
     pub idle: &'a BTreeMap<DeviceId, Watts>,
@@ -235,17 +238,14 @@ impl Facts<'_> {
             .checked_sub(self.site.power.nodes().len())
             .and_then(|place| self.terms.contracts.get(place))
         {
-            return contract.limit * (1.0 - self.margin)
-                - contract.uncontrolled
-                - contract.uncertainty;
+            return contract.usable(self.margin) - contract.uncontrolled - contract.uncertainty;
         }
         let load =
             self.uncontrolled.get(node).copied().unwrap_or_default() + self.uncertainty(node);
         let breaker = self.limit(node) - load;
         match &self.grid {
             Some(grid) if self.site.power.nodes()[node].parents.is_empty() => {
-                let load = grid.uncontrolled.get(node).copied().unwrap_or_default()
-                    + self.uncertainty(node);
+                let load = grid.uncontrolled.get(node).copied().unwrap_or_default();
                 let promise = grid.limit * (1.0 - self.margin) - load;
                 breaker.min(promise + self.not_drawn(grid, node))
             }
@@ -284,14 +284,17 @@ impl Facts<'_> {
         stated.unwrap_or((device.min_cap, device.max_cap))
     }
 
+    /// What caps of a device are multiples of: as the terms say it, else the site file.
+    fn step(&self, place: usize) -> Watts {
+        let device = &self.site.devices[place];
+        let stated = self.terms.steps.get(&device.id).copied();
+        stated.unwrap_or(device.cap_step)
+    }
+
     /// In which steps a cap of all these devices can be set, in whole
     /// milliwatts: the smallest number that each of their steps divides.
     fn common_step(&self, devices: impl Iterator<Item = usize>) -> u64 {
-        if self.terms.steps.is_empty() {
-            return 1;
-        }
-        let devices = devices.map(|place| &self.site.devices[place].id);
-        let steps = devices.filter_map(|d| self.terms.steps.get(d));
+        let steps = devices.map(|place| self.step(place));
         steps.fold(1, |common, step| {
             let step = ((step.0 * 1_000.0).round() as u64).max(1);
             // By search, from multiple to multiple of the larger one.

@@ -14,6 +14,8 @@ pub struct ContractTerm {
     pub id: String,
     /// What its members may draw together, before the site's margin.
     pub limit: Watts,
+    /// Whether the margin is not taken off.
+    pub in_full: bool,
     /// What they draw that no cap controls.
     pub uncontrolled: Watts,
     /// By how much that may be more; counted in full.
@@ -22,19 +24,29 @@ pub struct ContractTerm {
     pub members: Vec<String>,
 }
 
-/// Everything that holds besides the site file.
+impl ContractTerm {
+    /// What may be drawn where the site keeps this margin.
+    pub fn usable(&self, margin: f64) -> Watts {
+        let kept = if self.in_full { 0.0 } else { margin };
+        self.limit * (1.0 - kept)
+    }
+}
+
+/// Everything that holds besides the site file, and the site's own contracts
+/// with what their members draw now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Terms {
     /// Limits over sets.
     pub contracts: Vec<ContractTerm>,
-    /// Caps of these devices are multiples of a step.
+    /// Caps of these devices are multiples of a step; those of the others of
+    /// the step in the site file.
     pub steps: BTreeMap<DeviceId, Watts>,
     /// By how much [`Facts::uncontrolled`] may be more, by place in the tree;
     /// counted in full. Empty: nothing.
     pub uncertainty: Vec<Watts>,
 }
 
-/// Nothing but the site file.
+/// Nothing but the site file, where that has no contracts.
 pub static NO_TERMS: Terms = Terms {
     contracts: Vec::new(),
     steps: BTreeMap::new(),
@@ -142,6 +154,10 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     for (device, step) in &terms.steps {
         number(findings, format!("the step of `{device}`"), *step);
     }
+    of_the_site(facts, findings);
+    if terms.contracts.is_empty() {
+        return;
+    }
     let known: std::collections::HashSet<&str> = nodes.iter().map(|n| n.id.as_str()).collect();
     for contract in &terms.contracts {
         for (what, value) in [
@@ -166,6 +182,25 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
                     ),
                 );
             }
+        }
+    }
+}
+
+/// Whether every contract of the site file is counted, once and as it stands there.
+fn of_the_site(facts: &Facts<'_>, findings: &mut Findings) {
+    for stated in &facts.site.power_contracts {
+        let mut counted = (facts.terms.contracts.iter()).filter(|c| c.id == stated.id);
+        let same = counted.next().is_some_and(|c| {
+            c.limit == stated.limit && c.in_full == stated.in_full && c.members == stated.members
+        });
+        if !same || counted.next().is_some() {
+            findings.add(
+                Rule::Contract,
+                format!(
+                    "contract `{}` of the site is not counted as its file says it",
+                    stated.id
+                ),
+            );
         }
     }
 }

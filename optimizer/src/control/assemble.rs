@@ -2,14 +2,11 @@
 //! answer to caps by device.
 
 use super::at_feed;
-use crate::allocate::{Allocation, DeviceSpec, Group, Problem};
+use crate::allocate::{Allocation, Contract, DeviceSpec, Group, Problem};
 use crate::check::Facts;
-use heliostat_models::site::ClassPolicy;
+use heliostat_models::site::{ClassPolicy, FINEST_STEP, PowerContract};
 use heliostat_models::{DeviceId, JobRecord, Site, Watts};
-use std::collections::BTreeMap;
-
-/// Caps are set in whole milliwatts.
-const STEP: Watts = Watts(0.001);
+use std::collections::{BTreeMap, HashMap};
 
 /// The jobs that run, made consistent: devices that the site does not know are
 /// left out; of two jobs that claim a device the later record holds it; a gang
@@ -90,6 +87,7 @@ fn takes(held: &mut [bool], places: &[usize]) -> bool {
 /// The problem that these facts pose.
 pub fn problem(facts: &Facts<'_>) -> Problem {
     let site = facts.site;
+    let terms = facts.terms;
     let nodes = (0..site.power.nodes().len())
         .map(|place| at_feed::limit_node(facts, place))
         .collect();
@@ -97,13 +95,20 @@ pub fn problem(facts: &Facts<'_>) -> Problem {
     let devices = (site.devices.iter().enumerate())
         .map(|(place, device)| {
             let (min, max) = ranges[place].unwrap_or((device.min_cap, device.max_cap));
+            let step = terms.steps.get(&device.id).copied();
+            let step = step.unwrap_or(device.cap_step);
             DeviceSpec {
                 id: device.id.clone(),
                 min,
                 max,
                 node: site.power_node_of(place),
                 fixed: pinned[place],
-                step: Watts::ZERO,
+                // The problem's own step is the finest.
+                step: if step > FINEST_STEP {
+                    step
+                } else {
+                    Watts::ZERO
+                },
             }
         })
         .collect();
@@ -132,10 +137,54 @@ pub fn problem(facts: &Facts<'_>) -> Problem {
         nodes,
         devices,
         groups,
-        contracts: Vec::new(),
+        contracts: contracts(facts),
         price_of_energy: facts.price_of_energy,
-        step: STEP,
+        step: FINEST_STEP,
     }
+}
+
+/// The contracts in force, their members by place.
+fn contracts(facts: &Facts<'_>) -> Vec<Contract> {
+    let (site, stated) = (facts.site, &facts.terms.contracts);
+    let elsewhere = (stated.iter()).any(|term| of_site(site, &term.id).is_none());
+    let nodes: HashMap<&str, usize> = (site.power.nodes().iter().enumerate())
+        .filter(|_| elsewhere)
+        .map(|(place, node)| (node.id.as_str(), place))
+        .collect();
+    (stated.iter())
+        .map(|term| {
+            let (nodes, devices) = match of_site(site, &term.id) {
+                Some(known) => (known.nodes.clone(), known.devices.clone()),
+                None => {
+                    let node = |member: &String| nodes.get(member.as_str()).copied();
+                    let device = |member: &String| {
+                        let found = site.device(&DeviceId::from(member.as_str()));
+                        found
+                            .map(|(place, _)| place)
+                            .filter(|_| node(member).is_none())
+                    };
+                    let members = &term.members;
+                    (
+                        members.iter().filter_map(node).collect(),
+                        members.iter().filter_map(device).collect(),
+                    )
+                }
+            };
+            Contract {
+                id: term.id.clone(),
+                limit: term.usable(facts.margin),
+                uncontrolled: term.uncontrolled,
+                uncertainty: term.uncertainty,
+                nodes,
+                devices,
+            }
+        })
+        .collect()
+}
+
+/// A contract of the site file by its name.
+fn of_site<'a>(site: &'a Site, id: &str) -> Option<&'a PowerContract> {
+    site.power_contracts.iter().find(|known| known.id == id)
 }
 
 /// An allocation's caps by device.

@@ -21,13 +21,19 @@ pub(super) fn limit_node(facts: &Facts<'_>, place: usize) -> LimitNode {
         limit: node.limit * usable,
         uncontrolled: facts.uncontrolled[place],
         spare: Watts::ZERO,
-        uncertainty: Watts::ZERO,
+        uncertainty: facts
+            .terms
+            .uncertainty
+            .get(place)
+            .copied()
+            .unwrap_or_default(),
     };
     match &facts.grid {
         Some(grid) if node.parents.is_empty() => {
             let promise = LimitNode {
                 limit: grid.limit * usable,
                 uncontrolled: grid.uncontrolled[place],
+                uncertainty: Watts::ZERO,
                 spare: spare(facts, grid, place),
                 ..breaker.clone()
             };

@@ -324,11 +324,16 @@ fn hear(control: &mut Control, first: Arrival, arrivals: &mut mpsc::Receiver<Arr
             Arrival::Hello(said) => {
                 control.hear_fence(said.fence);
                 control.executor.on_hello(&said);
+                control.agents.on_hello(&said);
                 heard.hello = true;
             }
             Arrival::Answer(answer) => {
                 control.hear_fence(answer.fence);
+                let now = control.deps.clock.now();
+                control.watch.answers.heard(&answer, now);
                 control.executor.on_answer(&answer);
+                let now = control.deps.clock.now();
+                control.agents.on_answer(&answer, now);
                 heard.answer = true;
             }
             Arrival::Jobs => heard.jobs = true,

@@ -7,7 +7,8 @@
 //! its devices as a proxy too. (A stated curve comes from earlier runs of the
 //! job and is better than what a clock can tell: in simulation, off by 0.007
 //! in relative speed, and not less after listening to clocks.) The curve that decisions see changes only when that matters, so that caps do
-//! not flutter with noise. Service floors are kept by the lower bound.
+//! not flutter with noise. From devices whose node is limited as a whole nothing is
+//! learned: their caps are estimates. Service floors are kept by the lower bound.
 
 use super::measure::Readings;
 use super::probing::Trying;
@@ -16,7 +17,7 @@ use heliostat_models::gpu::{
     GpuModel, Observation, Probe, ProbeLedger, Source, SpeedEstimate, SpeedLearner, SpeedPriors,
     WorkloadFamily,
 };
-use heliostat_models::site::Device;
+use heliostat_models::site::{Device, FINEST_STEP};
 use heliostat_models::{
     Catalogue, DeviceId, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
@@ -179,7 +180,9 @@ impl Curves {
             }
             for (_, device) in devices() {
                 let (low, high) = settable(device);
-                let low = low.max(least.unwrap_or(low));
+                let low =
+                    low.max(least.map_or(low, |cap| on_step(device, cap, f64::ceil).min(high)));
+                let most = most.map(|cap| on_step(device, cap, f64::floor));
                 let high = most.map_or(high, |cap| high.min(cap)).max(low);
                 if (low, high) != settable(device) {
                     Arc::make_mut(&mut narrowed).insert(device.id.clone(), (low, high));
@@ -190,9 +193,18 @@ impl Curves {
     }
 }
 
+/// A cap that the device can be set to, next to this one.
+fn on_step(device: &Device, cap: Watts, round: impl Fn(f64) -> f64) -> Watts {
+    if device.cap_step > FINEST_STEP {
+        device.cap_step * round(cap / device.cap_step)
+    } else {
+        cap
+    }
+}
+
 /// The lowest cap at which a curve reaches a speed; its last corner where it
 /// never does. `None` when any cap will do.
-fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
+pub(super) fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
     let points = curve.points();
     if points.first().is_none_or(|p| p.1 >= speed) {
         return None;
@@ -242,6 +254,11 @@ impl Learned {
     /// Takes in what the latest readings say, if they are new and the cap has
     /// been in force for long enough.
     fn observe(&mut self, site: &Site, readings: &Readings, record: &JobRecord) {
+        // Under a limit of the node nobody knows which cap a device was held to.
+        let mut known = record.devices.iter().filter_map(|d| site.device(d));
+        if known.any(|(_, d)| readings.whole().contains(&d.node)) {
+            return;
+        }
         let Some((cap, at)) = gang_cap(readings, &record.devices) else {
             return;
         };

@@ -9,7 +9,9 @@ use super::round::Control;
 use super::solve::{Ground, Solved};
 use super::starts::Waiting;
 use crate::allocate::Outcome;
-use crate::check::{AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, check_allocation, check_caps};
+use crate::check::{
+    AtFeed, Facts, NO_TERMS, Proposal, TOLERANCE, Terms, check_allocation, check_caps,
+};
 use crate::view::ControlMode;
 use heliostat_models::{Certificate, DeviceId, JobId, JobRecord, JobState, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
@@ -24,9 +26,12 @@ const HYSTERESIS: f64 = 0.005;
 pub(super) struct InForce {
     pub caps: BTreeMap<DeviceId, Watts>,
     pub certificate: Certificate,
-    pub node_prices: Vec<f64>,
+    /// Of every limit: power nodes by place, then contracts.
+    pub prices: Vec<f64>,
     pub outcome: Outcome,
     pub jobs: Vec<JobRecord>,
+    /// Jobs whose floors gave way.
+    pub dropped: Vec<JobId>,
     /// What it was made from.
     pub question: Question,
 }
@@ -55,6 +60,9 @@ pub(super) struct Counted {
     pub idle: BTreeMap<DeviceId, Watts>,
     /// Devices that jobs may take before the next round.
     pub starting: usize,
+    /// The site's contracts with the loads of now, and by how much loads at
+    /// breakers may be more.
+    pub terms: Terms,
 }
 
 impl Counted {
@@ -62,6 +70,7 @@ impl Counted {
     pub fn complete<'a>(&'a self, facts: Facts<'a>, event: Option<Watts>) -> Facts<'a> {
         Facts {
             uncontrolled: &self.uncontrolled,
+            terms: &self.terms,
             grid: event.map(|limit| AtFeed {
                 limit,
                 uncontrolled: &self.at_feed,
@@ -80,6 +89,7 @@ impl Control {
         let Some(measured) = self.inputs.measured.clone() else {
             return;
         };
+        (self.journal).nodes_limited_whole(self.executor.limited_whole().len());
         let event = self.events.limit(now);
         let soon = self.config.policy.allocate_every * 2;
         let asked = Asked {
@@ -131,7 +141,7 @@ impl Control {
             BTreeMap::new()
         };
         let refusals = self.executor.refusals();
-        if pinned.len() > refusals.len() {
+        if !pinned.is_empty() && self.executor.silent() > 0 {
             let trouble = "Some devices cannot be commanded, no agent answers for them; they count at the highest cap they may have";
             troubles.push(trouble.to_owned());
         }
@@ -176,9 +186,10 @@ impl Control {
         let allocation = outcome.allocation();
         let caps = assemble::caps(&problem, allocation);
         let (dropped, beyond) = given_way(&outcome);
+        let prices = allocation.prices();
         let proposal = Proposal {
             caps: &caps,
-            node_prices: &allocation.node_prices,
+            node_prices: &prices,
             certificate: &allocation.certificate,
             dropped: &dropped,
             beyond: &beyond,
@@ -191,7 +202,7 @@ impl Control {
             return troubles;
         }
         let keeps = self.keeps_last(&facts, &caps, &dropped, &beyond);
-        let room: Vec<Watts> = problem.nodes.iter().map(at_feed::room).collect();
+        let room: Vec<Watts> = problem.rooms().collect();
         self.starts.counted(starting);
         self.counted = counted;
         let problem = Arc::new(problem);
@@ -202,9 +213,10 @@ impl Control {
             self.in_force = Some(InForce {
                 caps,
                 certificate: allocation.certificate.clone(),
-                node_prices: allocation.node_prices.clone(),
+                prices,
                 outcome,
                 jobs: jobs.clone(),
+                dropped,
                 question: Question { problem, trials },
             });
         }
@@ -213,6 +225,8 @@ impl Control {
             let armed = self.mode == ControlMode::Armed && self.lock.fence().is_some();
             self.journal.allocation(now, armed, outcome, question, why);
             self.executor.set_targets(&in_force.caps);
+            let gangs = in_force.jobs.iter().map(|j| j.devices.as_slice());
+            self.executor.set_gangs(gangs);
         }
         self.executor.set_room(room);
         troubles
@@ -235,6 +249,12 @@ impl Control {
             at_feed: measured.uncontrolled_at_feed(site, &limits(event)),
             idle: measured.idle.clone(),
             starting: 0,
+            terms: Terms {
+                contracts: self
+                    .contracts
+                    .terms(site, measured, self.config.policy.margin),
+                ..Terms::default()
+            },
         }
     }
 
@@ -283,7 +303,7 @@ impl Control {
         }
         let proposal = Proposal {
             caps: &last.caps,
-            node_prices: &last.node_prices,
+            node_prices: &last.prices,
             certificate: &last.certificate,
             dropped,
             beyond,

@@ -1,11 +1,11 @@
 //! What the executor knows of one device's cap.
 
-use heliostat_models::lease::CappableDevice;
+use heliostat_models::lease::{CLOCK_BOUND, CappableDevice};
 use heliostat_models::{Timestamp, Watts};
-use std::time::Duration;
 
-/// By how much an agent's clock may be behind ours.
-const CLOCK_GRACE: Duration = Duration::from_secs(10);
+/// An agent takes a command up to [`CLOCK_BOUND`] after its end, by a clock that
+/// may be as much behind ours.
+const CLOCK_GRACE: u32 = 2;
 
 /// A cap that was sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,7 +15,19 @@ pub(super) struct Sent {
     pub expires: Timestamp,
 }
 
-/// One device.
+/// What a limit of the node as a whole means for one of its accelerators.
+#[derive(Clone, Debug)]
+pub(super) struct Part<'a> {
+    /// Who is limited.
+    pub uuid: &'a str,
+    pub range: (Watts, Watts),
+    pub worst: Watts,
+    pub stated: Option<Watts>,
+    pub refused: Option<String>,
+    pub fenced: bool,
+}
+
+/// One device, or a node that is limited as a whole.
 #[derive(Clone, Debug)]
 pub(super) struct Device {
     /// As the driver says it; empty until an agent told.
@@ -24,6 +36,11 @@ pub(super) struct Device {
     pub min: Watts,
     /// Highest settable cap.
     pub max: Watts,
+    /// The highest that `max` ever was: while somebody keeps the device lower, an
+    /// agent says less, and takes that back before we hear of it.
+    highest: Watts,
+    /// Its agent is about to stop and would set this limit, which it found.
+    pub leaving: Option<Watts>,
     /// The configuration's safe cap, within the range.
     pub safe: Watts,
     /// Why the last command was refused.
@@ -43,6 +60,8 @@ pub(super) struct Device {
     /// Whether its agent knows that we are in charge. Until then an order of an
     /// earlier controller may still be on its way, with any cap.
     fenced: bool,
+    /// The largest cap that it may have, where that follows from its node's limit.
+    follows: Option<Watts>,
 }
 
 impl Device {
@@ -51,6 +70,8 @@ impl Device {
             uuid: String::new(),
             min,
             max,
+            highest: max,
+            leaving: None,
             safe: safe.clamp(min, max),
             refused: None,
             stated: None,
@@ -59,7 +80,20 @@ impl Device {
             doubted: 0,
             sent: Vec::new(),
             fenced: true,
+            follows: None,
         }
+    }
+
+    /// Its node is limited as a whole: all that is known of it follows from that.
+    pub fn follow(&mut self, part: Part<'_>) {
+        part.uuid.clone_into(&mut self.uuid);
+        (self.min, self.max) = part.range;
+        self.safe = self.safe.clamp(self.min, self.max);
+        self.refused = part.refused;
+        self.stated = Some((part.stated, Timestamp(i64::MIN)));
+        self.fenced = part.fenced;
+        self.follows = Some(part.worst);
+        self.sent.clear();
     }
 
     /// We are in charge under a new fence, which no agent knows yet.
@@ -69,6 +103,11 @@ impl Device {
 
     pub fn is_fenced(&self) -> bool {
         self.fenced
+    }
+
+    /// Whether its node is limited as a whole.
+    pub fn is_part(&self) -> bool {
+        self.follows.is_some()
     }
 
     pub fn is_known(&self) -> bool {
@@ -86,21 +125,30 @@ impl Device {
 
     /// The largest cap that the device may have now.
     pub fn worst(&self) -> Watts {
-        let stated = if self.fenced {
-            self.stated()
+        let held = self.held();
+        if self.fenced || self.follows.is_some() {
+            held
         } else {
-            self.stated().max(self.max)
-        };
+            held.max(self.highest)
+        }
+    }
+
+    /// The same by its agent's word and our own orders, an earlier controller's
+    /// left out of account.
+    pub fn held(&self) -> Watts {
+        if let Some(worst) = self.follows {
+            return worst;
+        }
         (self.sent.iter())
             .filter(|s| s.sequence > self.settled)
-            .fold(stated, |worst, s| worst.max(s.cap))
+            .fold(self.stated(), |worst, s| worst.max(s.cap))
     }
 
     /// An agent started or came back. It may have forgotten which commands it
     /// had, so those that have not ended count again.
     /// `fenced`: it knows that we are in charge.
     pub fn on_hello(&mut self, said: &CappableDevice, fenced: bool, at: Timestamp) {
-        if self.uuid != said.uuid {
+        if self.uuid != said.uuid || self.follows.is_some() {
             // Another card in this place: nothing that was known holds for it.
             *self = Self {
                 uuid: said.uuid.clone(),
@@ -112,6 +160,7 @@ impl Device {
         self.fenced = fenced;
         self.min = said.min;
         self.max = said.max;
+        self.highest = self.highest.max(said.max);
         self.safe = self.safe.clamp(said.min, said.max);
         self.state(Some(said.current), at);
         self.settled = 0;
@@ -167,7 +216,7 @@ impl Device {
     pub fn sent(&mut self, sent: Sent, now: Timestamp) {
         let settled = self.settled;
         self.sent.retain(|old| {
-            let over = old.sequence <= settled && old.expires + CLOCK_GRACE < now;
+            let over = old.sequence <= settled && old.expires + CLOCK_BOUND * CLOCK_GRACE < now;
             // A later cap that is at least as high, and ends no earlier, stands for it.
             !over && old.cap > sent.cap
         });

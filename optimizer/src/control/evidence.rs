@@ -3,7 +3,7 @@
 //!
 //! Everything is postcard, so that every number comes back to the last bit.
 
-use crate::allocate::{DeviceSpec, Group, LimitNode, Outcome, Problem};
+use crate::allocate::{Contract, DeviceSpec, Group, LimitNode, Outcome, Problem};
 use heliostat_models::{DeviceId, JobId, Watts};
 use heliostat_store::decisions::{Hash, Inputs};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// First byte of the content: another form gets another number.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The form of before: its differences say nothing of contracts, which were the
+/// same then.
+const WITHOUT_CONTRACTS: u8 = 1;
 
 /// What an allocation was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +29,9 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
     /// From another program.
-    #[error("inputs of form {0} are not known here (this program knows {VERSION})")]
+    #[error(
+        "inputs of form {0} are not known here (this program knows {WITHOUT_CONTRACTS} and {VERSION})"
+    )]
     Version(u8),
     /// Not inputs at all.
     #[error("inputs cannot be read: {0}")]
@@ -52,6 +57,8 @@ struct Difference {
     /// Jobs that are new or others than they were.
     groups: Vec<Group>,
     trials: Vec<(JobId, Watts)>,
+    /// Limits and loads of contracts, without name and members.
+    contracts: Vec<(u32, Contract)>,
 }
 
 /// As the log keeps it: what differs from `before` where that is given and on
@@ -86,13 +93,19 @@ pub fn decode(inputs: &Inputs, before: Option<Question>) -> Result<Question, Evi
     let form = |e: postcard::Error| EvidenceError::Form(e.to_string());
     let (version, content) = (inputs.content.split_first())
         .ok_or_else(|| EvidenceError::Form("they are empty".to_owned()))?;
-    if *version != VERSION {
+    if ![WITHOUT_CONTRACTS, VERSION].contains(version) {
         return Err(EvidenceError::Version(*version));
     }
     if inputs.whole {
         return postcard::from_bytes(content).map_err(form);
     }
-    let difference = postcard::from_bytes(content).map_err(form)?;
+    let difference = if *version == WITHOUT_CONTRACTS {
+        // The contracts stand last: an empty list is one byte of zero.
+        postcard::from_bytes(&[content, &[0]].concat())
+    } else {
+        postcard::from_bytes(content)
+    };
+    let difference = difference.map_err(form)?;
     apply(before.ok_or(EvidenceError::NothingBefore)?, difference)
 }
 
@@ -100,7 +113,9 @@ fn difference(before: &Problem, question: &Question) -> Option<Difference> {
     let after = &question.problem;
     let same_tree = before.nodes.len() == after.nodes.len()
         && before.devices.len() == after.devices.len()
-        && before.contracts == after.contracts
+        && before.contracts.len() == after.contracts.len()
+        && (before.contracts.iter().zip(&after.contracts))
+            .all(|(a, b)| a.id == b.id && a.nodes == b.nodes && a.devices == b.devices)
         && (before.nodes.iter().zip(&after.nodes))
             .all(|(a, b)| a.id == b.id && a.parents == b.parents)
         && (before.devices.iter().zip(&after.devices)).all(|(a, b)| a.id == b.id);
@@ -145,6 +160,18 @@ fn difference(before: &Problem, question: &Question) -> Option<Difference> {
         ended,
         groups,
         trials: question.trials.clone(),
+        contracts: (before.contracts.iter().zip(&after.contracts).zip(0..))
+            .filter(|((a, b), _)| a != b)
+            .map(|((_, b), place)| {
+                let bare = Contract {
+                    id: String::new(),
+                    nodes: Vec::new(),
+                    devices: Vec::new(),
+                    ..b.clone()
+                };
+                (place, bare)
+            })
+            .collect(),
     })
 }
 
@@ -171,6 +198,16 @@ fn apply(before: Question, difference: Difference) -> Result<Question, EvidenceE
         let device = device.ok_or(EvidenceError::Misfit)?;
         *device = DeviceSpec {
             id: device.id.clone(),
+            ..bare
+        };
+    }
+    for (place, bare) in difference.contracts {
+        let contract = problem.contracts.get_mut(place as usize);
+        let contract = contract.ok_or(EvidenceError::Misfit)?;
+        *contract = Contract {
+            id: std::mem::take(&mut contract.id),
+            nodes: std::mem::take(&mut contract.nodes),
+            devices: std::mem::take(&mut contract.devices),
             ..bare
         };
     }

@@ -12,11 +12,22 @@
 //!
 //! The safe cap in a lease is never above its cap, so a lease that ends on an
 //! agent that still runs only lowers. What an agent restores when it stops
-//! or starts again is not in this machine's hand: its next hello tells it, and
-//! until lowers are answered nothing is raised there.
+//! or starts again raises nothing while a lease is in force: an agent that is to
+//! stop says so, its devices count with the limits that it found, and when room
+//! has been made they are leased those like any other raise.
+//!
+//! Nodes that are limited as a whole take one order for all their accelerators
+//! (`executor/whole.rs`). Where the site limits how fast caps may change, `ramp.rs` holds back what would
+//! be faster; what a limit demands passes.
+
+mod pace;
+mod whole;
 
 use super::device::{Device, Sent};
-use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome};
+use super::ramp::Ramps;
+use super::rows::LimitRows;
+use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CapReport};
+use heliostat_models::site::FINEST_STEP;
 use heliostat_models::{AgentId, DeviceId, Site, Timestamp, Watts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,22 +48,29 @@ struct Agent {
     answered: u64,
     /// When the oldest command without an answer was sent.
     waiting_since: Option<Timestamp>,
+    /// Until when what was last answered surely holds.
+    held_until: Option<Timestamp>,
     /// Must be sent its caps anew, whether they changed or not.
     stale: bool,
+    /// The node that it limits as a whole, where it caps no accelerator.
+    whole: Option<usize>,
 }
 
 /// The executor of one controller run.
 #[derive(Debug)]
 pub struct Executor {
     site: Arc<Site>,
-    /// The power nodes above each compute node's devices, nearest first.
-    above: Vec<Vec<usize>>,
+    /// The limits above each device: power nodes and contracts.
+    rows: LimitRows,
     controller: String,
     /// Under which we are in charge; zero where nobody asked for one.
     fence: u64,
     lease: Duration,
     sequence: u64,
     devices: Vec<Device>,
+    /// Limits of nodes as a whole.
+    wholes: BTreeMap<usize, Device>,
+    limited_whole: Arc<BTreeSet<usize>>,
     agents: BTreeMap<AgentId, Agent>,
     room: Vec<Watts>,
     targets: Vec<Option<Watts>>,
@@ -67,6 +85,8 @@ pub struct Executor {
     refusing: BTreeSet<usize>,
     /// Devices for which nobody answers, as of the last look.
     silent: Vec<bool>,
+    /// How fast caps may change, where the site says so.
+    ramps: Option<Ramps>,
     version: u64,
 }
 
@@ -76,18 +96,18 @@ impl Executor {
         let devices: Vec<Device> = (site.devices.iter())
             .map(|d| Device::new(d.min_cap, d.max_cap, d.safe_cap))
             .collect();
-        let above = (site.nodes.iter())
-            .map(|n| site.power.path_up(n.power_node))
-            .collect();
+        let rows = LimitRows::new(&site);
         let worst: Vec<Watts> = devices.iter().map(Device::worst).collect();
         Self {
-            above,
             controller,
             fence: 0,
             lease,
             sequence: 0,
+            wholes: BTreeMap::new(),
+            limited_whole: Arc::default(),
             agents: BTreeMap::new(),
-            room: vec![Watts::ZERO; site.power.nodes().len()],
+            room: vec![Watts::ZERO; rows.count()],
+            rows,
             targets: vec![None; site.devices.len()],
             worst_by_name: (site.devices.iter().zip(&worst))
                 .map(|(d, worst)| (d.id.clone(), *worst))
@@ -97,6 +117,7 @@ impl Executor {
             reported: vec![None; site.devices.len()],
             refusing: BTreeSet::new(),
             silent: vec![true; site.devices.len()],
+            ramps: Ramps::new(&site),
             version: 0,
             devices,
             site,
@@ -114,9 +135,18 @@ impl Executor {
     /// devices count with their highest caps.
     pub fn take_charge(&mut self, fence: u64) {
         self.fence = fence;
+        if let Some(ramps) = &mut self.ramps {
+            ramps.empty();
+        }
         for place in 0..self.devices.len() {
             self.devices[place].unfence();
             self.refresh(place);
+        }
+        for node in self.wholes.keys().copied().collect::<Vec<_>>() {
+            if let Some(limit) = self.wholes.get_mut(&node) {
+                limit.unfence();
+            }
+            self.reflect(node);
         }
         for agent in self.agents.values_mut() {
             agent.stale = true;
@@ -126,9 +156,21 @@ impl Executor {
 
     /// Takes over what has become of a device.
     fn refresh(&mut self, place: usize) {
+        let change = self.take_over(place);
+        self.pace_changed(place, change);
+    }
+
+    /// Takes over what has become of a device; by how much the largest cap that it
+    /// may have changed, and the one that it says to have.
+    fn take_over(&mut self, place: usize) -> (Watts, Watts) {
         let device = &self.devices[place];
         let id = &self.site.devices[place].id;
         let worst = device.worst();
+        let said = self.reported[place].zip(device.reported());
+        let change = (
+            worst - self.worst[place],
+            said.map_or(Watts::ZERO, |(before, now)| now - before),
+        );
         if worst != self.worst[place] {
             self.worst[place] = worst;
             self.worst_by_name.insert(id.clone(), worst);
@@ -148,10 +190,11 @@ impl Executor {
             None => self.refusing.remove(&place),
         };
         self.version += u64::from(changed);
+        change
     }
 
-    /// Power that caps below each power node may add up to: limit less margin less
-    /// uncontrolled load, by place in the tree.
+    /// Power that caps below each limit may add up to: limit less margin less
+    /// uncontrolled load; power nodes by place in the tree, then contracts.
     pub fn set_room(&mut self, room: Vec<Watts>) {
         self.room = room;
     }
@@ -162,6 +205,9 @@ impl Executor {
             if let Some((place, _)) = self.site.device(id) {
                 self.targets[place] = Some(*cap);
             }
+        }
+        for node in Arc::clone(&self.limited_whole).iter() {
+            self.reflect(*node);
         }
     }
 
@@ -178,13 +224,30 @@ impl Executor {
             }
             mine.push(place);
             self.devices[place].on_hello(said, hello.fence >= self.fence, hello.at);
+            let leaving = hello.leaving.then(|| said.found.clamp(said.min, said.max));
+            if self.devices[place].leaving != leaving {
+                self.devices[place].leaving = leaving;
+                self.version += 1;
+            }
             self.refresh(place);
+            self.pace_told(place);
+        }
+        let node = self.site.node(hello.agent.as_str()).map(|(node, _)| node);
+        let mut whole = None;
+        if let Some(node) = node {
+            if mine.is_empty() {
+                mine = self.hello_of_whole(node, hello);
+                whole = Some(node).filter(|_| !mine.is_empty());
+            } else {
+                self.is_not_whole(node);
+            }
         }
         mine.sort_unstable();
         let agent = self.agents.entry(hello.agent.clone()).or_default();
-        if agent.devices != mine {
+        if agent.devices != mine || agent.whole != whole {
             agent.last = None;
             agent.devices = mine;
+            agent.whole = whole;
         }
         agent.stale = true;
     }
@@ -195,22 +258,29 @@ impl Executor {
             return;
         };
         let mine = agent.devices.clone();
+        let last = agent.last.as_ref().map(|(sequence, _, _)| *sequence);
         let ours = answer.controller.as_deref() == Some(self.controller.as_str());
         let sequence = answer.sequence.filter(|_| ours);
+        let fenced = answer.fence >= self.fence;
+        let whole = agent.whole;
         for report in &answer.reports {
+            if let Some(node) = self.whole_named(&report.device) {
+                if whole == Some(node) {
+                    let (command, when) = ((sequence, last), (fenced, answer.at));
+                    self.whole_answered(node, report, command, when);
+                }
+                continue;
+            }
             let Some((place, _)) = self.site.device(&report.device) else {
                 continue;
             };
             if !mine.contains(&place) {
                 continue;
             }
-            let (now_has, refused) = match &report.outcome {
-                CapOutcome::Applied { readback } => (Some(*readback), None),
-                CapOutcome::Refused { reason, current } => (*current, Some(reason.clone())),
-            };
-            let fenced = answer.fence >= self.fence;
+            let (now_has, refused) = outcome(report);
             self.devices[place].on_report(now_has, refused, sequence, fenced, answer.at);
             self.refresh(place);
+            self.pace_heard(place, sequence, last);
         }
         let Some(agent) = self.agents.get_mut(&answer.agent) else {
             return;
@@ -218,8 +288,9 @@ impl Executor {
         match sequence {
             Some(sequence) => {
                 agent.answered = agent.answered.max(sequence);
-                if agent.last.as_ref().is_some_and(|(s, _, _)| *s <= sequence) {
+                if let Some((_, at, _)) = agent.last.as_ref().filter(|(s, _, _)| *s <= sequence) {
                     agent.waiting_since = None;
+                    agent.held_until = Some(*at + self.lease);
                 }
             }
             // Leases ended, or another controller was obeyed: say again what we want.
@@ -237,10 +308,17 @@ impl Executor {
     /// What to send now. What comes of it must be told to [`Executor::sent`],
     /// whether it leaves or not: it may have.
     pub fn propose(&mut self, now: Timestamp) -> Vec<(AgentId, CapCommand)> {
-        let wanted = self.wanted();
+        let mut wanted = self.wanted();
+        self.hold_back(now, &mut wanted);
         let mut out = Vec::new();
+        let whole: BTreeMap<usize, CapLease> = (self.limited_whole.iter())
+            .filter_map(|node| Some((*node, self.whole_lease(*node, &wanted)?)))
+            .collect();
         for (id, agent) in &mut self.agents {
-            let caps: Vec<Option<Watts>> = agent.devices.iter().map(|d| wanted[*d]).collect();
+            let caps: Vec<Option<Watts>> = match &agent.whole {
+                Some(node) => vec![whole.get(node).map(|lease| lease.cap)],
+                None => agent.devices.iter().map(|d| wanted[*d]).collect(),
+            };
             if caps.iter().all(Option::is_none) {
                 continue;
             }
@@ -260,17 +338,20 @@ impl Executor {
                 continue;
             }
             self.sequence += 1;
-            let leases = (agent.devices.iter().zip(&caps))
-                .filter_map(|(place, cap)| {
-                    let device = &self.devices[*place];
-                    Some(CapLease {
-                        device: self.site.devices[*place].id.clone(),
-                        uuid: device.uuid.clone(),
-                        cap: (*cap)?,
-                        safe_cap: device.safe.min((*cap)?),
+            let leases = match agent.whole.and_then(|node| whole.get(&node)) {
+                Some(lease) => vec![lease.clone()],
+                None => (agent.devices.iter().zip(&caps))
+                    .filter_map(|(place, cap)| {
+                        let device = &self.devices[*place];
+                        Some(CapLease {
+                            device: self.site.devices[*place].id.clone(),
+                            uuid: device.uuid.clone(),
+                            cap: (*cap)?,
+                            safe_cap: device.safe.min((*cap)?),
+                        })
                     })
-                })
-                .collect();
+                    .collect(),
+            };
             agent.last = Some((self.sequence, now, caps));
             agent.waiting_since.get_or_insert(now);
             agent.stale = false;
@@ -291,16 +372,23 @@ impl Executor {
     pub fn sent(&mut self, commands: &[(AgentId, CapCommand)], now: Timestamp) {
         for (_, command) in commands {
             for lease in &command.leases {
-                let Some((place, _)) = self.site.device(&lease.device) else {
-                    continue;
-                };
                 let sent = Sent {
                     sequence: command.sequence,
                     cap: lease.cap,
                     expires: command.expires,
                 };
+                if let Some(node) = self.whole_named(&lease.device) {
+                    self.whole_sent(node, sent, now);
+                    continue;
+                }
+                let Some((place, _)) = self.site.device(&lease.device) else {
+                    continue;
+                };
                 self.devices[place].sent(sent, now);
                 self.refresh(place);
+                if let Some(ramps) = &mut self.ramps {
+                    ramps.sent(place, lease.cap);
+                }
             }
         }
     }
@@ -308,18 +396,20 @@ impl Executor {
     /// The cap to ask of each device now: the decided one where that lowers, and
     /// as much of it as fits where it raises.
     fn wanted(&self) -> Vec<Option<Watts>> {
-        let mut left = self.room.clone();
-        for (device, worst) in self.site.devices.iter().zip(&self.worst) {
-            for node in &self.above[device.node] {
-                left[*node] -= *worst;
-            }
-        }
+        let mut left = self.left();
         let mut wanted = vec![None; self.devices.len()];
         for (place, device) in self.devices.iter().enumerate() {
+            let node = self.site.devices[place].node;
+            if self.wholes.contains_key(&node) {
+                if place == self.site.nodes[node].devices.start {
+                    self.wanted_of_whole(node, &mut left, &mut wanted);
+                }
+                continue;
+            }
             let Some(target) = self.targets[place] else {
                 continue;
             };
-            let target = whole(target.clamp(device.min, device.max));
+            let target = self.settable(place, target.clamp(device.min, device.max));
             let worst = self.worst[place];
             if !device.is_fenced() {
                 wanted[place] = Some(self.unfenced(place, target, &left));
@@ -329,12 +419,12 @@ impl Executor {
                 wanted[place] = Some(target);
                 continue;
             }
-            let above = &self.above[self.site.devices[place].node];
-            let fits = (above.iter()).fold(target - worst, |fits, node| fits.min(left[*node]));
+            let above = self.rows.above(place);
+            let fits = (above.iter()).fold(target - worst, |fits, row| fits.min(left[*row]));
             let raise = if fits >= target - worst {
                 target - worst
             } else if fits.0 >= SMALLEST_STEP {
-                whole(worst + fits) - worst
+                (self.settable(place, worst + fits) - worst).max(Watts::ZERO)
             } else {
                 Watts::ZERO
             };
@@ -342,12 +432,24 @@ impl Executor {
             // A device below its settable range waits until it can be lifted into it.
             if cap >= device.min {
                 wanted[place] = Some(whole(cap));
-                for node in above {
-                    left[*node] -= raise;
+                for row in above {
+                    left[*row] -= raise;
                 }
             }
         }
         wanted
+    }
+
+    /// Room that the largest caps leave below each limit; less than nothing where
+    /// they exceed it.
+    fn left(&self) -> Vec<Watts> {
+        let mut left = self.room.clone();
+        for (place, worst) in self.worst.iter().enumerate() {
+            for row in self.rows.above(place) {
+                left[*row] -= *worst;
+            }
+        }
+        left
     }
 
     /// What to ask of a device that counts with its highest cap, because an
@@ -355,11 +457,29 @@ impl Executor {
     /// said to have, unless there is room for all at their highest.
     fn unfenced(&self, place: usize, target: Watts, left: &[Watts]) -> Watts {
         let device = &self.devices[place];
-        let above = &self.above[self.site.devices[place].node];
-        if above.iter().all(|node| left[*node] >= Watts::ZERO) {
+        let above = self.rows.above(place);
+        if above.iter().all(|row| left[*row] >= Watts::ZERO) {
             return target;
         }
-        whole(target.min(device.stated()).clamp(device.min, device.max))
+        let stated = target.min(device.stated());
+        self.settable(place, stated.clamp(device.min, device.max))
+    }
+
+    /// The highest cap, not above this one, that the device can be set to: a
+    /// multiple of its step, or an end of its range.
+    fn settable(&self, place: usize, cap: Watts) -> Watts {
+        let (device, step) = (&self.devices[place], self.site.devices[place].cap_step);
+        if step <= FINEST_STEP || cap <= device.min || cap >= device.max {
+            return whole(cap);
+        }
+        // A multiple may have lost its last bit on the way.
+        let count = (cap / step + 1e-9).floor();
+        whole((step * count).max(device.min))
+    }
+
+    /// The limits above each device.
+    pub(super) fn rows(&self) -> &LimitRows {
+        &self.rows
     }
 
     /// The largest cap that each device may have now.
@@ -370,6 +490,24 @@ impl Executor {
     /// The same by place in the site.
     pub fn worst_caps(&self) -> &[Watts] {
         &self.worst
+    }
+
+    /// The largest cap that each device may have by its agent's word and our own
+    /// orders, those of an earlier controller left out of account; by place.
+    pub fn held(&self) -> Vec<Watts> {
+        self.devices.iter().map(Device::held).collect()
+    }
+
+    /// Devices whose agents have owed an answer for more than so many seconds, by place.
+    pub fn late(&self, now: Timestamp, seconds: f64) -> Vec<bool> {
+        let mut late = vec![false; self.devices.len()];
+        for agent in self.agents.values() {
+            let owes = |since: Timestamp| now.seconds_since(since) > seconds;
+            if agent.waiting_since.is_some_and(owes) {
+                agent.devices.iter().for_each(|place| late[*place] = true);
+            }
+        }
+        late
     }
 
     /// The cap that each device last reported, by place in the site.
@@ -414,15 +552,25 @@ impl Executor {
         refusing + self.silent.iter().filter(|s| **s).count()
     }
 
-    /// Devices that cannot be commanded now, with the largest cap they may
-    /// have: no agent speaks for them, the last command was refused, or their
-    /// agent has not answered for two leases.
+    /// Devices whose cap is not ours to choose now, with what they count with:
+    /// no agent speaks for them, the last command was refused, or their agent
+    /// has not answered for two leases, with the largest cap they may have; or
+    /// their agent is about to stop, with at least what it found.
     pub fn pinned(&mut self, now: Timestamp) -> BTreeMap<DeviceId, Watts> {
         self.look(now);
         (self.site.devices.iter().zip(&self.worst).enumerate())
-            .filter(|(place, _)| self.silent[*place] || self.refusing.contains(place))
-            .map(|(_, (d, worst))| (d.id.clone(), *worst))
+            .filter_map(|(place, (d, worst))| {
+                let leaving = self.devices[place].leaving;
+                let pinned = self.silent[place] || self.refusing.contains(&place);
+                (pinned || leaving.is_some())
+                    .then(|| (d.id.clone(), worst.max(leaving.unwrap_or(*worst))))
+            })
             .collect()
+    }
+
+    /// How many devices nobody answers for, as of the last look.
+    pub fn silent(&self) -> usize {
+        self.silent.iter().filter(|s| **s).count()
     }
 
     /// Why devices refused their last command.
@@ -446,6 +594,14 @@ impl Executor {
 /// Rounded down to whole milliwatts, as they are set.
 fn whole(cap: Watts) -> Watts {
     Watts::from_milliwatts(cap.to_milliwatts_floor())
+}
+
+/// What an answer says that a device has, and why it refused.
+fn outcome(report: &CapReport) -> (Option<Watts>, Option<String>) {
+    match &report.outcome {
+        CapOutcome::Applied { readback } => (Some(*readback), None),
+        CapOutcome::Refused { reason, current } => (*current, Some(reason.clone())),
+    }
 }
 
 fn differ(last: &[Option<Watts>], caps: &[Option<Watts>]) -> bool {

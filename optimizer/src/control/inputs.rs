@@ -78,7 +78,8 @@ impl Inputs {
             }
         };
         self.store_version = version.filter(|_| trouble.is_none());
-        self.readings = Readings::new(frames, since);
+        let whole = Arc::clone(self.readings.whole());
+        self.readings = Readings::new(frames, since).limited_whole(whole);
         self.version += 1;
         (true, trouble)
     }
@@ -87,6 +88,8 @@ impl Inputs {
     pub fn measure(&mut self, site: &Site, executor: &Executor) {
         let from = Some((self.version, executor.version()));
         if self.measured.is_none() || self.measured_from != from {
+            let whole = Arc::clone(executor.limited_whole());
+            self.readings = std::mem::take(&mut self.readings).limited_whole(whole);
             let caps = executor.worst_caps();
             let measured = measure(site, &self.readings, &self.jobs, caps);
             self.measured = Some(Arc::new(measured));

@@ -29,7 +29,11 @@ pub(super) struct Journal {
     allocation_at: Option<Timestamp>,
     shed: BTreeSet<String>,
     refusal: Option<(String, Timestamp)>,
+    /// Proposals that the checker refused.
+    pub refusals: u64,
     trouble: BTreeSet<String>,
+    /// Nodes that are limited as a whole.
+    limited_whole: usize,
 }
 
 impl Journal {
@@ -41,8 +45,15 @@ impl Journal {
             allocation_at: None,
             shed: BTreeSet::new(),
             refusal: None,
+            refusals: 0,
             trouble: BTreeSet::new(),
+            limited_whole: 0,
         }
+    }
+
+    /// So many nodes are limited as a whole; what is noted of caps says so.
+    pub fn nodes_limited_whole(&mut self, count: usize) {
+        self.limited_whole = count;
     }
 
     /// Whether even an unchanged allocation is to be noted again.
@@ -89,7 +100,18 @@ impl Journal {
         };
         let solver = solver(outcome);
         let kind = DecisionKind::Allocation;
-        let reason = format!("{why}; {solver}.");
+        let mut reason = format!("{why}; {solver}.");
+        match self.limited_whole {
+            0 => {}
+            1 => {
+                reason += " At one node caps are kept by the node's limit; what each of its accelerators gets is an estimate."
+            }
+            nodes => {
+                reason += &format!(
+                    " At {nodes} nodes caps are kept by the node's limit; what each of their accelerators gets is an estimate."
+                );
+            }
+        }
         let mut decision = decision(now, kind, armed, summary, reason);
         decision.certificate = Some(allocation.certificate.clone());
         decision.caps = allocation.jobs.clone();
@@ -108,6 +130,7 @@ impl Journal {
         broken: &[Broken],
         certificate: Option<&Certificate>,
     ) {
+        self.refusals += 1;
         let rules: BTreeSet<&str> = broken.iter().map(|b| b.rule.name()).collect();
         let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
         let again = (self.refusal.as_ref())

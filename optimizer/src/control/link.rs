@@ -11,7 +11,7 @@ use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing, QoS,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -45,6 +45,8 @@ pub(super) struct Link {
     topics: Topics,
     key: Option<SigningKey>,
     connected: Arc<AtomicBool>,
+    /// Messages refused because of their signature.
+    unsigned: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -62,12 +64,14 @@ impl Link {
         let (client, events) = AsyncClient::new(options, QUEUE);
         let (inbox, arrivals) = mpsc::channel(INBOX);
         let connected = Arc::new(AtomicBool::new(false));
+        let unsigned = Arc::new(AtomicU64::new(0));
         let topics = Topics::new(site);
         let receiver = Receiver {
             client: client.clone(),
             topics: topics.clone(),
             key: key.clone(),
             connected: Arc::clone(&connected),
+            unsigned: Arc::clone(&unsigned),
             inbox,
         };
         tokio::spawn(receiver.run(events));
@@ -76,6 +80,7 @@ impl Link {
             topics,
             key,
             connected,
+            unsigned,
         };
         (link, arrivals)
     }
@@ -92,6 +97,11 @@ impl Link {
         self.publish(self.topics.control(), lock, Kind::Kept)
     }
 
+    /// Messages refused because their signature is missing or wrong.
+    pub fn unsigned(&self) -> u64 {
+        self.unsigned.load(Ordering::Relaxed)
+    }
+
     /// Whether the broker is reached.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Acquire)
@@ -99,7 +109,7 @@ impl Link {
 
     /// Sends orders to schedulers; whether they left.
     pub fn orders(&self, orders: &JobOrders) -> bool {
-        self.publish(self.topics.orders(), orders, Kind::Plain)
+        self.publish(self.topics.orders(), orders, Kind::Signed)
     }
 
     fn publish(&self, topic: String, message: &impl serde::Serialize, kind: Kind) -> bool {
@@ -113,10 +123,7 @@ impl Link {
                 return false;
             }
         };
-        let bytes = match kind {
-            Kind::Plain => bytes,
-            Kind::Signed | Kind::Kept => signed::seal(self.key.as_ref(), &topic, bytes),
-        };
+        let bytes = signed::seal(self.key.as_ref(), &topic, bytes);
         let kept = kind == Kind::Kept;
         let sent = self
             .client
@@ -137,7 +144,6 @@ impl Link {
 /// How a message goes out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Plain,
     /// Signed where the site has a key.
     Signed,
     /// The same, and kept by the broker for later subscribers.
@@ -149,6 +155,7 @@ struct Receiver {
     topics: Topics,
     key: Option<SigningKey>,
     connected: Arc<AtomicBool>,
+    unsigned: Arc<AtomicU64>,
     inbox: mpsc::Sender<Arrival>,
 }
 
@@ -201,17 +208,19 @@ impl Receiver {
     }
 
     fn take(&self, topic: &str, payload: &[u8]) {
-        if topic == self.topics.jobs() {
-            self.tell(Arrival::Jobs);
-            return;
-        }
         let content = match signed::open(self.key.as_ref(), topic, payload) {
             Ok(content) => content,
             Err(reason) => {
+                self.unsigned.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%reason, topic, "a message is refused unread");
                 return;
             }
         };
+        if topic == self.topics.jobs() {
+            // What it says is ingest's to read.
+            self.tell(Arrival::Jobs);
+            return;
+        }
         let named = Topics::agent_of(topic);
         let is_hello = (named.as_ref()).is_some_and(|a| topic == self.topics.hello(a));
         let arrival = if topic == self.topics.control() {

@@ -8,7 +8,8 @@ use heliostat_models::site::MeterRole;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{Catalogue, DeviceId, Frame, JobState, MetricId, Site, Timestamp, Watts};
 use heliostat_store::jobs::JobEntry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Share of a node's rated overhead that is added to a measured one: fans and
@@ -29,6 +30,8 @@ pub struct Readings {
     since: Timestamp,
     /// The oldest instant among the frames.
     oldest: Option<Timestamp>,
+    /// Nodes that are limited as a whole.
+    whole: Arc<BTreeSet<usize>>,
 }
 
 impl Readings {
@@ -51,7 +54,20 @@ impl Readings {
             frames,
             since,
             oldest,
+            whole: Arc::default(),
         }
+    }
+
+    /// The same with these nodes limited as a whole, by place in the site: their
+    /// overhead counts as rated, because what it leaves of that their accelerators
+    /// may draw; so may they what those at rest beside them leave.
+    pub fn limited_whole(self, whole: Arc<BTreeSet<usize>>) -> Self {
+        Self { whole, ..self }
+    }
+
+    /// The nodes that are limited as a whole.
+    pub(super) fn whole(&self) -> &Arc<BTreeSet<usize>> {
+        &self.whole
     }
 
     /// Whether all that counted still counts when frames before `since` are stale.
@@ -94,7 +110,9 @@ fn used() -> [MetricId; 7] {
 pub struct Measured {
     /// IT power at and below each power node that no cap controls.
     pub it_uncontrolled: Vec<Watts>,
-    /// The same as is expected of all nodes together: for a promise to the
+    /// By how much that may be more.
+    pub it_uncertain: Vec<Watts>,
+    /// The most that is expected of all nodes together: for a promise to the
     /// grid, not for breakers.
     pub it_at_feed: Vec<Watts>,
     /// Fresh readings of the devices that no job holds.
@@ -105,6 +123,9 @@ pub struct Measured {
     pub it_power: Option<Watts>,
     /// Nodes whose overhead is measured; the others count with their rated one.
     pub nodes_measured: usize,
+    /// What each node draws besides its devices, by place in the site: what was
+    /// read of it, and by how much it may be more.
+    pub overhead: Vec<(Watts, Watts)>,
 }
 
 /// Reads what can be read. `caps` are the largest that devices may have now, by
@@ -121,17 +142,23 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
         .map(|(place, drawn)| (site.devices[place].id.clone(), drawn))
         .collect();
     let mut it_uncontrolled = vec![Watts::ZERO; site.power.nodes().len()];
+    let mut it_uncertain = it_uncontrolled.clone();
     let mut it_at_feed = it_uncontrolled.clone();
     let mut nodes_measured = 0;
+    let mut overheads = Vec::with_capacity(site.nodes.len());
     for (place, node) in site.nodes.iter().enumerate() {
         let of_node =
             |caps, reserve| overhead(site, readings, place, changed[place], caps, reserve);
         let measured = of_node(caps, OVERHEAD_RESERVE);
-        let at_feed = of_node(&expected, OVERHEAD_RESERVE_AT_FEED).unwrap_or(node.overhead);
+        let at_feed = of_node(&expected, OVERHEAD_RESERVE_AT_FEED);
+        let at_feed = at_feed.map_or(node.overhead, |(read, more)| read + more);
         nodes_measured += usize::from(measured.is_some());
-        let overhead = measured.unwrap_or(node.overhead);
+        // What is not known counts at its rated figure, which leaves nothing to add.
+        let (read, more) = measured.unwrap_or((node.overhead, Watts::ZERO));
+        overheads.push((read, more));
         for up in site.power.path_up(node.power_node) {
-            it_uncontrolled[up] += overhead;
+            it_uncontrolled[up] += read;
+            it_uncertain[up] += more;
             it_at_feed[up] += at_feed;
         }
     }
@@ -145,11 +172,13 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
     };
     Measured {
         it_uncontrolled,
+        it_uncertain,
         it_at_feed,
         idle,
         site_power: metered(MeterRole::DataCentre),
         it_power: metered(MeterRole::It),
         nodes_measured,
+        overhead: overheads,
     }
 }
 
@@ -172,6 +201,7 @@ fn idle(
     }
     (site.devices.iter().zip(caps).enumerate())
         .filter(|(place, (d, cap))| **cap >= d.min_cap && !held[*place])
+        .filter(|(_, (d, _))| !readings.whole.contains(&d.node))
         .filter_map(|(place, (d, _))| {
             let (drawn, _) = readings.watts(&d.id, Catalogue::gpu_power())?;
             Some((place, drawn))
@@ -194,7 +224,8 @@ fn changes(site: &Site, jobs: &[JobEntry]) -> Vec<Timestamp> {
 
 /// What a node draws besides its devices, when all of it was read after the
 /// last change; grown in step with the devices from what they drew to what
-/// their caps allow, up to the rated overhead where they allow everything.
+/// their caps allow, up to the rated overhead where they allow everything; and
+/// by how much it may be more.
 fn overhead(
     site: &Site,
     readings: &Readings,
@@ -202,7 +233,10 @@ fn overhead(
     changed: Timestamp,
     caps: &[Watts],
     reserve: f64,
-) -> Option<Watts> {
+) -> Option<(Watts, Watts)> {
+    if readings.whole.contains(&place) {
+        return None;
+    }
     let node = &site.nodes[place];
     let name = DeviceId::from(node.id.as_str());
     let (all, at) = readings.watts(&name, Catalogue::node_power())?;
@@ -218,7 +252,7 @@ fn overhead(
     }
     let measured = (all - drawn).max(Watts::ZERO);
     if measured >= node.overhead {
-        return Some(measured);
+        return Some((measured, Watts::ZERO));
     }
     let growth = if most > drawn {
         ((allowed - drawn) / (most - drawn)).clamp(0.0, 1.0)
@@ -226,7 +260,8 @@ fn overhead(
         1.0
     };
     let grown = measured + (node.overhead - measured) * growth;
-    Some((grown + node.overhead * reserve).min(node.overhead))
+    let most = (grown + node.overhead * reserve).min(node.overhead);
+    Some((grown, most - grown))
 }
 
 impl Measured {
@@ -266,7 +301,7 @@ impl Measured {
     }
 
     /// Most that the plant may draw at a node with this limit that carries this share of it.
-    fn plant(&self, site: &Site, limit: Watts, share: f64) -> Watts {
+    pub(super) fn plant(&self, site: &Site, limit: Watts, share: f64) -> Watts {
         let design = (site.cooling.design_pue - 1.0).max(0.0);
         let (Some(all), Some(it)) = (self.site_power, self.it_power) else {
             let rate = design * UNKNOWN_PLANT;

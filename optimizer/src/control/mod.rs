@@ -8,9 +8,12 @@
 //!
 //! Observing is the default: everything up to the checker runs, nothing is sent.
 
+mod agents;
+mod answers;
 pub mod assemble;
 mod at_feed;
 mod charge;
+pub(crate) mod contracts;
 pub mod controller;
 mod curves;
 mod decide;
@@ -25,8 +28,11 @@ pub mod lock;
 pub mod measure;
 mod planning;
 mod probing;
+mod ramp;
+pub mod relief;
 pub mod replay;
 mod round;
+mod rows;
 mod show;
 mod solve;
 mod starts;

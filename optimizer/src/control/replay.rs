@@ -7,7 +7,9 @@ use crate::allocate::{Outcome, ProblemError, allocate};
 use heliostat_models::decision::JobCap;
 use heliostat_models::{Decision, DecisionKind, Timestamp};
 use heliostat_store::StoreError;
-use heliostat_store::decisions::{Break, Hash, Logged, read_decisions, read_inputs};
+use heliostat_store::decisions::{
+    Break, Hash, Logged, Removed, read_decisions, read_inputs, read_removed,
+};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,6 +28,10 @@ pub struct Replayed {
     pub same: u64,
     /// Those logged without inputs, before the log kept them.
     pub without_inputs: u64,
+    /// Those whose inputs were removed, because they are of long ago.
+    pub removed: u64,
+    /// When the inputs of the day were removed, where they were.
+    pub inputs_removed: Option<Removed>,
     /// Those that came out otherwise, or could not be taken again.
     pub differing: Vec<Difference>,
     /// Records of the whole log from before it was chained.
@@ -114,7 +120,12 @@ pub fn replay_day(store: &Path, at: Timestamp) -> Result<Replayed, StoreError> {
         }
         before = question.ok();
     }
+    replayed.inputs_removed = read_removed(store, day)?;
     for logged in waiting.into_values().flatten() {
+        if replayed.inputs_removed.is_some() {
+            replayed.removed += 1;
+            continue;
+        }
         replayed.note(&logged.decision, Err(Fault::NoInputs));
     }
     replayed.differing.sort_by_key(|d| d.decision);

@@ -1,5 +1,8 @@
 //! One round of control: read, decide, check, send, show.
 
+use super::agents::Agents;
+use super::answers::AnswerTimes;
+use super::contracts::Contracts;
 use super::controller::{Command, ControllerConfig, ControllerDeps};
 use super::curves::Curves;
 use super::decide::{Asked, Counted, InForce};
@@ -11,6 +14,7 @@ use super::link::Link;
 use super::lock::Lock;
 use super::measure::Readings;
 use super::planning::{Planning, grid_history};
+use super::relief::Watch;
 use super::show::{self, Shown};
 use super::starts::Starts;
 use crate::allocate::Problem;
@@ -18,7 +22,7 @@ use crate::check::{Facts, NO_TERMS, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
 use heliostat_models::wire::JobOrders;
-use heliostat_models::{DeviceId, JobId, JobState, Timestamp, Watts};
+use heliostat_models::{JobId, JobState, Timestamp, Watts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +35,7 @@ pub(super) struct Control {
     pub config: ControllerConfig,
     pub deps: ControllerDeps,
     pub executor: Executor,
+    pub agents: Agents,
     pub planning: Planning,
     pub mode: ControlMode,
     pub events: GridEvents,
@@ -42,11 +47,17 @@ pub(super) struct Control {
     pub(super) asked: Option<Asked>,
     pub(super) troubles: Vec<String>,
     pub counted: Counted,
+    /// What the site's power contracts cover.
+    pub(super) contracts: Contracts,
+    /// Whether breakers bear what devices still have.
+    pub(super) watch: Watch,
     pub starts: Starts,
     /// How fast each job is under each cap, as learned.
     pub curves: Curves,
     pub max_gap: f64,
     pub allocations: u64,
+    /// When an allocation was last decided, or found to be the same still.
+    pub allocated: Option<Timestamp>,
     pub rounds: u64,
     pub view: ViewSender,
     /// The parts of the view that are made anew only when they have changed.
@@ -76,8 +87,12 @@ impl Control {
         view: ViewSender,
     ) -> Self {
         let now = deps.clock.now();
+        let contracts = Contracts::new(&deps.site);
+        let watch = Watch::new(AnswerTimes::new(run.clone(), config.policy.lease));
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
+            agents: Agents::default(),
+            allocated: None,
             journal: Journal::new(deps.decisions.clone()),
             lock: Lock::new(&run, config.identity.clone(), config.policy.lease),
             connected: None,
@@ -96,6 +111,8 @@ impl Control {
             asked: None,
             troubles: Vec::new(),
             counted: Counted::default(),
+            contracts,
+            watch,
             starts: Starts::default(),
             curves: Curves::default(),
             max_gap: 0.0,
@@ -209,7 +226,8 @@ impl Control {
             let (readings, jobs) = (&self.inputs.readings, &self.inputs.jobs);
             self.curves.learn(site, readings, jobs, now);
         }
-        let may_try = self.armed() && !self.refused && self.events.limit(now).is_none();
+        let is_calm = !self.refused && !self.watch.is_active();
+        let may_try = self.armed() && is_calm && self.events.limit(now).is_none();
         self.curves.try_caps(now, may_try);
         if self.armed() {
             self.executor.look(now);
@@ -217,7 +235,11 @@ impl Control {
         self.inputs.measure(&self.deps.site, &self.executor);
         self.price = self.planning.price(now);
         self.decide(now, why);
-        let troubles = trouble.into_iter().chain(self.troubles.iter().cloned());
+        self.mind_breakers(now);
+        if !self.refused && self.in_force.is_some() {
+            self.allocated = Some(now);
+        }
+        let troubles = trouble.into_iter().chain(self.told_troubles());
         let armed = self.armed();
         self.journal.troubles(now, armed, troubles.collect());
         self.send();
@@ -227,6 +249,12 @@ impl Control {
         }
     }
 
+    /// What went wrong in the last decision, and what agents tell.
+    pub(super) fn told_troubles(&self) -> Vec<String> {
+        let decided = self.troubles.iter().chain(&self.watch.troubles).cloned();
+        decided.chain(self.agents.troubles()).collect()
+    }
+
     /// Sends what may be sent now, and shows how things stand.
     pub fn send(&mut self) {
         let now = self.deps.clock.now();
@@ -234,12 +262,13 @@ impl Control {
         if self.lock.fence().is_some() {
             self.mind_lock();
         }
+        if self.watch.is_active() {
+            // What was taken off may come back as soon as breakers bear it.
+            self.mind_breakers(now);
+        }
         if self.armed() && !self.refused && self.in_force.is_some() {
             let commands = self.executor.propose(now);
-            let sent: BTreeMap<DeviceId, Watts> = (commands.iter())
-                .flat_map(|(_, c)| &c.leases)
-                .map(|l| (l.device.clone(), l.cap))
-                .collect();
+            let sent = self.executor.caps_in(commands.iter().map(|(_, c)| c));
             let pinned = BTreeMap::new();
             let facts = Facts {
                 site: &self.deps.site,
@@ -260,6 +289,7 @@ impl Control {
                 check_transition(&facts, self.executor.worst(), &sent)
             };
             self.executor.sent(&commands, now);
+            self.watch.answers.sent(&commands, now);
             if broken.is_empty() {
                 for (agent, command) in &commands {
                     self.link.command(agent, command);

@@ -1,8 +1,9 @@
 //! What control shows: the view for pages and API, and plans in words.
 
 use super::round::Control;
+use crate::allocate::Contract;
 use crate::plan_service::PlanOutput;
-use crate::view::{CapView, CapsView, ControlState, ControlView, PowerNodeView};
+use crate::view::{CapView, CapsView, ControlHealth, ControlState, ControlView, PowerNodeView};
 use heliostat_models::job::JobOrder;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::{JobId, Timestamp, Watts};
@@ -15,6 +16,7 @@ pub(super) struct Shown {
     from: Option<(u64, u64)>,
     caps: CapsView,
     power: Arc<[PowerNodeView]>,
+    contracts: Arc<[PowerNodeView]>,
 }
 
 impl Shown {
@@ -29,10 +31,13 @@ impl Shown {
         let prices = allocation.map_or(&[][..], |a| &a.node_prices);
         let decided = allocation.map_or(&[][..], |a| &a.caps);
         let reported = control.executor.reported();
-        let caps = decided.iter().zip(reported).map(|(decided, reported)| {
+        let whole = control.executor.limited_whole();
+        let devices = site.devices.iter().zip(decided).zip(reported);
+        let caps = devices.map(|((device, decided), reported)| {
             Some(CapView {
                 decided: *decided,
                 acknowledged: *reported,
+                by_node_limit: whole.contains(&device.node),
             })
         });
         let problem = control.problem.as_deref();
@@ -47,18 +52,52 @@ impl Shown {
                 PowerNodeView {
                     id: node.id.clone(),
                     limit: asked.map_or(node.limit, |n| n.limit),
-                    uncontrolled: asked.map_or(Watts::ZERO, |n| n.uncontrolled),
+                    uncontrolled: asked.map_or(Watts::ZERO, |n| n.uncontrolled + n.uncertainty),
                     capped: capped.max(Watts::ZERO),
                     price: prices.get(place).copied().unwrap_or(0.0),
                 }
             })
             .collect();
+        let contracts = contracts(control, decided);
         control.shown = Shown {
             from,
             caps: CapsView::new(Arc::clone(site), caps),
             power,
+            contracts,
         };
     }
+}
+
+/// The site's power contracts under the caps decided.
+fn contracts(control: &Control, decided: &[Watts]) -> Arc<[PowerNodeView]> {
+    let site = &control.deps.site;
+    if site.power_contracts.is_empty() {
+        return Arc::default();
+    }
+    let nodes = site.power.nodes().len();
+    let mut capped = vec![Watts::ZERO; site.power_contracts.len()];
+    for (place, cap) in decided.iter().enumerate() {
+        let rows = control.executor.rows().above(place).iter();
+        for contract in rows.filter_map(|row| row.checked_sub(nodes)) {
+            capped[contract] += *cap;
+        }
+    }
+    let allocation = control.in_force.as_ref().map(|f| f.outcome.allocation());
+    let prices = allocation.map_or(&[][..], |a| &a.contract_prices);
+    let asked = control.problem.as_deref().map_or(&[][..], |p| &p.contracts);
+    (site.power_contracts.iter().zip(capped).enumerate())
+        .map(|(place, (contract, capped))| {
+            let usable = contract.usable(control.config.policy.margin);
+            let load = |c: &Contract| c.uncontrolled + c.uncertainty;
+            PowerNodeView {
+                id: contract.id.clone(),
+                limit: asked.get(place).map_or(usable, |c| c.limit),
+                uncontrolled: asked.get(place).map_or(Watts::ZERO, load),
+                capped,
+                price: prices.get(place).copied().unwrap_or(0.0),
+            }
+        })
+        .collect()
 }
 
 /// Where in [`ControlState`]'s machine control is.
@@ -69,10 +108,35 @@ fn state(control: &Control) -> ControlState {
         ControlState::StandingBy
     } else if control.refused || !control.is_connected() {
         ControlState::Safe
-    } else if control.executor.beyond_reach() > 0 || !control.troubles.is_empty() {
+    } else if control.executor.beyond_reach() > 0
+        || !control.told_troubles().is_empty()
+        || control.watch.is_active()
+    {
         ControlState::Degraded
     } else {
         ControlState::Armed
+    }
+}
+
+/// Figures of control's own.
+fn health(control: &Control) -> ControlHealth {
+    let (foreign_changes, foreign_corrected) = control.agents.foreign();
+    ControlHealth {
+        refused: control.journal.refusals,
+        beyond_reach: if control.armed() {
+            control.executor.beyond_reach()
+        } else {
+            0
+        },
+        unanswered: control.executor.unanswered(),
+        foreign_changes,
+        foreign_corrected,
+        foreign_devices: control.agents.devices_touched(),
+        clocks_off: control.agents.clocks_off(),
+        unsigned: control.link.unsigned(),
+        fence: control.lock.fence(),
+        allocated: control.allocated,
+        troubles: control.told_troubles(),
     }
 }
 
@@ -85,6 +149,13 @@ pub(super) fn publish(control: &mut Control, now: Timestamp) {
         state: state(control),
         in_charge: control.lock.other().map(str::to_owned),
         power: Arc::clone(&control.shown.power),
+        contracts: Arc::clone(&control.shown.contracts),
+        troubles: control
+            .watch
+            .troubles
+            .iter()
+            .map(|t| format!("{t}."))
+            .collect(),
         caps: control.shown.caps.clone(),
         price_of_energy: control.planning.price(now),
         allocation: control.in_force.as_ref().map(|f| f.certificate.clone()),
@@ -93,6 +164,7 @@ pub(super) fn publish(control: &mut Control, now: Timestamp) {
         max_gap: control.max_gap,
         allocations: control.allocations,
         rounds: control.rounds,
+        health: health(control),
     };
     control.view.send_replace(Arc::new(view));
 }

@@ -133,7 +133,7 @@ impl Control {
 fn holds(facts: &Facts<'_>, solved: &Solved<'_>, allocation: &Allocation) -> bool {
     let proposal = Proposal {
         caps: &assemble::caps(&solved.problem, allocation),
-        node_prices: &allocation.node_prices,
+        node_prices: &allocation.prices(),
         certificate: &allocation.certificate,
         dropped: &[],
         beyond: &[],

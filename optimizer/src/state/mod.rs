@@ -30,11 +30,11 @@ pub use answer::{Answer, Ending, Excess, Goal, JobAnswer, LimitAnswer, Refused, 
 pub use reader::Fault;
 pub use way::Way;
 
-use crate::allocate::{Contract, Problem};
+use crate::allocate::Problem;
 use crate::check::{AtFeed, Facts, Terms, TripCurve};
 use crate::control::assemble;
 use heliostat_models::{DeviceId, JobRecord, Site, Watts};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// What a state file says, beside the site that it speaks of.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,33 +97,5 @@ impl State {
 
 /// The allocator's problem under these facts, their terms included.
 pub fn problem(facts: &Facts<'_>) -> Problem {
-    let mut problem = assemble::problem(facts);
-    let terms = facts.terms;
-    for (node, uncertainty) in problem.nodes.iter_mut().zip(&terms.uncertainty) {
-        node.uncertainty = *uncertainty;
-    }
-    for device in &mut problem.devices {
-        device.step = terms.steps.get(&device.id).copied().unwrap_or_default();
-    }
-    let nodes: HashMap<&str, usize> = (facts.site.power.nodes().iter().enumerate())
-        .map(|(place, node)| (node.id.as_str(), place))
-        .collect();
-    for term in &terms.contracts {
-        let named = |member: &String| nodes.get(member.as_str()).copied();
-        let device = |member: &String| {
-            let found = facts.site.device(&DeviceId::from(member.as_str()));
-            found
-                .map(|(place, _)| place)
-                .filter(|_| named(member).is_none())
-        };
-        problem.contracts.push(Contract {
-            id: term.id.clone(),
-            limit: term.limit * (1.0 - facts.margin),
-            uncontrolled: term.uncontrolled,
-            uncertainty: term.uncertainty,
-            nodes: term.members.iter().filter_map(named).collect(),
-            devices: term.members.iter().filter_map(device).collect(),
-        });
-    }
-    problem
+    assemble::problem(facts)
 }

@@ -3,6 +3,7 @@
 use super::State;
 use super::reader::{Fault, Faults, join};
 use crate::check::{ContractTerm, Terms, TripCurve};
+use crate::control::contracts::Contracts;
 use crate::control::measure::Measured;
 use heliostat_models::site::Node;
 use heliostat_models::{DeviceId, Site, Watts};
@@ -84,13 +85,22 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         }
     }
     let measured = Measured {
-        it_at_feed: it.clone(),
+        it_at_feed: it
+            .iter()
+            .zip(&uncertain)
+            .map(|(it, more)| *it + *more)
+            .collect(),
         it_uncontrolled: it,
+        it_uncertain: uncertain.clone(),
         idle,
         site_power,
         it_power,
         nodes_measured: 0,
+        overhead: overhead.into_iter().zip(uncertainty).collect(),
     };
+    let mut contracts = Contracts::new(site).terms(site, &measured, site.control.margin);
+    contracts.append(&mut reading.terms.contracts);
+    reading.terms.contracts = contracts;
     let limits = |event: Option<Watts>| -> Vec<Watts> {
         let usable = 1.0 - site.control.margin;
         let under = |feed: bool, limit: Watts| match event {
@@ -270,7 +280,18 @@ impl Reading<'_> {
             let Some(of) = self.faults.fields(&at, value, &KNOWN) else {
                 continue;
             };
-            let id = self.faults.text(&join(&at, "id"), of.get("id"), "a name");
+            let field = join(&at, "id");
+            let id = self.faults.text(&field, of.get("id"), "a name");
+            let taken = |id: &str| {
+                power.contains(id)
+                    || (self.site.power_contracts.iter()).any(|c| c.id == id)
+                    || self.terms.contracts.iter().any(|c| c.id == id)
+            };
+            if let Some(id) = id.filter(|id| taken(id)) {
+                let fault = format!("`{id}` is the name of another limit");
+                let allowed = "a name that no power node and no other contract has, those of the site file included";
+                self.faults.add(&field, fault, allowed);
+            }
             let mut watts = |key: &str| self.faults.number(&at, key, of, "watts").map(Watts);
             let (limit, load, more) = (
                 watts("limit_watts"),
@@ -305,6 +326,7 @@ impl Reading<'_> {
                 self.terms.contracts.push(ContractTerm {
                     id: id.to_owned(),
                     limit,
+                    in_full: false,
                     uncontrolled: load.unwrap_or_default(),
                     uncertainty: more.unwrap_or_default(),
                     members,
@@ -314,7 +336,7 @@ impl Reading<'_> {
     }
 
     fn trip_curves(&mut self, file: &Map<String, Value>) -> BTreeMap<String, TripCurve> {
-        let mut curves = BTreeMap::new();
+        let mut curves = self.site.trip_curves.clone();
         let Some(stated) = file.get("trip_curves") else {
             return curves;
         };

@@ -50,6 +50,7 @@ fn terms(rng: &mut fastrand::Rng, site: &Site) -> Terms {
             .count() as f64;
         ContractTerm {
             id: format!("contract{place}"),
+            in_full: false,
             limit: Watts(covered * (330.0 + 250.0 * rng.f64()) + 500.0),
             uncontrolled: Watts(200.0),
             uncertainty: Watts(100.0),

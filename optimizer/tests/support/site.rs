@@ -12,18 +12,23 @@ pub fn demo() -> Arc<Site> {
 
 /// The demonstration site cut down to eight devices.
 pub fn small() -> Arc<Site> {
-    let text = heliostat_models::site::config::builtin_demo()
+    parse(&small_text())
+}
+
+/// The file of [`small`].
+pub fn small_text() -> String {
+    heliostat_models::site::config::builtin_demo()
         .replace("racks = 8", "racks = 2")
         .replace("nodes_per_rack = 4", "nodes_per_rack = 2")
         .replace("devices_per_node = 8", "devices_per_node = 2")
         .replace(
             "\"pdu-1\", \"pdu-2\", \"pdu-3\", \"pdu-4\"",
             "\"pdu-1\", \"pdu-3\"",
-        );
-    parse(&text)
+        )
 }
 
-fn parse(text: &str) -> Arc<Site> {
+/// A site from a file's text.
+pub fn parse(text: &str) -> Arc<Site> {
     let loaded = load("test.toml", text, LoadOptions::default());
     let errors: Vec<String> = loaded.errors().map(|f| f.to_string()).collect();
     Arc::new(loaded.site.unwrap_or_else(|| panic!("{errors:?}")))

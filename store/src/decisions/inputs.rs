@@ -9,6 +9,7 @@
 //! read from any of them. What the content means is the writer's affair.
 
 use super::chain::Hash;
+use super::removed;
 use crate::framed_log::FramedLog;
 use crate::query::StoreError;
 use heliostat_models::Timestamp;
@@ -22,7 +23,7 @@ const FIRST: u8 = 4;
 /// Bytes of content in a piece at most; records of a log are bounded, and a
 /// large site's inputs need not be in memory twice.
 const PIECE: usize = 1 << 20;
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a decision was taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Found {
 #[derive(Debug)]
 pub(super) struct InputsLog {
     directory: PathBuf,
+    /// Files of days longer ago than this many are removed.
+    keep_days: Option<u32>,
     open: Option<(Timestamp, FramedLog, Hash)>,
 }
 
@@ -55,8 +58,13 @@ impl InputsLog {
     pub fn new(directory: PathBuf) -> Self {
         Self {
             directory,
+            keep_days: None,
             open: None,
         }
+    }
+
+    pub fn keep(&mut self, days: u32) {
+        self.keep_days = Some(days);
     }
 
     /// Whether the inputs of a decision at this instant must be whole.
@@ -74,6 +82,11 @@ impl InputsLog {
             _ => {
                 std::fs::create_dir_all(&self.directory).map_err(|e| fault("making", e))?;
                 let (log, _) = FramedLog::open(&path, KIND).map_err(|e| fault("opening", e))?;
+                if let Some(days) = self.keep_days
+                    && let Err(error) = removed::sweep(&self.directory, at, days)
+                {
+                    tracing::error!(%error, "inputs of decisions of long ago cannot be removed; it is tried again tomorrow");
+                }
                 (log, Hash::default())
             }
         };
@@ -148,7 +161,7 @@ pub fn read_inputs(directory: &Path, at: Timestamp) -> Result<Vec<Found>, StoreE
 }
 
 /// The file of an instant's day, named after it.
-fn path(directory: &Path, at: Timestamp) -> PathBuf {
+pub(super) fn path(directory: &Path, at: Timestamp) -> PathBuf {
     let text = at.floor_to(DAY).to_string();
     let day = text.get(..10).unwrap_or(&text);
     directory.join(format!("{day}.log"))

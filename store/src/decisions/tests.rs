@@ -267,3 +267,77 @@ fn a_changed_byte_of_inputs_is_found_at_its_place() {
         }
     }
 }
+
+/// The names of the files of inputs.
+fn days(directory: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(inputs_directory(directory)).unwrap();
+    let mut names: Vec<String> = files
+        .map(|f| f.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "removed.log")
+        .collect();
+    names.sort();
+    names
+}
+
+fn with_inputs(log: &DecisionLog, day: i64, text: &str) {
+    let at = day * 86_400_000 + 5;
+    let evidence = Evidence {
+        inputs: Inputs {
+            whole: true,
+            content: text.as_bytes().to_vec(),
+        },
+        outcome: Hash::of(&[b"outcome"]),
+    };
+    let made = decision(at, DecisionKind::Allocation);
+    log.record_with(made, &evidence).unwrap();
+}
+
+#[test]
+fn inputs_go_after_their_days_and_the_log_and_its_chain_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let at = |day: i64| Timestamp(day * 86_400_000);
+    let log = DecisionLog::open(path).unwrap().keep_inputs(3);
+    for day in [0, 1, 2, 3] {
+        with_inputs(&log, day, "then");
+    }
+    assert_eq!(days(path).len(), 4, "three days besides the running one");
+    with_inputs(&log, 4, "then");
+    assert_eq!(days(path)[0], "1970-01-02.log");
+    let removed = read_removed(path, at(0)).unwrap().unwrap();
+    assert_eq!(
+        (removed.day, removed.at, removed.kept_days),
+        (at(0), Timestamp(4 * 86_400_000 + 5), 3)
+    );
+    assert!(removed.bytes > 0);
+    assert_eq!(read_removed(path, at(1)).unwrap(), None);
+    assert_eq!(read_inputs(path, at(0)).unwrap(), []);
+    assert_eq!(read_inputs(path, at(1)).unwrap().len(), 1);
+    drop(log);
+    // Noted, and the machine died before the file went: it is there, and goes later.
+    std::fs::write(inputs_directory(path).join("1970-01-01.log"), "left").unwrap();
+    assert_eq!(read_removed(path, at(0)).unwrap(), None);
+    let log = DecisionLog::open(path).unwrap().keep_inputs(3);
+    with_inputs(&log, 4, "then");
+    assert!(read_removed(path, at(0)).unwrap().is_some());
+    let history = read_decisions(path).unwrap();
+    assert_eq!((history.decisions.len(), history.chain.broken), (6, None));
+    assert!(history.decisions.iter().all(|d| d.evidence.is_some()));
+}
+
+#[test]
+fn a_clock_that_is_wrong_by_years_costs_a_month_at_most() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = DecisionLog::open(directory.path()).unwrap();
+    for day in 0..40 {
+        with_inputs(&log, day, "then");
+    }
+    let log = log.keep_inputs(400);
+    with_inputs(&log, 20_000, "then");
+    assert_eq!(days(directory.path()).len(), 40 + 1 - 31);
+    // Without a bound nothing goes.
+    drop(log);
+    let log = DecisionLog::open(directory.path()).unwrap();
+    with_inputs(&log, 20_001, "then");
+    assert_eq!(days(directory.path()).len(), 40 + 2 - 31);
+}

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// Devices whose limits outlive the agent, as those of real ones do: in files.
-struct FileDevices {
+pub(super) struct FileDevices {
     directory: PathBuf,
-    log: Arc<Mutex<Vec<(DeviceId, f64)>>>,
-    broken: Arc<Mutex<Option<DeviceId>>>,
+    pub(super) log: Arc<Mutex<Vec<(DeviceId, f64)>>>,
+    pub(super) broken: Arc<Mutex<Option<DeviceId>>>,
 }
 
-const UUID: &str = "GPU-1";
+pub(super) const UUID: &str = "GPU-1";
 
 impl FileDevices {
-    fn new(directory: &Path) -> Self {
+    pub(super) fn new(directory: &Path) -> Self {
         for device in ["n1-gpu0", "n1-gpu1"] {
             let path = directory.join(device);
             if !path.exists() {
@@ -72,17 +72,28 @@ impl CapActuator for FileDevices {
     }
 }
 
-fn limit(directory: &Path, device: &str) -> f64 {
+pub(super) fn limit(directory: &Path, device: &str) -> f64 {
     let text = std::fs::read_to_string(directory.join(device)).unwrap();
     text.parse().unwrap()
 }
 
-fn keeper(directory: &Path, arm: bool) -> CapKeeper {
+pub(super) fn keeper(directory: &Path, arm: bool) -> CapKeeper {
     let devices = FileDevices::new(directory);
-    CapKeeper::new(AgentId::from("n1"), arm, Some(Box::new(devices)), directory).unwrap()
+    let agent = AgentId::from("n1");
+    CapKeeper::new(agent, arm, Some(Box::new(devices)), directory, at(0)).unwrap()
 }
 
-fn lease(device: &str, cap: f64) -> CapLease {
+pub(super) fn keeper_of(devices: impl CapActuator + 'static, directory: &Path) -> CapKeeper {
+    let agent = AgentId::from("n1");
+    CapKeeper::new(agent, true, Some(Box::new(devices)), directory, at(0)).unwrap()
+}
+
+/// An instant by which all clocks show the same.
+pub(super) fn at(millis: i64) -> Now {
+    Now::from(Timestamp(millis))
+}
+
+pub(super) fn lease(device: &str, cap: f64) -> CapLease {
     CapLease {
         device: DeviceId::from(device),
         uuid: UUID.into(),
@@ -91,7 +102,12 @@ fn lease(device: &str, cap: f64) -> CapLease {
     }
 }
 
-fn command(controller: &str, sequence: u64, issued: i64, leases: Vec<CapLease>) -> CapCommand {
+pub(super) fn command(
+    controller: &str,
+    sequence: u64,
+    issued: i64,
+    leases: Vec<CapLease>,
+) -> CapCommand {
     CapCommand {
         sequence,
         fence: 0,
@@ -102,7 +118,7 @@ fn command(controller: &str, sequence: u64, issued: i64, leases: Vec<CapLease>) 
     }
 }
 
-fn applied(answer: &CapAnswer) -> Vec<Option<f64>> {
+pub(super) fn applied(answer: &CapAnswer) -> Vec<Option<f64>> {
     let outcomes = answer.reports.iter().map(|r| match &r.outcome {
         CapOutcome::Applied { readback } => Some(readback.0),
         CapOutcome::Refused { .. } => None,
@@ -115,10 +131,7 @@ fn applies_reads_back_and_restores_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = keeper(dir.path(), true);
     let answer = keeper
-        .command(
-            &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-            Timestamp(10),
-        )
+        .command(&command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]), at(10))
         .unwrap();
     assert_eq!(
         (answer.sequence, applied(&answer)),
@@ -136,23 +149,20 @@ fn applies_reads_back_and_restores_at_the_end() {
 fn an_ended_lease_becomes_the_safe_cap_and_a_renewal_prevents_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = keeper(dir.path(), true);
-    keeper.command(
-        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-        Timestamp(0),
-    );
+    keeper.command(&command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]), at(0));
     keeper.command(
         &command("c", 2, 20_000, vec![lease("n1-gpu0", 460.0)]),
-        Timestamp(20_000),
+        at(20_000),
     );
-    assert_eq!(keeper.expire(Timestamp(49_999)), None);
-    assert_eq!(keeper.next_expiry(), Some(Timestamp(50_000)));
-    let answer = keeper.expire(Timestamp(50_000)).unwrap();
+    assert_eq!(keeper.expire(at(49_999)), None);
+    assert_eq!(keeper.next_end(), Some(Timestamp(50_000)));
+    let answer = keeper.expire(at(50_000)).unwrap();
     assert_eq!(
         (answer.sequence, applied(&answer)),
         (None, vec![Some(300.0)])
     );
     assert_eq!(limit(dir.path(), "n1-gpu0"), 300.0);
-    assert_eq!(keeper.next_expiry(), None);
+    assert_eq!(keeper.next_end(), None);
     assert_eq!(keeper.stats.safe_caps_set, 1);
     // Only what was leased.
     assert_eq!(limit(dir.path(), "n1-gpu1"), 700.0);
@@ -163,24 +173,12 @@ fn a_safe_cap_that_cannot_be_set_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let devices = FileDevices::new(dir.path());
     let broken = Arc::clone(&devices.broken);
-    let mut keeper = CapKeeper::new(
-        AgentId::from("n1"),
-        true,
-        Some(Box::new(devices)),
-        dir.path(),
-    )
-    .unwrap();
-    keeper.command(
-        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-        Timestamp(0),
-    );
+    let mut keeper = keeper_of(devices, dir.path());
+    keeper.command(&command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]), at(0));
     *broken.lock().unwrap() = Some(DeviceId::from("n1-gpu0"));
-    assert_eq!(applied(&keeper.expire(Timestamp(30_000)).unwrap()), [None]);
+    assert_eq!(applied(&keeper.expire(at(30_000)).unwrap()), [None]);
     *broken.lock().unwrap() = None;
-    assert_eq!(
-        applied(&keeper.expire(Timestamp(31_000)).unwrap()),
-        [Some(300.0)]
-    );
+    assert_eq!(applied(&keeper.expire(at(31_000)).unwrap()), [Some(300.0)]);
 }
 
 #[test]
@@ -188,43 +186,20 @@ fn older_commands_are_ignored_and_a_repeated_one_is_answered_again_without_a_wri
     let dir = tempfile::tempdir().unwrap();
     let devices = FileDevices::new(dir.path());
     let log = Arc::clone(&devices.log);
-    let mut keeper = CapKeeper::new(
-        AgentId::from("n1"),
-        true,
-        Some(Box::new(devices)),
-        dir.path(),
-    )
-    .unwrap();
+    let mut keeper = keeper_of(devices, dir.path());
     let second = command("c", 2, 2_000, vec![lease("n1-gpu0", 450.0)]);
-    let first_answer = keeper.command(&second, Timestamp(2_000));
+    let first_answer = keeper.command(&second, at(2_000));
     let stale = command("c", 1, 1_000, vec![lease("n1-gpu0", 700.0)]);
-    assert_eq!(keeper.command(&stale, Timestamp(2_100)), None);
-    assert_eq!(keeper.command(&second, Timestamp(2_200)), first_answer);
+    assert_eq!(keeper.command(&stale, at(2_100)), None);
+    assert_eq!(keeper.command(&second, at(2_200)), first_answer);
     assert_eq!(log.lock().unwrap().len(), 1);
     // A new controller run counts from one again; a dead one's late message is older.
     let new_run = command("d", 1, 3_000, vec![lease("n1-gpu0", 500.0)]);
-    assert!(keeper.command(&new_run, Timestamp(3_000)).is_some());
+    assert!(keeper.command(&new_run, at(3_000)).is_some());
     let late = command("c", 3, 2_500, vec![lease("n1-gpu0", 700.0)]);
-    assert_eq!(keeper.command(&late, Timestamp(3_100)), None);
+    assert_eq!(keeper.command(&late, at(3_100)), None);
     assert_eq!(limit(dir.path(), "n1-gpu0"), 500.0);
     assert_eq!(keeper.stats.ignored, 2);
-}
-
-#[test]
-fn after_a_crash_the_limit_found_first_is_restored_not_the_cap() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut first = keeper(dir.path(), true);
-    first.command(
-        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-        Timestamp(0),
-    );
-    drop(first);
-    assert_eq!(limit(dir.path(), "n1-gpu0"), 450.0);
-    // Also an agent that only observes cleans up after one that did not.
-    let mut second = keeper(dir.path(), false);
-    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
-    assert_eq!(second.devices()[0].found, Watts(700.0));
-    assert_eq!(second.stats.restored, 1);
 }
 
 #[test]
@@ -249,6 +224,7 @@ fn a_list_that_cannot_be_read_stops_the_agent_and_says_what_to_do() {
         true,
         Some(Box::new(devices)),
         dir.path(),
+        at(0),
     ) else {
         panic!("started over a broken list");
     };
@@ -262,19 +238,16 @@ fn refuses_another_uuid_an_ended_command_and_everything_unless_armed() {
     let mut wrong = lease("n1-gpu0", 450.0);
     wrong.uuid = "GPU-other".into();
     let answer = armed
-        .command(&command("c", 1, 0, vec![wrong]), Timestamp(0))
+        .command(&command("c", 1, 0, vec![wrong]), at(0))
         .unwrap();
     assert_eq!(applied(&answer), [None]);
     let late = command("c", 2, 0, vec![lease("n1-gpu0", 450.0)]);
-    let answer = armed.command(&late, Timestamp(30_000)).unwrap();
+    let answer = armed.command(&late, at(630_000)).unwrap();
     assert_eq!(applied(&answer), [None]);
     drop(armed);
     let mut observer = keeper(dir.path(), false);
     let answer = observer
-        .command(
-            &command("c", 3, 0, vec![lease("n1-gpu0", 450.0)]),
-            Timestamp(0),
-        )
+        .command(&command("c", 3, 0, vec![lease("n1-gpu0", 450.0)]), at(0))
         .unwrap();
     match &answer.reports[0].outcome {
         CapOutcome::Refused { reason, current } => {
@@ -291,20 +264,11 @@ fn lowers_before_it_raises() {
     let dir = tempfile::tempdir().unwrap();
     let devices = FileDevices::new(dir.path());
     let log = Arc::clone(&devices.log);
-    let mut keeper = CapKeeper::new(
-        AgentId::from("n1"),
-        true,
-        Some(Box::new(devices)),
-        dir.path(),
-    )
-    .unwrap();
-    keeper.command(
-        &command("c", 1, 0, vec![lease("n1-gpu0", 300.0)]),
-        Timestamp(0),
-    );
+    let mut keeper = keeper_of(devices, dir.path());
+    keeper.command(&command("c", 1, 0, vec![lease("n1-gpu0", 300.0)]), at(0));
     log.lock().unwrap().clear();
     let swap = vec![lease("n1-gpu0", 600.0), lease("n1-gpu1", 400.0)];
-    keeper.command(&command("c", 2, 1, swap), Timestamp(1));
+    keeper.command(&command("c", 2, 1, swap), at(1));
     let order: Vec<String> = log
         .lock()
         .unwrap()
@@ -312,30 +276,6 @@ fn lowers_before_it_raises() {
         .map(|(d, _)| d.to_string())
         .collect();
     assert_eq!(order, ["n1-gpu1", "n1-gpu0"]);
-}
-
-#[test]
-fn a_limit_that_somebody_else_changed_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut keeper = keeper(dir.path(), true);
-    keeper.command(
-        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-        Timestamp(0),
-    );
-    assert!(
-        keeper
-            .devices()
-            .iter()
-            .all(|d| d.device.as_str() != "n1-gpu0" || d.current == Watts(450.0))
-    );
-    assert!(keeper.stats.foreign_changes.is_empty());
-    std::fs::write(dir.path().join("n1-gpu0"), "620").unwrap();
-    let devices = keeper.devices();
-    assert_eq!(devices[0].current, Watts(620.0));
-    assert_eq!(
-        keeper.stats.foreign_changes.get("n1-gpu0"),
-        Some(&Watts(620.0))
-    );
 }
 
 #[test]
@@ -351,7 +291,7 @@ fn a_device_whose_limit_could_not_be_noted_is_not_capped() {
                 0,
                 vec![lease("n1-gpu7", 450.0), lease("n1-gpu0", 450.0)],
             ),
-            Timestamp(0),
+            at(0),
         )
         .unwrap();
     assert_eq!(applied(&answer).iter().flatten().count(), 1);
@@ -375,39 +315,29 @@ fn orders_below_the_highest_fence_seen_are_refused_also_after_a_restart() {
             if reason.contains("later controller") && *current == Some(Watts(has())))
     };
     let mut first = keeper(dir.path(), true);
-    first
-        .command(&order("a", 3, 9, 500.0), Timestamp(0))
-        .unwrap();
+    first.command(&order("a", 3, 9, 500.0), at(0)).unwrap();
     // Another controller, whose clock is behind and whose numbers begin anew.
     let mut later = order("b", 7, 1, 400.0);
     later.issued = Timestamp(-60_000);
-    let answer = first.command(&later, Timestamp(0)).unwrap();
+    let answer = first.command(&later, at(0)).unwrap();
     assert_eq!((answer.fence, has()), (7, 400.0));
-    assert!(refused(
-        first.command(&order("a", 3, 10, 600.0), Timestamp(1))
-    ));
-    assert!(refused(
-        first.command(&order("c", 0, 1, 600.0), Timestamp(1))
-    ));
+    assert!(refused(first.command(&order("a", 3, 10, 600.0), at(1))));
+    assert!(refused(first.command(&order("c", 0, 1, 600.0), at(1))));
     assert_eq!((has(), first.stats.ignored), (400.0, 2));
     // Its own next order is not mistaken for an old one.
-    first
-        .command(&order("b", 7, 2, 420.0), Timestamp(1))
-        .unwrap();
+    first.command(&order("b", 7, 2, 420.0), at(1)).unwrap();
     assert_eq!(has(), 420.0);
     drop(first);
     let mut second = keeper(dir.path(), true);
-    assert_eq!((second.fence(), has()), (7, 700.0));
-    assert!(refused(
-        second.command(&order("a", 3, 11, 650.0), Timestamp(2))
-    ));
-    assert_eq!(has(), 700.0);
+    assert_eq!((second.fence(), has()), (7, 300.0));
+    assert!(refused(second.command(&order("a", 3, 11, 650.0), at(2))));
+    assert_eq!(has(), 300.0);
     drop(second);
     // What cannot be understood is not taken for nothing.
     std::fs::write(dir.path().join("control-fence"), "many").unwrap();
     let devices = Box::new(FileDevices::new(dir.path()));
     let agent = AgentId::from("n1");
-    let error = CapKeeper::new(agent, true, Some(devices), dir.path()).err();
+    let error = CapKeeper::new(agent, true, Some(devices), dir.path(), at(0)).err();
     assert!(error.is_some_and(|e| e.to_string().contains("control-fence")));
 }
 
@@ -434,18 +364,14 @@ fn devices_that_come_later_are_told_and_keep_the_limit_to_restore() {
     let dir = tempfile::tempdir().unwrap();
     let crashed = |keeper: CapKeeper| drop(keeper);
     let mut first = keeper(dir.path(), true);
-    first.command(
-        &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-        Timestamp(0),
-    );
+    first.command(&command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]), at(0));
     crashed(first);
     let (there, broken) = (Arc::default(), Arc::default());
     let mut devices = FileDevices::new(dir.path());
     devices.broken = Arc::clone(&broken);
     *broken.lock().unwrap() = Some(DeviceId::from("n1-gpu0"));
     let late = Late(devices, Arc::clone(&there));
-    let mut keeper =
-        CapKeeper::new(AgentId::from("n1"), true, Some(Box::new(late)), dir.path()).unwrap();
+    let mut keeper = keeper_of(late, dir.path());
     assert_eq!(keeper.devices(), []);
     *there.lock().unwrap() = true;
     *broken.lock().unwrap() = None;
@@ -465,13 +391,9 @@ fn a_dry_run_answers_what_it_would_do_and_leaves_nothing_to_restore() {
     let inner = FileDevices::new(dir.path());
     let log = Arc::clone(&inner.log);
     let dry = crate::actuate::DryRun::new(Box::new(inner));
-    let mut keeper =
-        CapKeeper::new(AgentId::from("n1"), true, Some(Box::new(dry)), dir.path()).unwrap();
+    let mut keeper = keeper_of(dry, dir.path());
     let answer = keeper
-        .command(
-            &command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]),
-            Timestamp(10),
-        )
+        .command(&command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]), at(10))
         .unwrap();
     let CapOutcome::Refused { reason, current } = &answer.reports[0].outcome else {
         panic!("a dry run applied a cap: {answer:?}");
@@ -483,7 +405,7 @@ fn a_dry_run_answers_what_it_would_do_and_leaves_nothing_to_restore() {
     assert_eq!(*current, Some(Watts(700.0)));
     assert!(!dir.path().join("found-caps.json").exists());
     // No lease is held, so none ends in a safe cap.
-    assert_eq!(keeper.next_expiry(), None);
+    assert_eq!(keeper.next_end(), None);
     keeper.restore();
     assert_eq!(*log.lock().unwrap(), []);
 }

@@ -77,6 +77,10 @@ pub(super) fn check(file: &SiteFile, sink: &Sink) {
     for contract in &file.contracts {
         contracts.field("contract.id", &contract.id);
     }
+    let mut power_contracts = Names::new(sink, "power contracts");
+    for contract in &file.power_contracts {
+        power_contracts.field(&format!("{}id", contract.prefix), &contract.id);
+    }
     let mut partitions = Names::new(sink, "partitions");
     for partition in &file.partitions {
         partitions.field("partition.id", &partition.id);

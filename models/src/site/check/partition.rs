@@ -6,7 +6,7 @@ use crate::accelerators::AcceleratorCatalogue;
 use crate::site::config::fault::Sink;
 use crate::site::config::layout::MOST_NODES;
 use crate::site::config::partition::PartitionSection;
-use crate::site::config::reader::Field;
+use crate::site::config::reader::{At, Field};
 use crate::site::config::schema::SiteFile;
 
 /// Checks all partitions; [`super::sums`] adds them up.
@@ -229,5 +229,38 @@ fn accelerator(
                 "keep min_cap_watts <= safe_cap_watts <= max_cap_watts".to_owned(),
             );
         }
+    }
+    if let Some(step) = &partition.cap_step {
+        steps(partition, step, (low, high), error);
+    }
+}
+
+/// Caps that stand in the file must be ones that can be set.
+fn steps(
+    partition: &PartitionSection,
+    step: &At<f64>,
+    (low, high): (f64, f64),
+    error: &dyn Fn(&str, usize, String, String),
+) {
+    if step.value > high - low && high > low {
+        let message = format!(
+            "a step of {} W leaves no cap between the lowest ({low} W) and the highest ({high} W)",
+            step.value
+        );
+        let remedy = "write the smallest change of a cap that the device can be set to".to_owned();
+        error("cap_step_watts", step.at, message, remedy);
+    }
+    let Some(safe) = &partition.safe_cap else {
+        return;
+    };
+    let count = safe.value / step.value;
+    let settable = (count - count.round()).abs() < 1e-6 || safe.value == low || safe.value == high;
+    if !settable {
+        let message = format!(
+            "a safe cap of {} W is no multiple of the step of {} W",
+            safe.value, step.value
+        );
+        let remedy = format!("use {} W", (count.floor() * step.value).max(low));
+        error("safe_cap_watts", safe.at, message, remedy);
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// Power of the devices and nodes below something, in watts.
 #[derive(Clone, Copy, Debug, Default)]
-struct Draw {
+pub(super) struct Draw {
     /// All devices at their lowest caps, nodes at their largest overhead.
     floor: f64,
     /// All devices at their safe caps.
@@ -21,7 +21,7 @@ struct Draw {
 }
 
 impl Draw {
-    fn of_nodes(sizes: &Sizes, nodes: usize) -> Self {
+    pub(super) fn of_nodes(sizes: &Sizes, nodes: usize) -> Self {
         let nodes = nodes as f64;
         let at = |cap: f64| nodes * (sizes.overhead + f64::from(sizes.devices_per_node) * cap);
         Self {
@@ -31,7 +31,17 @@ impl Draw {
         }
     }
 
-    fn add(&mut self, other: Self, factor: f64) {
+    /// Of devices alone, without their node.
+    pub(super) fn of_devices(sizes: &Sizes, devices: u32) -> Self {
+        let devices = f64::from(devices);
+        Self {
+            floor: devices * sizes.min_cap,
+            safe: devices * sizes.safe_cap,
+            peak: devices * sizes.max_cap,
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self, factor: f64) {
         self.floor += factor * other.floor;
         self.safe += factor * other.safe;
         self.peak += factor * other.peak;
@@ -99,7 +109,15 @@ pub(super) fn check(
 }
 
 /// Floors and safe caps against one limit.
-fn within(what: &str, field: &str, draw: Draw, limit: f64, at: usize, margin: f64, sink: &Sink) {
+pub(super) fn within(
+    what: &str,
+    field: &str,
+    draw: Draw,
+    limit: f64,
+    at: usize,
+    margin: f64,
+    sink: &Sink,
+) {
     let usable = limit * (1.0 - margin);
     if draw.floor > limit {
         sink.error(

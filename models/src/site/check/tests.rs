@@ -29,7 +29,7 @@ fn finds(severity: Severity, from: &str, to: &str, at: &str, message: &str) {
 }
 
 #[track_caller]
-fn error(from: &str, to: &str, at: &str, message: &str) {
+pub(super) fn error(from: &str, to: &str, at: &str, message: &str) {
     finds(Severity::Error, from, to, at, message);
 }
 
@@ -553,5 +553,53 @@ fn an_empty_file_lists_what_is_missing() {
             .faults
             .iter()
             .any(|f| f.message.contains("no [[power]] section"))
+    );
+}
+
+#[test]
+fn faults_of_ramps() {
+    let feed = "limit_watts = 190_000\n";
+    let with = |line: &str| format!("{feed}{line}\n");
+    for (line, message) in [
+        ("ramp_up_watts_per_second = 50", "takes 1.1 h"),
+        ("ramp_down_watts_per_second = 190_001", "limits nothing"),
+    ] {
+        warning(feed, &with(line), line, message);
+    }
+    error(
+        feed,
+        &with("ramp_up_watts_per_second = 0"),
+        "ramp_up",
+        "out of range",
+    );
+    error(
+        feed,
+        &with("ramp_up_watts_per_second = \"fast\""),
+        "ramp_up",
+        "not a number",
+    );
+    error(
+        "[control]\n",
+        "[control]\nramp_window_seconds = 0.5\nramp_up_watts_per_second = 900\n",
+        "ramp_window",
+        "out of range",
+    );
+    error(
+        "[control]\n",
+        "[control]\nramp_window_seconds = 1\nramp_up_watts_per_second = 2.5\n",
+        "ramp_up",
+        "too little to be shared",
+    );
+    warning(
+        "[control]\n",
+        "[control]\nramp_window_seconds = 5\n",
+        "ramp_window",
+        "no ramp limit",
+    );
+    warning(
+        "[control]\n",
+        "[control]\nramp_down_watts_per_second = 15\n",
+        "ramp_down",
+        "3.5 h",
     );
 }

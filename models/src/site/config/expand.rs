@@ -4,14 +4,16 @@ use super::LoadOptions;
 use super::layout::layout;
 use super::partition::PartitionSection;
 use super::reader::Field;
-use super::schema::{PowerSection, SiteFile};
+use super::schema::{PowerSection, RampFields, SiteFile};
 use crate::accelerators::AcceleratorCatalogue;
 use crate::ids::{DeviceId, NodeId, SiteId};
 use crate::quantity::{Celsius, Watts};
 use crate::site::power::{PowerNode, PowerNodeKind, PowerTree};
+use crate::site::ramp::{RampLimit, RampPolicy, USUAL_WINDOW};
 use crate::site::store::StoreChoice;
 use crate::site::{
-    ClassPolicy, Contract, ControlPolicy, Cooling, Device, Hall, Meter, Node, Rack, Site,
+    ClassPolicy, Contract, ControlPolicy, Cooling, Device, Hall, Meter, Node, PowerContract, Rack,
+    Site,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,8 +78,11 @@ pub(crate) fn expand(
         meters: meters(file)?,
         cooling: cooling(file)?,
         contracts: contracts(file)?,
+        power_contracts: Vec::new(),
+        trip_curves: BTreeMap::new(),
         classes: classes(file)?,
         control: control(file)?,
+        ramps: ramps(file),
         store: store(file)?,
         names: HashMap::new(),
     };
@@ -100,7 +105,12 @@ pub(crate) fn expand(
             rating: Watts(*need(&section.rating, "power.rating_watts")?),
             limit: Watts(*need(&section.limit, "power.limit_watts")?),
         });
-        power.insert(id.as_str(), index.ok_or("power.feeds")?);
+        let index = index.ok_or("power.feeds")?;
+        site.ramps.add(ramp(Some(index), &section.ramp));
+        power.insert(id.as_str(), index);
+        if let Some(curve) = &section.trip_curve {
+            site.trip_curves.insert(id.clone(), curve.value.clone());
+        }
     }
     for partition in &file.partitions {
         // What is only ordered has no size yet, more often than not.
@@ -110,6 +120,7 @@ pub(crate) fn expand(
             add_partition(&mut site, partition, catalogue, &power)?;
         }
     }
+    site.power_contracts = power_contracts(file, &site)?;
     Ok(site)
 }
 
@@ -146,6 +157,9 @@ fn add_partition(
             limit: Watts(sizes.rack_limit),
         }))
         .ok_or("partition.fed_by")?;
+        if let Some(curve) = &partition.rack_trip_curve {
+            (site.trip_curves).insert(planned.id.clone(), curve.value.clone());
+        }
         let rack = site.racks.len();
         for node_id in planned.nodes {
             let power_node = (site.power.push(PowerNode {
@@ -166,6 +180,7 @@ fn add_partition(
                     min_cap: Watts(sizes.min_cap),
                     max_cap: Watts(sizes.max_cap),
                     safe_cap: Watts(sizes.safe_cap),
+                    cap_step: Watts(sizes.cap_step),
                 });
             }
             site.nodes.push(Node {
@@ -225,6 +240,43 @@ fn contracts(file: &SiteFile) -> Result<Vec<Contract>, Lacking> {
         .collect()
 }
 
+/// Contracts over power nodes and devices, their members found by name.
+fn power_contracts(file: &SiteFile, site: &Site) -> Result<Vec<PowerContract>, Lacking> {
+    if file.power_contracts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let nodes: HashMap<&str, usize> = (site.power.nodes().iter().enumerate())
+        .map(|(place, node)| (node.id.as_str(), place))
+        .collect();
+    let devices: HashMap<&str, usize> = (site.devices.iter().enumerate())
+        .map(|(place, device)| (device.id.as_str(), place))
+        .collect();
+    let place = |by_name: &HashMap<&str, usize>, member: &String| by_name.get(&**member).copied();
+    (file.power_contracts.iter())
+        .map(|section| {
+            let members: Vec<String> = (need(&section.members, "power_contract.members")?.iter())
+                .map(|member| member.value.clone())
+                .collect();
+            let known =
+                |member: &String| nodes.contains_key(&**member) || devices.contains_key(&**member);
+            if !members.iter().all(known) {
+                return Err("power_contract.members");
+            }
+            Ok(PowerContract {
+                id: need(&section.id, "power_contract.id")?.clone(),
+                limit: Watts(*need(&section.limit, "power_contract.limit_watts")?),
+                in_full: section.in_full,
+                nodes: members.iter().filter_map(|m| place(&nodes, m)).collect(),
+                devices: (members.iter())
+                    .filter(|m| !nodes.contains_key(m.as_str()))
+                    .filter_map(|m| place(&devices, m))
+                    .collect(),
+                members,
+            })
+        })
+        .collect()
+}
+
 fn classes(file: &SiteFile) -> Result<BTreeMap<crate::JobClass, ClassPolicy>, Lacking> {
     (file.classes.iter())
         .map(|class| {
@@ -246,11 +298,15 @@ fn store(file: &SiteFile) -> Result<StoreChoice, Lacking> {
     }
 }
 
+/// Where a site does not say: a year, and some to look into it.
+const KEEP_DAYS: u32 = 400;
+
 fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
     let control = file.control.as_ref().ok_or("control")?;
     let seconds = |field: &Field<f64>, name: Lacking| -> Result<Duration, Lacking> {
         Ok(Duration::from_secs_f64(*need(field, name)?))
     };
+    let days = |field: &Field<u32>| field.as_ref().map_or(KEEP_DAYS, |days| days.value);
     Ok(ControlPolicy {
         // Observe-only is the default.
         armed: control.armed.as_ref().is_some_and(|armed| armed.value),
@@ -260,5 +316,30 @@ fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
         sample_every: seconds(&control.sample_every, "control.sample_every_seconds")?,
         margin: *need(&control.margin, "control.margin_ratio")?,
         carbon_weight: *need(&control.carbon_weight, "control.carbon_weight")?,
+        keep_inputs_days: days(&control.keep_inputs_days),
+        keep_jobs_days: days(&control.keep_jobs_days),
     })
+}
+
+/// The site's own ramp limits; those of power nodes come with their nodes.
+fn ramps(file: &SiteFile) -> RampPolicy {
+    let control = file.control.as_ref();
+    let window = control.and_then(|c| c.ramp_window.as_ref());
+    let mut ramps = RampPolicy {
+        window: window.map_or(USUAL_WINDOW, |w| Duration::from_secs_f64(w.value)),
+        limits: Vec::new(),
+    };
+    if let Some(control) = control {
+        ramps.add(ramp(None, &control.ramp));
+    }
+    ramps
+}
+
+fn ramp(at: Option<usize>, fields: &RampFields) -> RampLimit {
+    let rate = |field: &Field<f64>| field.as_ref().map(|f| Watts(f.value));
+    RampLimit {
+        at,
+        up: rate(&fields.up),
+        down: rate(&fields.down),
+    }
 }

@@ -6,6 +6,7 @@ use super::pattern::Filling;
 use super::reader::Field;
 use crate::accelerators::{Accelerator, AcceleratorCatalogue};
 use crate::quantity::Watts;
+use crate::site::FINEST_STEP;
 
 /// Most nodes that a partition may have: ten times those of the largest site
 /// there is. A slip of the pen must not fill the memory.
@@ -21,6 +22,7 @@ pub(crate) struct Sizes {
     pub min_cap: f64,
     pub max_cap: f64,
     pub safe_cap: f64,
+    pub cap_step: f64,
     pub rack_rating: f64,
     pub rack_limit: f64,
     pub node_rating: f64,
@@ -66,6 +68,7 @@ impl PartitionSection {
             min_cap,
             max_cap,
             safe_cap: value(&self.safe_cap).unwrap_or(min_cap),
+            cap_step: value(&self.cap_step).unwrap_or(FINEST_STEP.0),
             rack_rating: value(&self.rack_rating)?,
             rack_limit: value(&self.rack_limit)?,
             node_rating: value(&self.node_rating).or(node_limit).unwrap_or(peak),

@@ -12,6 +12,7 @@ pub mod fault;
 pub(crate) mod layout;
 pub(crate) mod partition;
 mod pattern;
+pub(crate) mod power_contract;
 pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod similar;

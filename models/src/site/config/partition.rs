@@ -4,6 +4,8 @@ use super::pattern::Pattern;
 use super::reader::{At, Field, Table};
 use super::schema::flag_or_false;
 use super::slot::Slot;
+use crate::site::FINEST_STEP;
+use crate::site::trip::TripCurve;
 
 /// Whether hardware is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -48,6 +50,8 @@ pub(crate) struct PartitionSection {
     pub min_cap: Field<f64>,
     pub max_cap: Field<f64>,
     pub safe_cap: Field<f64>,
+    pub cap_step: Field<f64>,
+    pub rack_trip_curve: Field<TripCurve>,
     pub oversized: bool,
 }
 
@@ -113,6 +117,9 @@ impl PartitionSection {
             min_cap: t.optional("min_cap_watts").watts(),
             max_cap: t.optional("max_cap_watts").watts(),
             safe_cap: t.optional("safe_cap_watts").watts(),
+            // A milliwatt is the finest; a coarser step than a hundred watts is a slip.
+            cap_step: t.optional("cap_step_watts").number(FINEST_STEP.0..=100.0),
+            rack_trip_curve: t.optional("rack_trip_curve").trip_curve(),
             oversized: flag_or_false(t.optional("oversized")),
             prefix: t.path_of(""),
         };

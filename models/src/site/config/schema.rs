@@ -2,12 +2,14 @@
 //! where it is absent or faulty; the fault is noted by then.
 
 use super::partition::PartitionSection;
+use super::power_contract::PowerContractSection;
 use super::reader::{At, Field, Table};
 use super::slot::Slot;
 use super::store::StoreSection;
 use crate::job::JobClass;
 use crate::site::MeterRole;
 use crate::site::power::PowerNodeKind;
+use crate::site::trip::TripCurve;
 use std::ops::RangeInclusive;
 
 /// The whole file.
@@ -21,6 +23,7 @@ pub(crate) struct SiteFile {
     pub meters: Vec<MeterSection>,
     pub cooling: Option<CoolingSection>,
     pub contracts: Vec<ContractSection>,
+    pub power_contracts: Vec<PowerContractSection>,
     pub classes: Vec<ClassSection>,
     pub control: Option<ControlSection>,
     pub store: Option<StoreSection>,
@@ -58,8 +61,10 @@ pub(crate) struct PowerSection {
     pub feeds: Field<Vec<At<String>>>,
     pub rating: Field<f64>,
     pub limit: Field<f64>,
+    pub ramp: RampFields,
     /// Stated: larger than what feeds it, on purpose.
     pub oversized: bool,
+    pub trip_curve: Field<TripCurve>,
 }
 
 /// `[[hall]]`
@@ -117,6 +122,17 @@ pub(crate) struct ControlSection {
     pub sample_every: Field<f64>,
     pub margin: Field<f64>,
     pub carbon_weight: Field<f64>,
+    pub keep_inputs_days: Field<u32>,
+    pub keep_jobs_days: Field<u32>,
+    pub ramp: RampFields,
+    pub ramp_window: Field<f64>,
+}
+
+/// How fast caps may change, of `[control]` and `[[power]]`; watts a second.
+#[derive(Debug)]
+pub(crate) struct RampFields {
+    pub up: Field<f64>,
+    pub down: Field<f64>,
 }
 
 const POWER_KINDS: [(&str, PowerNodeKind); 6] = [
@@ -153,6 +169,10 @@ const CONTRACT_KINDS: [(&str, &str); 4] = [
 
 /// From a tenth of a second to a day.
 const SECONDS: RangeInclusive<f64> = 0.1..=86_400.0;
+/// From a watt a second, a megawatt in eleven days, to more than any site has.
+const RATE: RangeInclusive<f64> = 1.0..=1e9;
+/// Control looks once a second: a shorter window would be one that nothing fits in.
+const WINDOW: RangeInclusive<f64> = 1.0..=3_600.0;
 
 impl SiteFile {
     /// Reads all sections; faults go to the table's sink.
@@ -166,6 +186,7 @@ impl SiteFile {
             meters: each(root.tables("meter"), MeterSection::read),
             cooling: root.require("cooling").table().map(CoolingSection::read),
             contracts: each(root.tables("contract"), ContractSection::read),
+            power_contracts: each(root.tables("power_contract"), PowerContractSection::read),
             classes: (root.require("class").table()).map_or_else(Vec::new, read_classes),
             control: root.require("control").table().map(ControlSection::read),
             store: (root.optional("store").table()).map(|t| StoreSection::read(t, root.sink())),
@@ -216,7 +237,9 @@ impl PowerSection {
             feeds: t.require("feeds").texts(),
             rating: t.require("rating_watts").watts(),
             limit: t.require("limit_watts").watts(),
+            ramp: RampFields::read(&mut t),
             oversized: flag_or_false(t.optional("oversized")),
+            trip_curve: t.optional("trip_curve").trip_curve(),
             prefix: t.path_of(""),
         };
         t.finish();
@@ -305,9 +328,27 @@ impl ControlSection {
             sample_every: t.require("sample_every_seconds").number(SECONDS),
             margin: t.require("margin_ratio").number(0.0..=0.5),
             carbon_weight: t.require("carbon_weight").share(),
+            keep_inputs_days: t.optional("keep_inputs_days").count(1..=36_500),
+            keep_jobs_days: t.optional("keep_jobs_days").count(1..=36_500),
+            ramp: RampFields::read(&mut t),
+            ramp_window: t.optional("ramp_window_seconds").number(WINDOW),
         };
         t.finish();
         read
+    }
+}
+
+impl RampFields {
+    fn read(t: &mut Table<'_>) -> Self {
+        Self {
+            up: t.optional("ramp_up_watts_per_second").number(RATE),
+            down: t.optional("ramp_down_watts_per_second").number(RATE),
+        }
+    }
+
+    /// Whether neither is given.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.up.is_none() && self.down.is_none()
     }
 }
 

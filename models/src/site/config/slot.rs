@@ -3,6 +3,7 @@
 use super::fault::{Mark, Sink};
 use super::reader::{At, Field, Table};
 use crate::ids::is_valid_name;
+use crate::site::trip::{CLASSES, TripCurve};
 use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -198,6 +199,54 @@ impl<'a> Slot<'a> {
             }
         })?;
         Some(At { value, at })
+    }
+
+    /// The time-current curve of a breaker: the name of a class, or points as
+    /// `[[multiple of the rating, seconds borne], …]`.
+    pub(crate) fn trip_curve(self) -> Field<TripCurve> {
+        let value = self.figure()?;
+        let at = value.span().start;
+        let names: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
+        let remedy = format!(
+            "write the name of a class ({}), or points [[multiple of the rating, seconds borne], ...] with multiples that rise from 1 and seconds that fall",
+            names.join(", ")
+        );
+        let fault = |message: String| {
+            self.sink.error(at, &self.path, message, remedy.clone());
+            None
+        };
+        if let Some(name) = value.get_ref().as_str() {
+            return match TripCurve::of_class(name) {
+                Some(value) => Some(At { value, at }),
+                None => fault(format!("`{name}` is no class of breakers known here")),
+            };
+        }
+        let slot = Slot {
+            sink: self.sink,
+            path: self.path.clone(),
+            value: Some(value),
+        };
+        let Some(stated) = value.get_ref().as_array().map(|points| points.len()) else {
+            return fault(format!("`{}` is neither a name nor points", self.path));
+        };
+        let (points, _) = slot.list(|point| {
+            let (pair, at) = point.list(|number| number.number(0.0..=1e6))?;
+            match pair[..] {
+                [ref multiple, ref seconds] => Some((multiple.value, seconds.value)),
+                _ => {
+                    self.sink
+                        .error(at, &self.path, "a point has two numbers", &*remedy);
+                    None
+                }
+            }
+        })?;
+        if points.len() < stated {
+            return None;
+        }
+        match TripCurve::new(&points) {
+            Ok(value) => Some(At { value, at }),
+            Err(error) => fault(error.to_string()),
+        }
     }
 
     /// The value itself, or what stands in `{ value = …, mark = …, note = … }`;

@@ -440,3 +440,37 @@ fn every_allowed_field_is_described_in_the_readme() {
         );
     }
 }
+
+#[test]
+fn ramp_limits_are_the_sites_and_its_power_nodes() {
+    use crate::quantity::Watts;
+    use crate::site::ramp::{RampLimit, USUAL_WINDOW};
+    assert_eq!(demo().site.unwrap().ramps.limits, []);
+    let text = builtin_demo()
+        .replacen(
+            "[control]\n",
+            "[control]\nramp_up_watts_per_second = 2_000\n",
+            1,
+        )
+        .replace(
+            "id = \"ups-b\"\n",
+            "id = \"ups-b\"\nramp_down_watts_per_second = 500\n",
+        );
+    let site = load("demo.toml", &text, LoadOptions::default());
+    assert_eq!(site.faults, []);
+    let site = site.site.unwrap();
+    assert_eq!(site.ramps.window, USUAL_WINDOW);
+    let limit = |at, up: Option<f64>, down: Option<f64>| RampLimit {
+        at,
+        up: up.map(Watts),
+        down: down.map(Watts),
+    };
+    let expected = [
+        limit(None, Some(2_000.0), None),
+        limit(site.power.find("ups-b"), None, Some(500.0)),
+    ];
+    assert_eq!(site.ramps.limits, expected);
+    let text = text.replacen("[control]\n", "[control]\nramp_window_seconds = 2\n", 1);
+    let site = load("demo.toml", &text, LoadOptions::default()).site;
+    assert_eq!(site.unwrap().ramps.window.as_secs(), 2);
+}
