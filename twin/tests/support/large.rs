@@ -31,13 +31,14 @@ pub fn site(devices: usize) -> Arc<Site> {
         pdus.div_ceil(BRANCHES.1),
         pdus.div_ceil(BRANCHES.1 * BRANCHES.2),
     );
-    let racks = pdus * BRANCHES.0;
+    let total = pdus * BRANCHES.0;
     let demo = builtin_demo();
     // The power tree stands between the first and the hall; the rest is kept.
     let (head, rest) = demo.split_once("[[power]]").unwrap();
     let (_, rest) = rest.split_once("[[hall]]").unwrap();
     let mut text = head.to_owned();
     let mut power = |id: String, kind: &str, feeds: &str, racks: usize, limit: usize| {
+        let racks = racks.min(total);
         let (rating, limit) = (racks * limit * 5 / 4, racks * limit);
         writeln!(
             text,
@@ -46,8 +47,9 @@ pub fn site(devices: usize) -> Arc<Site> {
         .unwrap();
     };
     // Watts a rack at each level: the demo hall's limits by its 8 racks.
-    power("feed".into(), "utility_feed", "", racks, 23_750);
-    // The last branch may carry less; it gets a whole one's limit all the same.
+    power("feed".into(), "utility_feed", "", total, 23_750);
+    // The last branch may carry less; it gets a whole one's limit all the same,
+    // as far as the site has one.
     let (of_pdu, of_ups) = (BRANCHES.0, BRANCHES.0 * BRANCHES.1);
     let of_transformer = of_ups * BRANCHES.2;
     for n in 0..transformers {
@@ -71,7 +73,7 @@ pub fn site(devices: usize) -> Arc<Site> {
             "\"pdu-1\", \"pdu-2\", \"pdu-3\", \"pdu-4\"",
             &fed_by.join(", "),
         )
-        .replace("racks = 8\n", &format!("racks = {racks}\n"))
+        .replace("racks = 8\n", &format!("racks = {total}\n"))
         .replace("r{rack:02}", "r{rack:04}")
         .replace("racks_per_row = 4\n", "racks_per_row = 20\n")
         .replace("row-{row}", "row-{row:02}")
