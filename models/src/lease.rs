@@ -184,7 +184,8 @@ pub enum Foreign {
     Unreadable,
 }
 
-/// A device that an agent can cap.
+/// A device that an agent can cap: an accelerator; or its node, which then bears
+/// the node's name and is limited as a whole, processors and losses included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CappableDevice {
     /// Its name in the site.
