@@ -314,7 +314,7 @@ fn agents_are_late_when_they_owe_an_answer_and_held_is_their_word_and_our_orders
             version: "test".into(),
             devices: devices.collect(),
             fence: 0,
-            foreign: heliostat_models::lease::ForeignChanges::default(),
+            foreign: Default::default(),
             leaving: false,
         });
     }
