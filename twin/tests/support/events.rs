@@ -226,7 +226,7 @@ pub async fn ask(world: &mut World, number: usize) -> Outcome {
 
 /// Waits until control's view says that every device has what was decided
 /// since this event; wall seconds from now.
-fn watch(handle: &heliostat_optimizer::control::ControlHandle, id: &str) -> JoinHandle<f64> {
+fn watch(handle: &ControlHandle, id: &str) -> JoinHandle<f64> {
     let (mut view, id, begun) = (handle.view(), id.to_owned(), Instant::now());
     tokio::spawn(async move {
         let _ = view
