@@ -47,6 +47,23 @@ pub struct Health {
     pub troubles: Vec<String>,
 }
 
+/// So many of control's troubles stand on top of the pages; the log has all.
+const TROUBLES: usize = 3;
+
+impl Health {
+    /// With what control says is wrong.
+    pub(crate) fn with_control(mut self, troubles: &[String]) -> Self {
+        let shown = troubles.iter().take(TROUBLES);
+        self.troubles
+            .extend(shown.map(|trouble| format!("{trouble}.")));
+        if let Some(more) = troubles.len().checked_sub(TROUBLES).filter(|m| *m > 0) {
+            let text = format!("And {more} more in the log of decisions.");
+            self.troubles.push(text);
+        }
+        self
+    }
+}
+
 /// One counter for `/metrics` and the foot of the pages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCounter {
@@ -56,4 +73,24 @@ pub struct HealthCounter {
     pub help: String,
     /// Its value now.
     pub value: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_troubles_stand_with_the_others_and_are_bounded() {
+        let own = Health {
+            counters: Vec::new(),
+            troubles: vec!["The store is away.".to_owned()],
+        };
+        assert_eq!(own.clone().with_control(&[]), own);
+        let many: Vec<String> = (0..5).map(|n| format!("Trouble {n}")).collect();
+        let all = own.with_control(&many).troubles.join(" ");
+        assert_eq!(
+            all,
+            "The store is away. Trouble 0. Trouble 1. Trouble 2. And 2 more in the log of decisions."
+        );
+    }
 }

@@ -245,11 +245,12 @@ impl Feeder {
             })
             .collect();
         let missing = Figure::MISSING;
+        let view = p.view.borrow().clone();
         let mut snapshot = Snapshot {
             at: now,
             stale_after,
             latest: frames.into_iter().map(|f| (f.device.clone(), f)).collect(),
-            view: p.view.borrow().clone(),
+            view: Arc::clone(&view),
             is_redundant: !site.power.is_tree(),
             parts: Parts {
                 total: missing,
@@ -271,7 +272,7 @@ impl Feeder {
             holder,
             decision,
             decisions,
-            health: (p.health)(),
+            health: (p.health)().with_control(&view.health.troubles),
         };
         snapshot.parts = parts(&snapshot, site);
         if let Some(frame) = snapshot.latest.get(&site.grid_device()) {

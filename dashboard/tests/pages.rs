@@ -109,6 +109,9 @@ async fn a_rack_leads_to_its_node_and_gpu_with_reasons() {
     ] {
         assert!(gpu.contains(expected), "the GPU's page lacks `{expected}`");
     }
+    let part = get(at, "/devices/r03-n2-gpu6").await.text();
+    assert!(part.contains("limit as a whole, of which this share is an estimate"));
+    assert!(!gpu.contains("limit as a whole"));
     let now = get(at, "/fragments/devices/r01-n1-gpu0").await.text();
     assert!(now.contains("Latest reading") && !now.contains("<html"));
     assert!(gpu.contains(&now), "the page says what its fragment says");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// command that is older or younger than that, its length included, is refused:
 /// it may be one of another time that somebody sends again. Within it only a
 /// lease's length counts, from its receipt on the agent's own clock.
-pub const CLOCK_BOUND: Duration = Duration::from_secs(600);
+pub const CLOCK_BOUND: Duration = Duration::from_secs(900);
 
 /// A cap with an expiry. When it is not renewed in time, the agent sets the
 /// device's safe cap.
@@ -184,7 +184,8 @@ pub enum Foreign {
     Unreadable,
 }
 
-/// A device that an agent can cap.
+/// A device that an agent can cap: an accelerator; or its node, which then bears
+/// the node's name and is limited as a whole, processors and losses included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CappableDevice {
     /// Its name in the site.

@@ -12,14 +12,17 @@
 #[path = "support/site.rs"]
 mod sites;
 
+use heliostat_models::lease::{AgentHello, CapAnswer, CapOutcome, CapReport, CappableDevice};
 use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
-use heliostat_models::{JobClass, Site, Watts};
+use heliostat_models::{AgentId, JobClass, Site, Timestamp, Watts};
 use heliostat_optimizer::check::{Breakers, Facts, Moment, TripCurve};
+use heliostat_optimizer::control::Executor;
 use heliostat_optimizer::control::relief::relief;
 use heliostat_optimizer::state::State;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 type Curves = BTreeMap<String, TripCurve>;
 
@@ -281,4 +284,83 @@ fn devices_that_cannot_be_commanded_are_asked_for_nothing() {
         !found.is_enough,
         "what is there already is more than it bears"
     );
+}
+
+#[test]
+fn agents_are_late_when_they_owe_an_answer_and_held_is_their_word_and_our_orders() {
+    let site = sites::small();
+    let second = |s: i64| Timestamp(1_000_000 + 1_000 * s);
+    let mut executor = Executor::new(Arc::clone(&site), "run".into(), Duration::from_secs(30));
+    executor.set_room(vec![Watts(1e9); site.power.nodes().len()]);
+    let all = |cap: f64| {
+        site.devices
+            .iter()
+            .map(|d| (d.id.clone(), Watts(cap)))
+            .collect::<BTreeMap<_, _>>()
+    };
+    for node in &site.nodes {
+        let devices = node.devices.clone().map(|d| CappableDevice {
+            device: site.devices[d].id.clone(),
+            uuid: format!("GPU-{d}"),
+            product: "test".into(),
+            min: Watts(200.0),
+            max: Watts(700.0),
+            found: Watts(700.0),
+            current: Watts(500.0),
+        });
+        executor.on_hello(&AgentHello {
+            agent: AgentId::from(node.id.as_str()),
+            at: second(0),
+            version: "test".into(),
+            devices: devices.collect(),
+            fence: 0,
+            foreign: heliostat_models::lease::ForeignChanges::default(),
+            leaving: false,
+        });
+    }
+    executor.set_targets(&all(300.0));
+    let sent = executor.tick(second(0));
+    assert_eq!(sent.len(), 4);
+    assert_eq!(executor.late(second(5), 5.0), vec![false; 8]);
+    assert_eq!(executor.late(second(6), 5.0), vec![true; 8]);
+    // The first node answers.
+    let (agent, command) = &sent[0];
+    let reports = command.leases.iter().map(|lease| CapReport {
+        device: lease.device.clone(),
+        outcome: CapOutcome::Applied {
+            readback: lease.cap,
+        },
+    });
+    executor.on_answer(&CapAnswer {
+        agent: agent.clone(),
+        at: second(6),
+        controller: Some("run".into()),
+        sequence: Some(command.sequence),
+        fence: 0,
+        reports: reports.collect(),
+    });
+    let is_theirs =
+        |place: usize| site.nodes[site.devices[place].node].id.as_str() == agent.as_str();
+    let late = executor.late(second(7), 5.0);
+    let held = executor.held();
+    for place in 0..8 {
+        assert_eq!(late[place], !is_theirs(place));
+        assert_eq!(
+            held[place],
+            Watts(if is_theirs(place) { 300.0 } else { 500.0 })
+        );
+    }
+    // What an earlier controller may still have ordered is no load that is there.
+    executor.take_charge(7);
+    assert_eq!(executor.held(), held);
+    assert!(
+        executor
+            .worst_caps()
+            .iter()
+            .all(|worst| *worst == Watts(700.0))
+    );
+    // What goes up counts from the moment it is sent.
+    executor.set_targets(&all(600.0));
+    executor.tick(second(8));
+    assert!(executor.held().iter().all(|held| *held == Watts(600.0)));
 }

@@ -92,19 +92,25 @@ fn random_site(rng: &mut fastrand::Rng) -> Arc<Site> {
         }
         let (devices, nodes) = covered(&plain, &members);
         let need = 1_400.0 * nodes.len() as f64 + 400.0 * devices.len() as f64;
-        let limit = need / 0.98 + 1.0 + 200.0 * devices.len() as f64 * rng.f64();
+        let limit = need / 0.98 + 1.0 + 120.0 * devices.len() as f64 * rng.f64();
         text += &contract(&format!("contract{place}"), limit, &members, rng.bool());
+    }
+    if rng.bool() {
+        // What the site may draw by its supply contract, plant included.
+        let limit = 170_000.0 + 20_000.0 * rng.f64();
+        text += &contract("import", limit, &["feed".to_owned()], rng.bool());
     }
     let step = [None, Some(1.0), Some(25.0)][rng.usize(0..3)];
     site(&text, step)
 }
 
-/// Readings of most nodes; what each draws besides its devices.
+/// Readings of the meters and of most nodes; what the plant draws, and each
+/// node besides its devices: some more than they are rated for.
 fn readings(
     site: &Site,
     at: Timestamp,
     rng: &mut fastrand::Rng,
-) -> (Vec<Frame>, Vec<Option<Watts>>) {
+) -> (Vec<Frame>, Watts, Vec<Option<Watts>>) {
     let (mut frames, mut drawn) = (Vec::new(), Vec::new());
     let frame = |device: &str, metric, watts: f64| Frame {
         device: DeviceId::from(device),
@@ -112,7 +118,7 @@ fn readings(
         readings: vec![(metric, Reading::Measured(watts))],
     };
     for node in &site.nodes {
-        let own = 300.0 + 1_100.0 * rng.f64();
+        let own = 300.0 + 1_600.0 * rng.f64();
         let mut all = own;
         let heard = rng.f64() < 0.8;
         for device in &site.devices[node.devices.clone()] {
@@ -127,7 +133,15 @@ fn readings(
         }
         drawn.push(heard.then_some(Watts(own)));
     }
-    (frames, drawn)
+    let (it, plant) = (40_000.0, 4_000.0 + 8_000.0 * rng.f64());
+    frames.push(frame(
+        "meter-site",
+        Catalogue::meter_power(),
+        2.0 * it + plant,
+    ));
+    frames.push(frame("meter-it-a", Catalogue::meter_power(), it));
+    frames.push(frame("meter-it-b", Catalogue::meter_power(), it));
+    (frames, Watts(plant), drawn)
 }
 
 #[tokio::test]
@@ -141,16 +155,16 @@ async fn whatever_is_read_no_contract_is_ever_exceeded() {
         let mut view = handle.view();
         for round in 0..14 {
             let now = START + Duration::from_secs(60 * round);
-            let (frames, drawn) = readings(&site, now, &mut rng);
+            let (frames, plant, drawn) = readings(&site, now, &mut rng);
             // Now and then everything is stale.
             let fresh = rng.u8(0..5) > 0;
             if fresh {
                 world.store.append(frames).await.unwrap();
             }
-            let first = 16 * rng.usize(0..12);
+            let first = 16 * rng.usize(0..10);
             world.run_job(
-                &format!("job-{}", rng.u8(0..5)),
-                first..first + 8 * rng.usize(1..6),
+                &format!("job-{}", rng.u8(0..8)),
+                first..first + 8 * rng.usize(4..12),
                 now - Duration::from_secs(9),
             );
             world.clock.advance_to(now);
@@ -166,13 +180,16 @@ async fn whatever_is_read_no_contract_is_ever_exceeded() {
                 let caps: Watts = (devices.iter())
                     .map(|d| seen.caps.get(&site.devices[*d].id).unwrap().decided)
                     .sum();
-                let load: Watts = (nodes.iter())
+                let mut load: Watts = (nodes.iter())
                     .map(|n| {
                         drawn[*n]
                             .filter(|_| fresh)
                             .unwrap_or(site.nodes[*n].overhead)
                     })
                     .sum();
+                if fresh && stated.id == "import" {
+                    load += plant;
+                }
                 let limit = stated.limit * if stated.in_full { 1.0 } else { 0.98 };
                 assert!(
                     caps + load <= limit + Watts(1e-6),

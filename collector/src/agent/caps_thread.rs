@@ -42,6 +42,8 @@ pub(super) enum Cause {
     Look,
     /// A [`CapTask::Tick`].
     Tick,
+    /// A [`CapTask::Devices`].
+    Devices,
     Other,
 }
 
@@ -112,6 +114,7 @@ fn serve(
         let cause = match task {
             CapTask::Look(_) => Cause::Look,
             CapTask::Tick(_) => Cause::Tick,
+            CapTask::Devices(_) => Cause::Devices,
             _ => Cause::Other,
         };
         let event = match task {

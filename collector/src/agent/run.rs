@@ -67,6 +67,8 @@ pub(super) struct Told {
     keeps: bool,
     /// A look is under way; there is never more than one.
     looking: bool,
+    /// Hellos that were asked for and have not come.
+    hellos: usize,
     /// No look before this instant.
     next_look: Timestamp,
 }
@@ -141,7 +143,8 @@ impl Runner {
                     self.publish_counts();
                 }
                 _ = sync.tick() => self.sync(),
-                _ = hello.tick() => self.ask_devices(),
+                // A management controller may need longer for one than until the next.
+                _ = hello.tick(), if self.told.hellos == 0 => self.ask_devices(),
             }
         }
         self.sampler.give_up();
@@ -162,6 +165,7 @@ impl Runner {
 
     fn ask_devices(&mut self) {
         let now = self.times.now();
+        self.told.hellos += 1;
         self.caps.ask(CapTask::Devices(now));
     }
 
@@ -289,6 +293,9 @@ impl Runner {
         self.told.leaving = news.leaving;
         self.told.keeps = news.keeps;
         self.told.looking &= news.cause != Cause::Look;
+        if news.cause == Cause::Devices {
+            self.told.hellos = self.told.hellos.saturating_sub(1);
+        }
         match news.event {
             Some(CapEvent::Answer(answer)) => {
                 let ended = news.cause == Cause::Tick;

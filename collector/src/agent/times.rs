@@ -74,7 +74,7 @@ mod tests {
         *clock.0.lock().unwrap() = Timestamp(500_000);
         for (said, at) in [
             (Some(900_000), 900_000),
-            (Some(1_100_001), 500_000),
+            (Some(1_400_001), 500_000),
             (Some(3), 500_000),
             (None, 500_000),
         ] {

@@ -2,8 +2,8 @@
 
 use super::dense::Dense;
 use super::problem::{GroupCap, Problem, Shed};
-use heliostat_models::{JobId, Watts};
 use heliostat_models::decision::JobCap;
+use heliostat_models::{JobId, Watts};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Watts by which a cap may miss a corner and still count as at it.

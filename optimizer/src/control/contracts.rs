@@ -2,13 +2,16 @@
 //!
 //! Below a power node that is a member everything counts that no cap controls:
 //! each node's own draw once, however many members it is below, and the plant
-//! where a member carries it. Single devices bring nothing with them.
+//! where a member carries it. Single devices bring nothing with them, unless
+//! their node is limited as a whole: it shares its limit out as it likes, so that
+//! a few of its devices may have all of it.
 
 use super::measure::Measured;
 use crate::check::ContractTerm;
 use heliostat_models::Watts;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::site::{PowerContract, Site};
+use std::collections::BTreeSet;
 
 /// What a contract covers besides caps.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +22,8 @@ struct Covered {
     feed: bool,
     /// Transformers at or below its members, by place in the tree.
     transformers: Vec<usize>,
+    /// Devices that are members while others of their node are not.
+    singles: Vec<usize>,
 }
 
 /// What the site's contracts cover.
@@ -37,14 +42,26 @@ impl Contracts {
     }
 
     /// The contracts as the checker counts them, with the loads of now; `margin` is
-    /// the share of each limit that is never given away.
-    pub fn terms(&self, site: &Site, measured: &Measured, margin: f64) -> Vec<ContractTerm> {
+    /// the share of each limit that is never given away, `whole` the nodes that are
+    /// limited as a whole.
+    pub fn terms(
+        &self,
+        site: &Site,
+        measured: &Measured,
+        margin: f64,
+        whole: &BTreeSet<usize>,
+    ) -> Vec<ContractTerm> {
         (site.power_contracts.iter().zip(&self.covered))
             .map(|(contract, covered)| {
                 let (mut load, mut more) = (Watts::ZERO, Watts::ZERO);
                 for node in &covered.nodes {
                     load += measured.overhead[*node].0;
                     more += measured.overhead[*node].1;
+                }
+                for device in covered.singles.iter().map(|place| &site.devices[*place]) {
+                    if whole.contains(&device.node) {
+                        more += device.max_cap - device.min_cap;
+                    }
                 }
                 let limit = contract.usable(margin);
                 ContractTerm {
@@ -86,6 +103,7 @@ impl Covered {
             transformers: of_kind(PowerNodeKind::Transformer)
                 .filter(|place| below[*place])
                 .collect(),
+            singles: singles(site, contract, &below),
         }
     }
 
@@ -106,5 +124,59 @@ impl Covered {
                 measured.plant(site, own.min(limit), own / all)
             })
             .sum()
+    }
+}
+
+/// A contract's devices that stand in nodes of which it covers only a part;
+/// `below` says which power nodes it covers.
+fn singles(site: &Site, contract: &PowerContract, below: &[bool]) -> Vec<usize> {
+    let named: BTreeSet<usize> = contract.devices.iter().copied().collect();
+    let is_in_part = |device: &usize| {
+        let node = &site.nodes[site.devices[*device].node];
+        !below[node.power_node] && !node.devices.clone().all(|d| named.contains(&d))
+    };
+    named.iter().copied().filter(is_in_part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::State;
+    use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
+
+    #[test]
+    fn a_few_devices_of_a_node_that_is_limited_as_a_whole_count_at_their_highest() {
+        let all: Vec<String> = (0..8).map(|d| format!("\"r02-n1-gpu{d}\"")).collect();
+        let text = format!(
+            "[[power_contract]]\nid = \"t\"\nlimit_watts = 60_000\nmembers = [\"r03\", \"r03-n1-gpu0\", \"r01-n1-gpu0\", \"r01-n2-gpu3\", {}]\n[class.training]",
+            all.join(", ")
+        );
+        let text = builtin_demo().replace("[class.training]", &text);
+        let site = load("test.toml", &text, LoadOptions::default())
+            .site
+            .unwrap();
+        let state = State::read(&site, "{}").unwrap();
+        assert_eq!(state.terms.contracts[0].uncertainty, Watts::ZERO);
+        let measured = Measured {
+            it_uncontrolled: Vec::new(),
+            it_uncertain: Vec::new(),
+            it_at_feed: Vec::new(),
+            idle: std::collections::BTreeMap::new(),
+            site_power: None,
+            it_power: None,
+            nodes_measured: 0,
+            overhead: vec![(Watts(1_000.0), Watts(50.0)); site.nodes.len()],
+        };
+        let node = |name: &str| site.node(name).unwrap().0;
+        let whole = BTreeSet::from([
+            node("r01-n1"),
+            node("r02-n1"),
+            node("r03-n1"),
+            node("r04-n1"),
+        ]);
+        let term = &Contracts::new(&site).terms(&site, &measured, 0.02, &whole)[0];
+        // Of the rack all, of r02-n1 all its devices, of r01-n1 one alone.
+        assert_eq!(term.uncontrolled, Watts(4_000.0));
+        assert_eq!(term.uncertainty, Watts(4.0 * 50.0 + 500.0));
     }
 }

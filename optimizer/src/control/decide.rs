@@ -250,9 +250,12 @@ impl Control {
             idle: measured.idle.clone(),
             starting: 0,
             terms: Terms {
-                contracts: self
-                    .contracts
-                    .terms(site, measured, self.config.policy.margin),
+                contracts: self.contracts.terms(
+                    site,
+                    measured,
+                    self.config.policy.margin,
+                    self.executor.limited_whole(),
+                ),
                 ..Terms::default()
             },
         }

@@ -29,9 +29,10 @@ use super::rows::LimitRows;
 use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CapReport};
 use heliostat_models::site::FINEST_STEP;
 use heliostat_models::{AgentId, DeviceId, Site, Timestamp, Watts};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+use whole::{lease, order};
 
 /// Raises by less than this wait until all of it fits.
 const SMALLEST_STEP: f64 = 5.0;
@@ -69,7 +70,7 @@ pub struct Executor {
     sequence: u64,
     devices: Vec<Device>,
     /// Limits of nodes as a whole.
-    wholes: BTreeMap<usize, Device>,
+    wholes: HashMap<usize, Device>,
     limited_whole: Arc<BTreeSet<usize>>,
     agents: BTreeMap<AgentId, Agent>,
     room: Vec<Watts>,
@@ -103,7 +104,7 @@ impl Executor {
             fence: 0,
             lease,
             sequence: 0,
-            wholes: BTreeMap::new(),
+            wholes: HashMap::new(),
             limited_whole: Arc::default(),
             agents: BTreeMap::new(),
             room: vec![Watts::ZERO; rows.count()],
@@ -142,11 +143,11 @@ impl Executor {
             self.devices[place].unfence();
             self.refresh(place);
         }
-        for node in self.wholes.keys().copied().collect::<Vec<_>>() {
-            if let Some(limit) = self.wholes.get_mut(&node) {
+        for node in Arc::clone(&self.limited_whole).iter() {
+            if let Some(limit) = self.wholes.get_mut(node) {
                 limit.unfence();
             }
-            self.reflect(node);
+            self.reflect(*node);
         }
         for agent in self.agents.values_mut() {
             agent.stale = true;
@@ -311,12 +312,11 @@ impl Executor {
         let mut wanted = self.wanted();
         self.hold_back(now, &mut wanted);
         let mut out = Vec::new();
-        let whole: BTreeMap<usize, CapLease> = (self.limited_whole.iter())
-            .filter_map(|node| Some((*node, self.whole_lease(*node, &wanted)?)))
-            .collect();
         for (id, agent) in &mut self.agents {
-            let caps: Vec<Option<Watts>> = match &agent.whole {
-                Some(node) => vec![whole.get(node).map(|lease| lease.cap)],
+            let whole = (agent.whole)
+                .and_then(|node| Some((&self.site.nodes[node], self.wholes.get(&node)?)));
+            let caps: Vec<Option<Watts>> = match whole {
+                Some((node, limit)) => vec![order(node, limit, &wanted)],
                 None => agent.devices.iter().map(|d| wanted[*d]).collect(),
             };
             if caps.iter().all(Option::is_none) {
@@ -338,8 +338,11 @@ impl Executor {
                 continue;
             }
             self.sequence += 1;
-            let leases = match agent.whole.and_then(|node| whole.get(&node)) {
-                Some(lease) => vec![lease.clone()],
+            let leases = match whole {
+                Some((node, limit)) => caps[0]
+                    .map(|cap| lease(node, limit, cap))
+                    .into_iter()
+                    .collect(),
                 None => (agent.devices.iter().zip(&caps))
                     .filter_map(|(place, cap)| {
                         let device = &self.devices[*place];
@@ -398,12 +401,16 @@ impl Executor {
     fn wanted(&self) -> Vec<Option<Watts>> {
         let mut left = self.left();
         let mut wanted = vec![None; self.devices.len()];
+        // Behind the devices of the last node that is limited as a whole.
+        let mut next = 0;
         for (place, device) in self.devices.iter().enumerate() {
             let node = self.site.devices[place].node;
-            if self.wholes.contains_key(&node) {
-                if place == self.site.nodes[node].devices.start {
-                    self.wanted_of_whole(node, &mut left, &mut wanted);
-                }
+            let together = &self.site.nodes[node].devices;
+            if place == together.start && self.wholes.contains_key(&node) {
+                self.wanted_of_whole(node, &mut left, &mut wanted);
+                next = together.end;
+            }
+            if place < next {
                 continue;
             }
             let Some(target) = self.targets[place] else {

@@ -8,7 +8,7 @@ use crate::control::measure::Measured;
 use heliostat_models::site::Node;
 use heliostat_models::{DeviceId, Site, Watts};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Share of a node's rated overhead by which a stated load may be more, where
 /// the file does not say by how much: what control adds to a fresh reading.
@@ -98,7 +98,8 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         nodes_measured: 0,
         overhead: overhead.into_iter().zip(uncertainty).collect(),
     };
-    let mut contracts = Contracts::new(site).terms(site, &measured, site.control.margin);
+    let mut contracts =
+        Contracts::new(site).terms(site, &measured, site.control.margin, &BTreeSet::new());
     contracts.append(&mut reading.terms.contracts);
     reading.terms.contracts = contracts;
     let limits = |event: Option<Watts>| -> Vec<Watts> {

@@ -88,6 +88,6 @@ pub fn read_removed(store: &Path, at: Timestamp) -> Result<Option<Removed>, Stor
     }
     let read = FramedLog::read(&note, KIND).map_err(|e| StoreError::io("reading", &note, e))?;
     let day = at.floor_to(DAY);
-    let notes = (read.records.iter()).filter_map(|r| serde_json::from_slice::<Removed>(r).ok());
-    Ok(notes.filter(|removed| removed.day == day).last())
+    let mut notes = (read.records.iter()).filter_map(|r| serde_json::from_slice::<Removed>(r).ok());
+    Ok(notes.rfind(|removed| removed.day == day))
 }

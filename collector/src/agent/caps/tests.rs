@@ -242,7 +242,7 @@ fn refuses_another_uuid_an_ended_command_and_everything_unless_armed() {
         .unwrap();
     assert_eq!(applied(&answer), [None]);
     let late = command("c", 2, 0, vec![lease("n1-gpu0", 450.0)]);
-    let answer = armed.command(&late, at(630_000)).unwrap();
+    let answer = armed.command(&late, at(930_000)).unwrap();
     assert_eq!(applied(&answer), [None]);
     drop(armed);
     let mut observer = keeper(dir.path(), false);

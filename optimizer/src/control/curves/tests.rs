@@ -147,6 +147,28 @@ fn reported_throughput_moves_the_curve_and_what_is_reported_too_soon_does_not() 
     assert!((seen.speed(Watts(400.0)) - 0.98).abs() < 0.02, "{seen:?}");
 }
 
+/// The limit that a GPU reports is not what its node's limit leaves to it.
+#[test]
+fn under_a_limit_of_the_node_nothing_is_learned() {
+    let (curve, ..) = typical(JobClass::Training);
+    let mut world = World::new(JobClass::Training, curve.clone());
+    let nodes = Arc::new(BTreeSet::from([0]));
+    for whole in [nodes, Arc::default()] {
+        let held = !whole.is_empty();
+        let entries = [world.stated.clone()];
+        for (cap, rate) in [(700.0, 1_000.0), (400.0, 980.0)] {
+            for _ in 0..120 {
+                world.now = world.now + Duration::from_secs(5);
+                let read = readings(&world.site, world.now, cap, 1.0, Some(rate))
+                    .limited_whole(Arc::clone(&whole));
+                world.curves.learn(&world.site, &read, &entries, world.now);
+            }
+        }
+        let seen = world.curves.believed(&entries[0].record).curve;
+        assert_eq!(seen == curve, held, "{seen:?}");
+    }
+}
+
 #[test]
 fn a_curve_stands_still_while_nothing_that_matters_is_learned() {
     let (curve, ..) = typical(JobClass::Training);

@@ -240,20 +240,22 @@ impl Executor {
             wanted[place] = Some(part);
         }
     }
+}
 
-    /// The lease that a node is to have, from the caps asked of its accelerators.
-    pub(super) fn whole_lease(&self, node: usize, wanted: &[Option<Watts>]) -> Option<CapLease> {
-        let at = &self.site.nodes[node];
-        let caps: Option<Watts> = wanted[at.devices.clone()].iter().copied().sum();
-        let limit = self.wholes.get(&node)?;
-        let watts = (at.overhead + caps?).0 + ROUNDING;
-        let cap = Watts(watts.floor()).clamp(limit.min, limit.max);
-        Some(CapLease {
-            device: DeviceId::from(at.id.as_str()),
-            uuid: limit.uuid.clone(),
-            cap,
-            safe_cap: limit.safe.min(cap),
-        })
+/// What to ask of a node for the caps asked of its accelerators.
+pub(super) fn order(node: &Node, limit: &Device, wanted: &[Option<Watts>]) -> Option<Watts> {
+    let caps: Option<Watts> = wanted[node.devices.clone()].iter().copied().sum();
+    let watts = (node.overhead + caps?).0 + ROUNDING;
+    Some(Watts(watts.floor()).clamp(limit.min, limit.max))
+}
+
+/// The lease of a node.
+pub(super) fn lease(node: &Node, limit: &Device, cap: Watts) -> CapLease {
+    CapLease {
+        device: DeviceId::from(node.id.as_str()),
+        uuid: limit.uuid.clone(),
+        cap,
+        safe_cap: limit.safe.min(cap),
     }
 }
 
