@@ -72,6 +72,14 @@ fn a_fresh_reading_counts_with_a_reserve_and_a_stale_one_not_at_all() {
     assert_eq!(stale.nodes_measured, 0);
     assert_eq!(stale.it_uncontrolled[feed], rated * 4.0);
     assert_eq!(stale.it_uncertain[feed], Watts::ZERO);
+
+    // A clock that is ahead by more than readings may be old tells as little.
+    let until = Timestamp(NOW.0 + 5_000);
+    for (at, measured) in [(until.0, 4), (until.0 + 1, 0)] {
+        let ahead = Readings::new(all_frames(&site, Timestamp(at)), NOW).not_after(until);
+        let ahead = measure(&site, &ahead, &[], &caps(&site, 300.0));
+        assert_eq!(ahead.nodes_measured, measured, "{at}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use heliostat_store::jobs::{JobEntry, JobTable};
 use heliostat_store::query::Selector;
 use heliostat_store::{Query, TimeSeriesStore};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Jobs, readings and what follows from them.
 #[derive(Debug, Default)]
@@ -56,13 +57,15 @@ impl Inputs {
         true
     }
 
-    /// Reads the latest frames, those before `since` left out; whether there is
-    /// anything new, and what went wrong.
+    /// Reads the latest frames, those left out that are older than `fresh`, or as far
+    /// ahead of `now`; whether there is anything new, and what went wrong.
     pub async fn read_store(
         &mut self,
         store: &dyn TimeSeriesStore,
-        since: Timestamp,
+        now: Timestamp,
+        fresh: Duration,
     ) -> (bool, Option<String>) {
+        let since = now - fresh;
         let version = store.version();
         let same = version.is_some() && version == self.store_version;
         if same && self.readings.stay_fresh(since) {
@@ -79,7 +82,9 @@ impl Inputs {
         };
         self.store_version = version.filter(|_| trouble.is_none());
         let whole = Arc::clone(self.readings.whole());
-        self.readings = Readings::new(frames, since).limited_whole(whole);
+        self.readings = Readings::new(frames, since)
+            .not_after(now + fresh)
+            .limited_whole(whole);
         self.version += 1;
         (true, trouble)
     }

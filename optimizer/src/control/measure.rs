@@ -70,6 +70,13 @@ impl Readings {
         &self.whole
     }
 
+    /// Frames after `until` do not count: a clock that is ahead would keep them
+    /// fresh for long after, and make them pass for later than a job's start.
+    pub fn not_after(mut self, until: Timestamp) -> Self {
+        self.frames.retain(|_, frame| frame.at <= until);
+        self
+    }
+
     /// Whether all that counted still counts when frames before `since` are stale.
     pub fn stay_fresh(&self, since: Timestamp) -> bool {
         since >= self.since && self.oldest.is_none_or(|oldest| oldest >= since)

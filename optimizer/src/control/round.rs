@@ -217,10 +217,10 @@ impl Control {
         for change in self.events.changes(now) {
             self.journal.grid(now, self.armed(), &change);
         }
-        let since = now - Readings::freshness(self.config.policy.sample_every);
+        let fresh = Readings::freshness(self.config.policy.sample_every);
         let jobs_are_new = self.inputs.read_jobs(&self.deps.jobs);
         let store = self.deps.store.as_ref();
-        let (readings_are_new, trouble) = self.inputs.read_store(store, since).await;
+        let (readings_are_new, trouble) = self.inputs.read_store(store, now, fresh).await;
         let site = &self.deps.site;
         if jobs_are_new || readings_are_new || self.curves.due(now) {
             let (readings, jobs) = (&self.inputs.readings, &self.inputs.jobs);
