@@ -5,8 +5,8 @@ use heliostat_models::lease::{AgentHello, CapAnswer, Foreign, ForeignChanges};
 use heliostat_models::{AgentId, Timestamp};
 use std::collections::BTreeMap;
 
-/// Clocks that differ by more seconds than the second are told, until they differ by less
-/// than the first. An answer's way counts into it.
+/// Clocks that surely differ by more seconds than the second are told, until they differ
+/// by less than the first.
 const CLOCKS: (f64, f64) = (45.0, 60.0);
 /// So many of one kind are named one by one; the others are spoken of together.
 const NAMED: usize = 8;
@@ -40,18 +40,19 @@ impl Agents {
         said.foreign = foreign.clone();
     }
 
-    /// An agent answered a command of ours: what it calls now is now.
-    pub fn on_answer(&mut self, answer: &CapAnswer, now: Timestamp) {
-        if answer.sequence.is_none() {
-            return;
-        }
+    /// An agent answered a command that was sent then. Its clock is off by what its
+    /// answer's instant lies outside of the time in which it was given: however long
+    /// the ways take, and however fast time is made to pass, that is no guess.
+    pub fn on_answer(&mut self, answer: &CapAnswer, sent: Timestamp, now: Timestamp) {
         let said = self.said.entry(answer.agent.clone()).or_default();
-        let ahead = answer.at.seconds_since(now);
+        let ahead = answer.at.seconds_since(now).max(0.0);
+        let behind = sent.seconds_since(answer.at).max(0.0);
+        let off = ahead - behind;
         let bound = match said.ahead {
             Some(_) => CLOCKS.0,
             None => CLOCKS.1,
         };
-        said.ahead = (ahead.abs() > bound).then_some(ahead);
+        said.ahead = (off.abs() > bound).then_some(off);
     }
 
     /// Limits that others changed, and those of them that were set back.
@@ -158,8 +159,10 @@ mod tests {
     #[test]
     fn clocks_that_differ_are_told_and_do_not_flutter() {
         let mut agents = Agents::default();
+        // Sent ten minutes before the answer came.
+        let (sent, now) = (Timestamp(-600_000), Timestamp(0));
         let mut told = |at: i64| {
-            agents.on_answer(&answer("n1", at), Timestamp(0));
+            agents.on_answer(&answer("n1", at), sent, now);
             agents.troubles()
         };
         assert_eq!(told(60_000), Vec::<String>::new());
@@ -170,11 +173,10 @@ mod tests {
         );
         assert_eq!(told(46_000), ahead);
         assert_eq!(told(45_000), Vec::<String>::new());
-        assert!(told(-300_000)[0].contains("behind"));
-        // A statement of its own may have waited for the broker.
-        let mut late = answer("n1", 0);
-        late.sequence = None;
-        agents.on_answer(&late, Timestamp(0));
+        for slow in [-1, -300_000, -600_000, -660_000] {
+            assert_eq!(told(slow), Vec::<String>::new(), "it may have waited");
+        }
+        assert!(told(-661_000)[0].contains("behind"));
         assert_eq!(agents.clocks_off(), 1);
     }
 

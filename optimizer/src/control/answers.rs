@@ -44,20 +44,20 @@ impl AnswerTimes {
             .extend(commands.iter().map(|(_, c)| (c.sequence, now)));
     }
 
-    /// An answer came.
-    pub fn heard(&mut self, answer: &CapAnswer, now: Timestamp) {
+    /// An answer came; when the command that it answers went out, where it is the
+    /// first answer to one of ours.
+    pub fn heard(&mut self, answer: &CapAnswer, now: Timestamp) -> Option<Timestamp> {
         if answer.controller.as_ref() != Some(&self.controller) {
-            return;
+            return None;
         }
-        let sent = answer.sequence.and_then(|s| self.sent.remove(&s));
-        let Some(took) = sent.map(|at| now.seconds_since(at).max(0.0)) else {
-            return;
-        };
+        let sent = answer.sequence.and_then(|s| self.sent.remove(&s))?;
+        let took = now.seconds_since(sent).max(0.0);
         self.window = Some(match self.window {
             None => (now, took, None),
             Some((begin, slowest, _)) if now - WINDOW >= begin => (now, took, Some(slowest)),
             Some((begin, slowest, before)) => (begin, slowest.max(took), before),
         });
+        Some(sent)
     }
 
     /// Seconds until a lowered cap is in force where the agent answers.

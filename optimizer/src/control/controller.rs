@@ -330,10 +330,10 @@ fn hear(control: &mut Control, first: Arrival, arrivals: &mut mpsc::Receiver<Arr
             Arrival::Answer(answer) => {
                 control.hear_fence(answer.fence);
                 let now = control.deps.clock.now();
-                control.watch.answers.heard(&answer, now);
+                if let Some(sent) = control.watch.answers.heard(&answer, now) {
+                    control.agents.on_answer(&answer, sent, now);
+                }
                 control.executor.on_answer(&answer);
-                let now = control.deps.clock.now();
-                control.agents.on_answer(&answer, now);
                 heard.answer = true;
             }
             Arrival::Jobs => heard.jobs = true,
