@@ -151,7 +151,7 @@ fn reason(problem: &Problem, dense: &Dense, slot: usize, got: &GroupCap, prices:
     };
     match got.binding {
         Some(node) => format!(
-            "{held}: `{}` is at its limit of {:.1} kW; a watt there is worth {:.3} h/kWh above the price of energy, the next watt here would buy {:.3} h/kWh for it.",
+            "{held}: `{}` is at its limit of {:.1} kW, whose price is {:.3} h/kWh above that of energy; the next watt here would buy {:.3} h/kWh for it.",
             problem.limit_name(node),
             dense.limits[node] / 1_000.0,
             kilo(prices[node]),
