@@ -280,7 +280,7 @@ fn power_bar(live: &mut Live, bar: &PowerBar) {
     }
 }
 
-/// A power contract: the most that its members may draw, against its limit.
+/// A power contract: caps decided and what no cap controls, against its limit.
 fn power_contract(live: &mut Live, contract: &PowerNodeView) {
     let key = format!("pc.{}", contract.id);
     let most = (contract.capped + contract.uncontrolled).0;

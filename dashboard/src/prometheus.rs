@@ -247,7 +247,7 @@ fn totals(out: &mut String, snapshot: &Snapshot) {
     }
     let contracts = &snapshot.view.contracts;
     if !contracts.is_empty() {
-        let help = "Most that the members of a power contract may draw: their caps, and what no cap controls";
+        let help = "Caps decided for the members of a power contract, and what no cap controls; while control only observes, nobody has set these caps";
         let mut family = Family::new(out, "power_contract_load_watts", help, false);
         for contract in contracts.iter() {
             let most = contract.capped + contract.uncontrolled;

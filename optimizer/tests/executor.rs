@@ -39,26 +39,10 @@ fn whatever_the_network_does_no_limit_is_ever_exceeded() {
                     world.step_time(seconds);
                 }
                 2 if round % 7 == 0 => {
-                    // Stops, or comes back without a memory of its leases.
-                    let mut ids: Vec<AgentId> = world.agents.keys().cloned().collect();
-                    ids.sort();
-                    let id = ids[world.rng.usize(0..ids.len())].clone();
-                    let now = world.now;
-                    let agent = world.agents.get_mut(&id).unwrap();
-                    agent.alive = !agent.alive;
-                    agent.leases.clear();
-                    agent.last = None;
-                    if agent.alive {
-                        let hello = agent.hello(now);
-                        world.post(Message::Hello(hello));
-                    }
+                    world.stop_or_come_back();
                 }
                 3 if round % 5 == 0 => {
-                    let mut ids: Vec<AgentId> = world.agents.keys().cloned().collect();
-                    ids.sort();
-                    let id = ids[world.rng.usize(0..ids.len())].clone();
-                    let agent = world.agents.get_mut(&id).unwrap();
-                    agent.refuses = !agent.refuses;
+                    world.refuse_or_obey();
                 }
                 4 if trouble > 0.0 => {
                     // A hello that was true then and arrives whenever.
@@ -74,10 +58,7 @@ fn whatever_the_network_does_no_limit_is_ever_exceeded() {
                 5 => world.send_commands(),
                 6 if trouble > 0.0 && !world.history.is_empty() => {
                     // One of the last commands once more, to whoever is there now.
-                    let last = world.history.len();
-                    let at = world.rng.usize(last.saturating_sub(12)..last);
-                    let (agent, command) = world.history[at].clone();
-                    world.wires.push(Message::Command(agent, command));
+                    world.deliver_again();
                 }
                 _ => {
                     world.deliver();
@@ -291,9 +272,7 @@ fn an_agent_that_is_to_stop_is_leased_what_it_found_once_there_is_room() {
             Watts(300.0),
         );
         world.tighten();
-        let mut ids: Vec<AgentId> = world.agents.keys().cloned().collect();
-        ids.sort();
-        let id = ids[world.rng.usize(0..ids.len())].clone();
+        let id = world.some_agent();
         // Its own node bears what was found; with the others as they are, its rack does not.
         let (place, node) = world.site.node(id.as_str()).unwrap();
         let _ = place;

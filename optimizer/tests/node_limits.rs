@@ -13,7 +13,7 @@ mod agents;
 #[path = "support/site.rs"]
 mod sites;
 
-use agents::{Message, World};
+use agents::World;
 use heliostat_models::lease::{
     AgentHello, CapAnswer, CapCommand, CapOutcome, CapReport, CappableDevice, ForeignChanges,
 };
@@ -67,12 +67,6 @@ fn broken(world: &World, before: &BTreeMap<DeviceId, Watts>, commands: &[CapComm
     found.iter().map(|b| format!("{b}; ")).collect()
 }
 
-fn some_agent(world: &mut World) -> AgentId {
-    let mut ids: Vec<AgentId> = world.agents.keys().cloned().collect();
-    ids.sort();
-    ids[world.rng.usize(0..ids.len())].clone()
-}
-
 /// A random walk; says how near the limits it came, and how often a node's limit
 /// was above its least.
 fn walk(site: &Arc<Site>, seed: u64) -> (f64, usize) {
@@ -91,27 +85,13 @@ fn walk(site: &Arc<Site>, seed: u64) -> (f64, usize) {
                 world.step_time(seconds);
             }
             2 if round % 7 == 0 => {
-                let id = some_agent(&mut world);
-                let now = world.now;
-                let agent = world.agents.get_mut(&id).unwrap();
-                agent.alive = !agent.alive;
-                agent.leases.clear();
-                agent.last = None;
-                if agent.alive {
-                    let hello = agent.hello(now);
-                    world.post(Message::Hello(hello));
-                }
+                world.stop_or_come_back();
             }
             3 if round % 5 == 0 => {
-                let id = some_agent(&mut world);
-                let agent = world.agents.get_mut(&id).unwrap();
-                agent.refuses = !agent.refuses;
+                world.refuse_or_obey();
             }
             4 if trouble > 0.0 && !world.history.is_empty() => {
-                let last = world.history.len();
-                let at = world.rng.usize(last.saturating_sub(12)..last);
-                let (agent, command) = world.history[at].clone();
-                world.wires.push(Message::Command(agent, command));
+                world.deliver_again();
             }
             5 if round % 40 == 0 => world.executor.take_charge(1 + round as u64),
             6 | 7 => {

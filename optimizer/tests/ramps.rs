@@ -14,7 +14,7 @@ mod agents;
 #[path = "support/site.rs"]
 mod sites;
 
-use agents::{LEASE, Message, World};
+use agents::{LEASE, World};
 use heliostat_models::site::ramp::RampLimit;
 use heliostat_models::{AgentId, DeviceId, Site, Watts};
 use std::collections::BTreeMap;
@@ -122,12 +122,6 @@ fn settle(world: &mut World) {
     }
 }
 
-fn some_agent(world: &mut World) -> AgentId {
-    let mut ids: Vec<AgentId> = world.agents.keys().cloned().collect();
-    ids.sort();
-    ids[world.rng.usize(0..ids.len())].clone()
-}
-
 #[test]
 fn on_any_trace_the_largest_caps_rise_no_faster_and_every_limit_holds() {
     let site = site(
@@ -155,21 +149,10 @@ fn on_any_trace_the_largest_caps_rise_no_faster_and_every_limit_holds() {
                     judges.iter_mut().for_each(|j| j.passes(seconds as f64));
                 }
                 3 if round % 11 == 0 => {
-                    let id = some_agent(&mut world);
-                    let now = world.now;
-                    let agent = world.agents.get_mut(&id).unwrap();
-                    agent.alive = !agent.alive;
-                    agent.leases.clear();
-                    agent.last = None;
-                    if agent.alive {
-                        let hello = agent.hello(now);
-                        world.post(Message::Hello(hello));
-                    }
+                    world.stop_or_come_back();
                 }
                 4 if round % 9 == 0 => {
-                    let id = some_agent(&mut world);
-                    let agent = world.agents.get_mut(&id).unwrap();
-                    agent.refuses = !agent.refuses;
+                    world.refuse_or_obey();
                 }
                 5 if round % 50 == 0 => {
                     // The same controller takes charge again.
@@ -177,10 +160,7 @@ fn on_any_trace_the_largest_caps_rise_no_faster_and_every_limit_holds() {
                     world.executor.take_charge(fence);
                 }
                 6 if trouble > 0.0 && !world.history.is_empty() => {
-                    let last = world.history.len();
-                    let at = world.rng.usize(last.saturating_sub(12)..last);
-                    let (agent, command) = world.history[at].clone();
-                    world.wires.push(Message::Command(agent, command));
+                    world.deliver_again();
                 }
                 7 | 8 => {
                     world.send_commands();
@@ -335,31 +315,24 @@ fn caps_that_come_down_and_go_up_elsewhere_leave_the_sum_where_it_is() {
     assert!(took <= 12, "{took} s");
 }
 
-/// Raises that were lost or late do not arrive in the hardware all at once.
-#[test]
-fn what_waits_in_the_network_does_not_come_faster_for_it() {
-    let site = site(
-        "ramp_up_watts_per_second = 30\nramp_window_seconds = 3",
-        "ramp_up_watts_per_second = 12",
-    );
+/// Long walks over a network that loses, doubles and delays; how near the judges
+/// saw it come to what is allowed. `decide` is given what each device was decided.
+fn walks(
+    site: &Arc<Site>,
+    start: Watts,
+    decide: impl Fn(&mut World, &mut [Watts]),
+    seen: impl Fn(&World) -> Vec<Watts>,
+) -> f64 {
     let mut used = 0.0f64;
     for seed in 0..60 {
-        let mut world = World::new(Arc::clone(&site), seed, 0.1, Watts(250.0));
+        let mut world = World::new(Arc::clone(site), seed, 0.1, start);
         world.executor.set_room(world.room.clone());
         world.hello_all();
-        let mut judges = Judge::all(&site);
-        let mut decided = vec![Watts(250.0); site.devices.len()];
+        let mut judges = Judge::all(site);
+        let mut decided = vec![start; site.devices.len()];
         for round in 0..500 {
             match world.rng.usize(0..8) {
-                0 => {
-                    // Only upwards: what falls unseen may not be given again either.
-                    for cap in &mut decided {
-                        *cap = (*cap + Watts(60.0 * world.rng.f64())).min(Watts(700.0));
-                    }
-                    let named = site.devices.iter().map(|d| d.id.clone());
-                    let targets = named.zip(decided.iter().copied()).collect();
-                    world.executor.set_targets(&targets);
-                }
+                0 => decide(&mut world, &mut decided),
                 1 => {
                     let seconds = world.rng.u64(0..4);
                     world.step_time(seconds);
@@ -370,11 +343,31 @@ fn what_waits_in_the_network_does_not_come_faster_for_it() {
             }
             for judge in &mut judges {
                 let when = format!("seed {seed}, round {round}");
-                judge.sees(&hardware(&world), true, &when);
+                judge.sees(&seen(&world), true, &when);
                 used = used.max(judge.most / judge.allowed);
             }
         }
     }
+    used
+}
+
+/// Raises that were lost or late do not arrive in the hardware all at once.
+#[test]
+fn what_waits_in_the_network_does_not_come_faster_for_it() {
+    let site = site(
+        "ramp_up_watts_per_second = 30\nramp_window_seconds = 3",
+        "ramp_up_watts_per_second = 12",
+    );
+    // Only upwards: what falls unseen may not be given again either.
+    let rise = |world: &mut World, decided: &mut [Watts]| {
+        for cap in decided.iter_mut() {
+            *cap = (*cap + Watts(60.0 * world.rng.f64())).min(Watts(700.0));
+        }
+        let named = site.devices.iter().map(|d| d.id.clone());
+        let targets = named.zip(decided.iter().copied()).collect();
+        world.executor.set_targets(&targets);
+    };
+    let used = walks(&site, Watts(250.0), rise, hardware);
     assert!(used > 0.9, "{used}");
 }
 
@@ -384,33 +377,12 @@ fn answers_that_come_late_all_at_once_do_not_make_the_sum_fall_faster() {
         "ramp_down_watts_per_second = 30\nramp_window_seconds = 3",
         "ramp_down_watts_per_second = 12",
     );
-    let mut used = 0.0f64;
-    for seed in 0..60 {
-        let mut world = World::new(Arc::clone(&site), seed, 0.1, Watts(450.0));
-        world.executor.set_room(world.room.clone());
-        world.hello_all();
-        let mut judges = Judge::all(&site);
-        for round in 0..500 {
-            match world.rng.usize(0..8) {
-                0 => {
-                    let targets = world.draw_targets();
-                    world.executor.set_targets(&targets);
-                }
-                1 => {
-                    let seconds = world.rng.u64(0..4);
-                    world.step_time(seconds);
-                    judges.iter_mut().for_each(|j| j.passes(seconds as f64));
-                }
-                2 | 3 => world.send_commands(),
-                _ => world.deliver(),
-            }
-            for judge in &mut judges {
-                let when = format!("seed {seed}, round {round}");
-                judge.sees(world.executor.worst_caps(), true, &when);
-                used = used.max(judge.most / judge.allowed);
-            }
-        }
-    }
+    let draw = |world: &mut World, _: &mut [Watts]| {
+        let targets = world.draw_targets();
+        world.executor.set_targets(&targets);
+    };
+    let worst = |world: &World| world.executor.worst_caps().to_vec();
+    let used = walks(&site, Watts(450.0), draw, worst);
     assert!(used > 0.9, "{used}");
 }
 

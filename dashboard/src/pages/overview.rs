@@ -293,7 +293,7 @@ fn power_contracts(out: &mut String, live: &Live, snapshot: &Snapshot) {
     html!(
         out,
         "<h3>{}</h3><table class=\"tree\"><thead class=\"sr\"><tr><th>Power contract</th><th>Use</th>\
-         <th>Most that its members may draw</th><th>Limit</th><th>Share</th></tr></thead><tbody>",
+         <th>Caps decided and what no cap controls</th><th>Limit</th><th>Share</th></tr></thead><tbody>",
         text::POWER_CONTRACTS
     );
     // The fullest first, where they are too many.

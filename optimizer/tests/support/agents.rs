@@ -264,6 +264,40 @@ impl World {
         }
     }
 
+    pub fn some_agent(&mut self) -> AgentId {
+        let mut ids: Vec<AgentId> = self.agents.keys().cloned().collect();
+        ids.sort();
+        ids[self.rng.usize(0..ids.len())].clone()
+    }
+
+    /// Some agent stops, or comes back without a memory of its leases.
+    pub fn stop_or_come_back(&mut self) {
+        let (id, now) = (self.some_agent(), self.now);
+        let agent = self.agents.get_mut(&id).unwrap();
+        agent.alive = !agent.alive;
+        agent.leases.clear();
+        agent.last = None;
+        if agent.alive {
+            let hello = agent.hello(now);
+            self.post(Message::Hello(hello));
+        }
+    }
+
+    /// Some agent refuses from now on, or obeys again.
+    pub fn refuse_or_obey(&mut self) {
+        let id = self.some_agent();
+        let agent = self.agents.get_mut(&id).unwrap();
+        agent.refuses = !agent.refuses;
+    }
+
+    /// The broker delivers one of the latest commands once more.
+    pub fn deliver_again(&mut self) {
+        let last = self.history.len();
+        let at = self.rng.usize(last.saturating_sub(12)..last);
+        let (agent, command) = self.history[at].clone();
+        self.wires.push(Message::Command(agent, command));
+    }
+
     pub fn step_time(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
         let mut answers = Vec::new();
