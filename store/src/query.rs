@@ -289,7 +289,9 @@ pub enum AcrossDevices {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "query")]
 pub enum Query {
-    /// The latest frame of each device, no older than `since`.
+    /// The latest frame of each device, no older than `since`. Frames of a device
+    /// that are less than 8 ms apart may be given as one: open ingest stores the
+    /// readings of one instant in several parts.
     Latest {
         /// Which devices.
         select: Selector,

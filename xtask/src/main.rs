@@ -4,6 +4,7 @@
 mod architecture;
 mod bench;
 mod peers;
+mod seed;
 mod step;
 
 use clap::{Parser, Subcommand};
@@ -99,7 +100,18 @@ fn test(root: &std::path::Path, no_install: bool, checks_only: bool) -> anyhow::
         ),
     }
     if !checks_only {
-        steps.cargo("tests", &["test", "--workspace", "--quiet"]);
+        if let Some(seed) = seed::of(root) {
+            eprintln!(
+                "xtask: random cases of the property tests by {}={seed}, from the commit",
+                seed::VARIABLE
+            );
+            steps.set(seed::VARIABLE, seed.to_string());
+        }
+        // One run shows every test that fails, not only those of the first crate.
+        steps.cargo(
+            "tests",
+            &["test", "--workspace", "--quiet", "--no-fail-fast"],
+        );
     }
     steps.finish()
 }

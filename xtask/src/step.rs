@@ -10,6 +10,8 @@ use std::time::Instant;
 pub struct Steps<'a> {
     root: &'a Path,
     peers: &'a Peers,
+    /// Variables that the programs see.
+    variables: Vec<(&'static str, String)>,
     lines: Vec<String>,
     failed: Vec<String>,
 }
@@ -19,9 +21,15 @@ impl<'a> Steps<'a> {
         Self {
             root,
             peers,
+            variables: Vec::new(),
             lines: Vec::new(),
             failed: Vec::new(),
         }
+    }
+
+    /// Sets a variable for the programs that are run from now on.
+    pub fn set(&mut self, name: &'static str, value: String) {
+        self.variables.push((name, value));
     }
 
     /// Runs this toolchain's cargo.
@@ -35,6 +43,7 @@ impl<'a> Steps<'a> {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.root);
         self.peers.export(&mut command);
+        command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
         self.run_fn(name, || {
             let status = command.status()?;
             if !status.success() {
