@@ -41,6 +41,8 @@ pub fn running_cost(job: &Job, level: usize, slot_cost: f64) -> f64 {
 pub struct Usage {
     /// Devices and watts by slot.
     pub taken: Vec<(u32, f64)>,
+    /// The same of jobs that could stand still.
+    yielding: Vec<(u32, f64)>,
     /// By contract and slot.
     below: Vec<Vec<Below>>,
 }
@@ -51,6 +53,7 @@ impl Usage {
         let slots = problem.slots.len();
         Self {
             taken: vec![(0, 0.0); slots],
+            yielding: vec![(0, 0.0); slots],
             below: vec![vec![Below::default(); slots]; problem.contracts.len()],
         }
     }
@@ -62,6 +65,10 @@ impl Usage {
             if let Some(l) = schedule.level(t) {
                 taken.0 += the_job.gang;
                 taken.1 += the_job.takes(l, slot);
+                if !the_job.pinned() {
+                    self.yielding[t].0 += the_job.gang;
+                    self.yielding[t].1 += the_job.takes(l, slot);
+                }
             }
         }
         self.each_below(problem, rules, job, schedule, Below::put);
@@ -74,9 +81,30 @@ impl Usage {
             if let Some(l) = schedule.level(t) {
                 taken.0 -= the_job.gang;
                 taken.1 -= the_job.takes(l, slot);
+                if !the_job.pinned() {
+                    self.yielding[t].0 -= the_job.gang;
+                    self.yielding[t].1 -= the_job.takes(l, slot);
+                }
             }
         }
         self.each_below(problem, rules, job, schedule, Below::take);
+    }
+
+    /// Overload that one more job adds in a slot at a level, contracts apart; of one
+    /// that must go on infinite where others could make room for it.
+    pub fn added(&self, problem: &Problem, job: &Job, slot: usize, level: usize) -> f64 {
+        let (devices, watts) = self.taken[slot];
+        let (with_devices, with_watts) = (
+            devices + job.gang,
+            watts + job.takes(level, &problem.slots[slot]),
+        );
+        let (yield_devices, yield_watts) = self.yielding[slot];
+        let in_the_way = with_devices > problem.devices && yield_devices > 0
+            || with_watts > problem.slots[slot].power.0 + POWER_SLACK && yield_watts > POWER_SLACK;
+        if job.pinned() && in_the_way {
+            return f64::INFINITY;
+        }
+        excess(problem, slot, with_devices, with_watts) - excess(problem, slot, devices, watts)
     }
 
     fn each_below(
@@ -154,7 +182,7 @@ const SLOW_FIRST: f64 = 1e3;
 pub const POWER_SLACK: f64 = 1e-3;
 
 /// Price of `devices` and `watts` in a slot beyond its limits.
-pub fn excess(problem: &Problem, slot: usize, devices: u32, watts: f64) -> f64 {
+fn excess(problem: &Problem, slot: usize, devices: u32, watts: f64) -> f64 {
     let devices = devices.saturating_sub(problem.devices);
     let watts = watts - problem.slots[slot].power.0;
     let watts = if watts > POWER_SLACK { watts } else { 0.0 };

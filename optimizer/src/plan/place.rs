@@ -4,7 +4,7 @@
 //! on whatever the limits say; what they take too much is priced.
 
 use super::contracts::Rules;
-use super::cost::{self, POWER_SLACK, Usage, excess};
+use super::cost::{self, POWER_SLACK, Usage};
 use super::master::Prices;
 use super::pricing::{Pricer, SlotCosts};
 use super::problem::{MAX_LEVELS, Problem, Schedule};
@@ -58,7 +58,10 @@ impl<'a> Placer<'a> {
         let stays = self.problem.jobs[job].stays(schedule);
         let fits = (0..self.problem.slots.len()).all(|t| {
             schedule.level(t).is_none_or(|l| {
-                self.added(job, t, l) == 0.0 && self.contracts_bear(job, t, l, t < stays)
+                self.usage
+                    .added(self.problem, &self.problem.jobs[job], t, l)
+                    == 0.0
+                    && self.contracts_bear(job, t, l, t < stays)
             })
         });
         if fits {
@@ -116,15 +119,6 @@ impl<'a> Placer<'a> {
         Some(schedule)
     }
 
-    /// Overload that a job adds in a slot at a level, contracts apart.
-    fn added(&self, job: usize, slot: usize, level: usize) -> f64 {
-        let job = &self.problem.jobs[job];
-        let (devices, watts) = self.usage.taken[slot];
-        let more = watts + job.takes(level, &self.problem.slots[slot]);
-        excess(self.problem, slot, devices + job.gang, more)
-            - excess(self.problem, slot, devices, watts)
-    }
-
     fn contracts_bear(&self, job: usize, slot: usize, level: usize, at_home: bool) -> bool {
         let (problem, rules) = (self.problem, self.rules);
         let entry = |c| rules.entry(problem, (c, slot), job, level, at_home);
@@ -172,7 +166,12 @@ impl<'a> Placer<'a> {
                 let fits = room && watts + power <= slot.power.0 + POWER_SLACK;
                 let own = cost::running_cost(the_job, l, slot.cost);
                 *cost = if the_job.pinned() {
-                    let over = if fits { 0.0 } else { self.added(job, t, l) };
+                    let over = if fits {
+                        0.0
+                    } else {
+                        self.usage
+                            .added(self.problem, &self.problem.jobs[job], t, l)
+                    };
                     own + over + self.contracts_added(job, t, l, at_home)
                 } else if fits && self.contracts_bear(job, t, l, at_home) {
                     own
@@ -194,7 +193,12 @@ impl<'a> Placer<'a> {
     fn stands(&mut self, job: usize, schedule: &Schedule) -> f64 {
         let the_job = &self.problem.jobs[job];
         let mut over: f64 = (0..self.problem.slots.len())
-            .filter_map(|t| schedule.level(t).map(|l| self.added(job, t, l)))
+            .filter_map(|t| {
+                schedule.level(t).map(|l| {
+                    self.usage
+                        .added(self.problem, &self.problem.jobs[job], t, l)
+                })
+            })
             .sum();
         if the_job.pinned() {
             let stays = the_job.stays(schedule);
