@@ -337,6 +337,7 @@ impl Control {
             caps: self.executor.acknowledged().into_iter().collect(),
             site_power: self.inputs.measured.as_ref().and_then(|m| m.site_power),
             it_power: self.inputs.measured.as_ref().and_then(|m| m.it_power),
+            contract_loads: self.contract_loads(),
         };
         self.planning.ask(now, input);
     }
