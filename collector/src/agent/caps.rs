@@ -383,10 +383,15 @@ impl CapKeeper {
         }
         let mut found = self.found.clone();
         for lease in leases {
-            let known = found.iter().any(|f| f.device == lease.device);
-            let Some(device) = self.devices.get(&lease.device).filter(|_| !known) else {
+            if found.iter().any(|f| f.device == lease.device) {
+                continue;
+            }
+            // Somebody may have set it since the start: what is there now is found.
+            let current = self.current(&lease.device);
+            let Some(device) = self.devices.get_mut(&lease.device) else {
                 continue;
             };
+            device.found = current.unwrap_or(device.found);
             found.push(FoundCap {
                 device: device.device.clone(),
                 uuid: device.uuid.clone(),
