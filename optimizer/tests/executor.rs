@@ -264,19 +264,24 @@ fn orders_of_an_earlier_controller_are_counted_until_they_can_no_longer_come() {
 
 #[test]
 fn an_agent_that_is_to_stop_is_leased_what_it_found_once_there_is_room() {
+    let stepped = sites::small_text().replace(
+        "devices_per_node = 2",
+        "devices_per_node = 2\ncap_step_watts = 25",
+    );
     for seed in 0..40 {
-        let mut world = World::new(
-            sites::small(),
-            seed,
-            [0.0, 0.3][seed as usize % 2],
-            Watts(300.0),
-        );
+        // What was found need not be a multiple of the step.
+        let (site, found) = match seed % 4 {
+            0 | 1 => (sites::small(), Watts(700.0)),
+            _ => (sites::parse(&stepped), Watts(690.0)),
+        };
+        let trouble = [0.0, 0.3][seed as usize % 2];
+        let mut world = World::new(site, seed, trouble, Watts(300.0));
         world.tighten();
         let id = world.some_agent();
         // Its own node bears what was found; with the others as they are, its rack does not.
         let (place, node) = world.site.node(id.as_str()).unwrap();
         let _ = place;
-        let bears = Watts(700.0 * node.devices.len() as f64);
+        let bears = found * node.devices.len() as f64;
         world.room[node.power_node] = bears;
         world.executor.set_room(world.room.clone());
         world.hello_all();
@@ -286,7 +291,8 @@ fn an_agent_that_is_to_stop_is_leased_what_it_found_once_there_is_room() {
             world.send_commands();
             world.deliver();
         }
-        world.agents.get_mut(&id).unwrap().leaving = true;
+        let agent = world.agents.get_mut(&id).unwrap();
+        (agent.leaving, agent.found) = (true, found);
         world.hello_all();
         let has = |world: &World| -> Watts { world.agents[&id].limits.values().copied().sum() };
         let before = has(&world);
@@ -299,7 +305,7 @@ fn an_agent_that_is_to_stop_is_leased_what_it_found_once_there_is_room() {
                 .collect();
             let pinned = world.executor.pinned(now);
             for device in world.agents[&id].limits.keys() {
-                assert_eq!(pinned[device], Watts(700.0));
+                assert_eq!(pinned[device], found);
             }
             targets.extend(pinned);
             world.executor.set_targets(&targets);

@@ -263,6 +263,156 @@ fn under_a_ramp_limit_nodes_limited_as_a_whole_rise_with_the_others_and_arrive()
     }
 }
 
+/// How a node's limit was found: off, as a part of a watt, above what it can draw.
+fn as_found(world: &mut World, kind: usize) -> Watts {
+    let node = &world.site.nodes[1];
+    let (over, most) = (node.overhead, node.overhead + Watts(1_400.0));
+    let agent = world.agents.get_mut(node.id.as_str()).unwrap();
+    match kind {
+        0 => {
+            // The controller's highest is less than the node can draw.
+            agent.range.1 = over + Watts(1_250.0);
+            agent.found = agent.range.1;
+            agent.off = Some((agent.found, most));
+            Watts(1_400.0)
+        }
+        1 => {
+            agent.found = over + Watts(1_333.4);
+            Watts(1_333.4)
+        }
+        _ => {
+            agent.found = most + Watts(3_000.0);
+            agent.off = Some((most, most));
+            Watts(1_400.0)
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_agent_is_to_stop_is_leased_exactly_what_was_found_once_there_is_room() {
+    let site = sites::small();
+    let id = AgentId::from(site.nodes[1].id.as_str());
+    let (mut near, mut waited) = (f64::NEG_INFINITY, 0);
+    for seed in 0..60 {
+        let mut world = mixed(&site, seed, [0.0, 0.3][seed as usize % 2], 300.0);
+        let draws = as_found(&mut world, seed as usize % 3);
+        // Its own node bears what was found; with the others as they are, its rack does not.
+        world.room[site.nodes[1].power_node] = draws;
+        world.executor.set_room(world.room.clone());
+        world.hello_all();
+        let full = world.draw_targets();
+        world.executor.set_targets(&full);
+        for _ in 0..40 {
+            world.send_commands();
+            world.deliver();
+        }
+        world.agents.get_mut(&id).unwrap().leaving = true;
+        world.hello_all();
+        let found = world.agents[&id].found;
+        let has = |world: &World| *world.agents[&id].limits.values().next().unwrap();
+        assert!(has(&world) < found, "seed {seed}: nothing to restore");
+        for round in 0..200 {
+            // What the allocator does: theirs is given, the others get less.
+            let pinned = world.executor.pinned(world.now);
+            let given: Watts = (site.devices[site.nodes[1].devices.clone()].iter())
+                .map(|d| pinned[&d.id])
+                .sum();
+            assert!((given - draws).0.abs() < 1e-6, "seed {seed}: {given}");
+            let mut targets: BTreeMap<DeviceId, Watts> = (site.devices.iter())
+                .map(|d| (d.id.clone(), Watts(200.0)))
+                .collect();
+            targets.extend(pinned);
+            world.executor.set_targets(&targets);
+            let before = world.executor.worst().clone();
+            let sent = world.history.len();
+            world.send_commands();
+            let commands: Vec<CapCommand> = (world.history[sent..].iter())
+                .map(|(_, c)| c.clone())
+                .collect();
+            assert_eq!(broken(&world, &before, &commands), "", "seed {seed}");
+            if round > 160 {
+                world.trouble = 0.0;
+            }
+            for _ in 0..1 + world.rng.usize(0..8) {
+                world.deliver();
+            }
+            let (excess, node) = world.excess();
+            assert!(
+                excess <= 1e-6,
+                "seed {seed}, round {round}: {excess} W above `{node}`"
+            );
+            near = near.max(excess);
+            waited += usize::from(has(&world) != found);
+            world.step_time(1);
+        }
+        for _ in 0..12 {
+            settle(&mut world);
+            world.step_time(8);
+        }
+        assert_eq!(has(&world), found, "seed {seed}");
+        // It stopped, and another one came: from now on control's own limits again.
+        world.agents.get_mut(&id).unwrap().leaving = false;
+        world.hello_all();
+        assert!(
+            !world
+                .executor
+                .pinned(world.now)
+                .contains_key(&site.devices[2].id)
+        );
+        world.executor.set_targets(&full);
+        settle(&mut world);
+        assert!(
+            has(&world) < found && world.excess().0 <= 1e-6,
+            "seed {seed}"
+        );
+    }
+    assert!(near > -1.0 && waited > 60, "{near} W, {waited} rounds");
+}
+
+/// An earlier controller's order to an agent that was about to stop may still come.
+#[test]
+fn under_a_new_fence_a_limit_that_may_be_off_counts_with_all_that_the_node_draws() {
+    let site = sites::small();
+    let mut world = mixed(&site, 1, 0.0, 300.0);
+    let draws = as_found(&mut world, 0);
+    world.hello_all();
+    let worst = |world: &World| -> Watts {
+        let places = site.nodes[1].devices.clone();
+        world.executor.worst_caps()[places].iter().sum()
+    };
+    assert!(worst(&world) < Watts(700.0));
+    world.executor.take_charge(3);
+    assert!((worst(&world) - draws).0.abs() < 1e-6, "{}", worst(&world));
+}
+
+/// A management controller that says nothing may have lost the limit.
+#[test]
+fn a_limit_that_cannot_be_read_counts_with_all_that_the_node_draws() {
+    let site = sites::small();
+    let mut world = mixed(&site, 1, 0.0, 300.0);
+    as_found(&mut world, 0);
+    world.hello_all();
+    let node = site.nodes[1].id.as_str();
+    let unknown = CapOutcome::Refused {
+        reason: "its limit cannot be read".into(),
+        current: None,
+    };
+    world.executor.on_answer(&CapAnswer {
+        agent: AgentId::from(node),
+        sequence: None,
+        controller: None,
+        fence: 0,
+        at: world.now + std::time::Duration::from_secs(1),
+        reports: vec![CapReport {
+            device: DeviceId::from(node),
+            outcome: unknown,
+        }],
+    });
+    let places = site.nodes[1].devices.clone();
+    let worst: Watts = world.executor.worst_caps()[places].iter().sum();
+    assert!((worst.0 - 1_400.0).abs() < 1e-6, "{worst}");
+}
+
 /// A hello of one node, with these devices.
 fn hello(site: &Site, node: usize, devices: Vec<CappableDevice>) -> AgentHello {
     AgentHello {

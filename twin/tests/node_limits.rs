@@ -19,6 +19,7 @@ mod stage;
 
 use heliostat_collector::actuate::redfish::{BmcAddress, Scope};
 use heliostat_collector::actuate::{BmcCredentials, RedfishActuator};
+use heliostat_collector::{AgentHandle, AgentStats};
 use heliostat_models::Watts;
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_store::Clock;
@@ -56,6 +57,86 @@ fn limit(server: &Server) -> (Value, f64) {
         let mode = limit["ControlMode"].clone();
         (mode, limit["SetPoint"].as_f64().unwrap())
     })
+}
+
+/// The operator limits the site.
+fn ask_for(stage: &Stage, watts: f64) {
+    stage.control.cancel_grid_event("dr-1");
+    stage.control.submit_grid_event(GridEvent {
+        id: "dr-1".into(),
+        from: stage.world.clock.now(),
+        to: stage.world.clock.now() + Duration::from_secs(36_000),
+        ask: Ask::Limit(Watts(watts)),
+        reason: "the operator asks".into(),
+    });
+}
+
+/// Stops an agent while time goes on; what it counted.
+async fn stop(stage: &Stage, agent: AgentHandle) -> AgentStats {
+    let stopping = tokio::spawn(agent.stop());
+    while !stopping.is_finished() {
+        stage.second().await;
+    }
+    stopping.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_agent_stops_or_dies_under_a_lease_goes_back_once_there_is_room() {
+    let stage = Stage::new(sites::small());
+    let server = Server::start(server::hgx());
+    let site = Arc::clone(&stage.world.site);
+    let node = &site.nodes[1];
+    let safe: Watts = (site.devices[node.devices.clone()].iter())
+        .map(|d| d.safe_cap)
+        .sum();
+    let safe = ("Automatic".into(), (node.overhead + safe).0);
+    let gpus = stage.gpus(0, Watts(400.0));
+    let start = || stage.agent(1, Box::new(actuator(&stage, &server)));
+    let mut agent = start();
+    stage.world.run_job("train-1", 0..4, START);
+    let has = |place: usize| {
+        let limits = stage.limits.lock().unwrap();
+        limits[&site.devices[place].id]
+    };
+    let is_lowered = || limit(&server).0 == "Automatic" && limit(&server).1 < 2_700.0;
+    ask_for(&stage, 13_000.0);
+    stage.until("a lease", is_lowered).await;
+    stage.until("the other's", || has(0) > Watts(550.0)).await;
+
+    // It stops: others give way, and it is off again while control goes on.
+    let before = has(0);
+    let stats = stop(&stage, agent).await;
+    assert_eq!((stats.caps.restored, stats.caps.not_restored), (1, 0));
+    assert_eq!(limit(&server).0, "Disabled");
+    assert!(has(0) < before, "{} after {before}", has(0));
+
+    // It comes back, is limited again, and is killed: what it had or the safe caps,
+    // never more, and what was off is remembered.
+    agent = start();
+    stage.until("a lease again", is_lowered).await;
+    let leased = limit(&server).1;
+    agent.kill().await;
+    agent = start();
+    assert!(limit(&server).1 <= leased && limit(&server).0 == "Automatic");
+    stage
+        .until("a third lease", || limit(&server) != safe && is_lowered())
+        .await;
+
+    // There is no room: it keeps its safe caps, and the next start sees to it.
+    ask_for(&stage, 11_600.0);
+    let is_short = || limit(&server).1 < safe.1 && has(0) < Watts(350.0);
+    stage.until("less", is_short).await;
+    let stats = stop(&stage, agent).await;
+    assert_eq!((stats.caps.restored, stats.caps.not_restored), (0, 1));
+    assert!(limit(&server).0 == "Automatic" && limit(&server).1 <= safe.1);
+    agent = start();
+    ask_for(&stage, 14_000.0);
+    stage.until("room", || limit(&server).1 > safe.1).await;
+    let stats = stop(&stage, agent).await;
+    assert_eq!((stats.caps.restored, stats.caps.not_restored), (1, 0));
+    assert_eq!(limit(&server).0, "Disabled", "as it was found");
+    stage.control.stop().await;
+    gpus.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ pub use error::IpmiError;
 pub use wire::IpmiAddress;
 
 use super::before::{Before, BeforeFile, is_same};
+use super::steps::Steps;
 use super::{BmcCredentials, CONTROLLER_LOOK, CONTROLLER_RESTORE, CapActuator, CapError, verify};
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, NodeId, Watts};
@@ -42,6 +43,7 @@ pub struct IpmiActuator {
     /// The site's lowest and highest power of the node.
     range: (Watts, Watts),
     before: BeforeFile,
+    steps: Steps,
     pause: Duration,
 }
 
@@ -72,6 +74,7 @@ impl IpmiActuator {
             node: DeviceId::from(node.as_str()),
             range,
             before: BeforeFile::open(directory)?,
+            steps: Steps::default(),
             pause: PAUSE,
         })
     }
@@ -257,7 +260,9 @@ impl CapActuator for IpmiActuator {
             return self.in_force(&now);
         }
         // A lease renewed: nothing to write.
-        if is_same(watts, cap) || is_same(watts, Watts(cap.get().floor())) {
+        let whole = Watts(cap.get().floor());
+        let settled = now.active && self.steps.is_settled(device, whole, watts);
+        if is_same(watts, cap) || is_same(watts, whole) || settled {
             if goes_back.is_some() {
                 self.before.forget(device).map_err(|e| self.kept(&e))?;
             }
@@ -272,19 +277,30 @@ impl CapActuator for IpmiActuator {
         (self.before)
             .keep(device, Before { watts, off })
             .map_err(|e| self.kept(&e))?;
-        let asked = beside(cap, now.limit);
-        self.write(&asked).map_err(|e| self.fault(e))?;
-        if off {
-            self.activate(true).map_err(|e| self.fault(e))?;
-        }
-        let then = self.now().map_err(|e| self.fault(e))?;
+        let mut search = match goes_back {
+            Some(_) => Steps::default().search(device, whole, self.range.0),
+            None => self.steps.search(device, whole, self.range.0),
+        };
+        let then = loop {
+            let asked = beside(search.asks(), now.limit);
+            self.write(&asked).map_err(|e| self.fault(e))?;
+            if off {
+                self.activate(true).map_err(|e| self.fault(e))?;
+            }
+            let then = self.now().map_err(|e| self.fault(e))?;
+            let has = then.limit.filter(|_| then.active && goes_back.is_none());
+            if !has.is_some_and(|l| search.goes_on(Watts(f64::from(l.watts)))) {
+                break then;
+            }
+        };
         if then.active && then.limit.is_some_and(|l| !l.action.is_harmless()) && off {
             // It took another action than the one that was set: no limit is safer.
             self.activate(false).map_err(|e| self.fault(e))?;
             self.before.forget(device).map_err(|e| self.kept(&e))?;
         }
         let has = self.in_force(&then)?;
-        if goes_back.is_some() && has.get() == f64::from(asked.watts) {
+        self.steps.settle(device, &search, has);
+        if goes_back.is_some() && is_same(has, whole) {
             self.before.forget(device).map_err(|e| self.kept(&e))?;
         }
         Ok(has)

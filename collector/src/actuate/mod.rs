@@ -6,6 +6,7 @@
 //! | `hwmon.rs` | AMD GPUs, by their driver | each GPU |
 //! | `redfish.rs` | GPUs or nodes, by their management controller over HTTP | each GPU, or the node |
 //! | `ipmi.rs` | a node, by its management controller's DCMI commands | the node |
+//! | `steps.rs` | those of management controllers | kept at no more than was asked, whatever their steps |
 //! | `paced.rs` | those of any other actuator | as that one's; says how often limits are read back |
 //! | `dry_run.rs` | those of any other actuator | none: verifies and says what it would do |
 
@@ -17,6 +18,7 @@ pub mod ipmi;
 pub mod nvml;
 mod paced;
 pub mod redfish;
+mod steps;
 mod verify;
 
 pub use credentials::BmcCredentials;

@@ -23,6 +23,7 @@ pub use error::RedfishError;
 pub use tls::Trust;
 
 use super::before::{Before, BeforeFile, is_same};
+use super::steps::Steps;
 use super::{BmcCredentials, CONTROLLER_LOOK, CONTROLLER_RESTORE, CapActuator, CapError, verify};
 use bmc::{Bmc, Resource};
 use discover::Found;
@@ -64,6 +65,7 @@ pub struct RedfishActuator {
     system: Option<String>,
     scope: Scope,
     before: BeforeFile,
+    steps: Steps,
     places: Vec<Place>,
 }
 
@@ -96,6 +98,7 @@ impl RedfishActuator {
             system,
             scope,
             before,
+            steps: Steps::default(),
             places: Vec::new(),
         })
     }
@@ -283,7 +286,9 @@ impl CapActuator for RedfishActuator {
             return in_force(&place, &now, max);
         }
         // A lease renewed: nothing to write.
-        if is_same(watts, cap) || is_same(watts, Watts(cap.get().floor())) {
+        let whole = Watts(cap.get().floor());
+        let settled = !off && self.steps.is_settled(device, whole, watts);
+        if is_same(watts, cap) || is_same(watts, whole) || settled {
             if goes_back.is_some() {
                 self.before.forget(device).map_err(kept)?;
             }
@@ -297,9 +302,21 @@ impl CapActuator for RedfishActuator {
             .keep(device, Before { watts, off })
             .map_err(kept)?;
         // Whole watts, never more than asked for; what goes back does so exactly.
-        let cap = goes_back.map_or(Watts(cap.get().floor()), |before| before.watts);
-        self.write(&place, cap, (resource, limit))?;
-        let now = self.read_back(&place, cap)?;
+        let cap = goes_back.map_or(whole, |before| before.watts);
+        let mut search = match goes_back {
+            Some(_) => Steps::default().search(device, cap, min),
+            None => self.steps.search(device, cap, min),
+        };
+        let mut read = (resource, limit);
+        let now = loop {
+            self.write(&place, search.asks(), read)?;
+            let now = self.read_back(&place, search.asks())?;
+            let has = (now.watts).filter(|_| now.state == State::On && goes_back.is_none());
+            if !has.is_some_and(|has| search.goes_on(has)) {
+                break now;
+            }
+            read = self.read(&place)?;
+        };
         if now.state == State::PowersOff {
             // It was off, and kept what it would do: back to that at once.
             if self.switch_off(&place)?.state == State::Off {
@@ -308,7 +325,9 @@ impl CapActuator for RedfishActuator {
         } else if goes_back.is_some() && is_at(&now, cap) {
             self.before.forget(device).map_err(kept)?;
         }
-        in_force(&place, &now, max)
+        let has = in_force(&place, &now, max)?;
+        self.steps.settle(device, &search, has);
+        Ok(has)
     }
 
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {

@@ -359,17 +359,27 @@ impl CapKeeper {
             },
             _ => self.set(device, &lease.uuid, cap),
         };
-        if let CapOutcome::Applied { readback } = report.outcome {
-            let held = Held {
-                uuid: lease.uuid.clone(),
-                cap,
-                has: readback,
-                safe_cap: lease.safe_cap,
-                ends: Some(ends),
-            };
-            self.held.insert(device.clone(), held);
+        let CapOutcome::Applied { readback } = report.outcome else {
+            return report;
+        };
+        let held = Held {
+            uuid: lease.uuid.clone(),
+            cap,
+            has: readback,
+            safe_cap: lease.safe_cap,
+            ends: Some(ends),
+        };
+        self.held.insert(device.clone(), held);
+        if readback.0 <= lease.cap.0 + SAME {
+            return report;
         }
-        report
+        // More than is allowed: control must see to it that others have less.
+        let reason = format!("it took a limit of {cap} and keeps {readback}");
+        let current = Some(readback);
+        CapReport {
+            outcome: CapOutcome::Refused { reason, current },
+            ..report
+        }
     }
 
     /// Puts the limits of devices that are capped for the first time on disk.
@@ -383,10 +393,15 @@ impl CapKeeper {
         }
         let mut found = self.found.clone();
         for lease in leases {
-            let known = found.iter().any(|f| f.device == lease.device);
-            let Some(device) = self.devices.get(&lease.device).filter(|_| !known) else {
+            if found.iter().any(|f| f.device == lease.device) {
+                continue;
+            }
+            // Somebody may have set it since the start: what is there now is found.
+            let current = self.current(&lease.device);
+            let Some(device) = self.devices.get_mut(&lease.device) else {
                 continue;
             };
+            device.found = current.unwrap_or(device.found);
             found.push(FoundCap {
                 device: device.device.clone(),
                 uuid: device.uuid.clone(),

@@ -135,10 +135,9 @@ impl Control {
             .filter(|e| e.record.state == JobState::Running);
         let (jobs, mut troubles) = assemble::running_jobs(&site, entries.map(believed), &ranges);
         // While observing nobody obeys; what would be decided is what is shown.
-        let pinned = if self.armed() {
-            self.executor.pinned(now)
-        } else {
-            BTreeMap::new()
+        let (pinned, stuck) = match self.armed() {
+            true => (self.executor.pinned(now), self.executor.stuck(now)),
+            false => Default::default(),
         };
         let refusals = self.executor.refusals();
         if !pinned.is_empty() && self.executor.silent() > 0 {
@@ -165,13 +164,27 @@ impl Control {
             event,
             waiting: &waiting,
         };
+        let mut solved = self.settle(ground, measured);
+        // No limit and no service level gives way so that an agent that stops may
+        // restore what it found.
+        let asks = pinned != stuck;
+        let fits = matches!(&solved, Ok(s) if matches!(s.outcome, Outcome::Allocated(_)));
+        if asks && !fits {
+            let facts = Facts {
+                pinned: &stuck,
+                ..ground.facts
+            };
+            solved = self.settle(Ground { facts, ..ground }, measured);
+            troubles.push("There is no room for the limits that agents found which are about to stop; their devices keep safe caps unless some is made".to_owned());
+        }
+        self.room_to_leave = fits;
         let Solved {
             counted,
             facts,
             problem,
             mut outcome,
             starting,
-        } = match self.settle(ground, measured) {
+        } = match solved {
             Ok(solved) => solved,
             Err(error) => {
                 troubles.push(format!("No allocation is possible: {error}"));

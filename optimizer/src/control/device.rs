@@ -23,6 +23,8 @@ pub(super) struct Part<'a> {
     pub range: (Watts, Watts),
     pub worst: Watts,
     pub stated: Option<Watts>,
+    /// Its share of what the node's agent found, where that is about to stop.
+    pub leaving: Option<Watts>,
     pub refused: Option<String>,
     pub fenced: bool,
 }
@@ -37,7 +39,8 @@ pub(super) struct Device {
     /// Highest settable cap.
     pub max: Watts,
     /// The highest that `max` ever was: while somebody keeps the device lower, an
-    /// agent says less, and takes that back before we hear of it.
+    /// agent says less, and takes that back before we hear of it. Of a node's limit,
+    /// what the node draws without.
     highest: Watts,
     /// Its agent is about to stop and would set this limit, which it found.
     pub leaving: Option<Watts>,
@@ -91,6 +94,7 @@ impl Device {
         self.safe = self.safe.clamp(self.min, self.max);
         self.refused = part.refused;
         self.stated = Some((part.stated, Timestamp(i64::MIN)));
+        self.leaving = part.leaving;
         self.fenced = part.fenced;
         self.follows = Some(part.worst);
         self.sent.clear();
@@ -118,9 +122,10 @@ impl Device {
         self.stated.and_then(|(cap, _)| cap)
     }
 
-    /// The cap that the device was last said to have; unknown, the highest.
+    /// The cap that the device was last said to have; unknown, the highest that it
+    /// may come to.
     pub fn stated(&self) -> Watts {
-        self.reported().unwrap_or(self.max)
+        self.reported().unwrap_or(self.highest)
     }
 
     /// The largest cap that the device may have now.
@@ -166,6 +171,12 @@ impl Device {
         self.settled = 0;
         self.doubted = self.sent.last().map_or(self.answered, |s| s.sequence);
         self.refused = None;
+    }
+
+    /// It may come to this beyond what is ever asked for: a limit of a node may be
+    /// off, and an agent that stops is leased what it found.
+    pub fn may_reach(&mut self, most: Watts) {
+        self.highest = self.highest.max(most);
     }
 
     /// An answer: what the device has now, whether it refused, to which of our

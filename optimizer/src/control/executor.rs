@@ -228,10 +228,9 @@ impl Executor {
         self.hold_back(now, &mut wanted);
         let mut out = Vec::new();
         for (id, agent) in &mut self.agents {
-            let whole = (agent.whole)
-                .and_then(|node| Some((&self.site.nodes[node], self.wholes.get(&node)?)));
+            let whole = (agent.whole).and_then(|node| Some((node, self.wholes.get(&node)?)));
             let caps: Vec<Option<Watts>> = match whole {
-                Some((node, limit)) => vec![order(node, limit, &wanted)],
+                Some((node, limit)) => vec![order(&self.site, node, limit, &wanted)],
                 None => agent.devices.iter().map(|d| wanted[*d]).collect(),
             };
             if caps.iter().all(Option::is_none) {
@@ -255,7 +254,7 @@ impl Executor {
             self.sequence += 1;
             let leases = match whole {
                 Some((node, limit)) => caps[0]
-                    .map(|cap| lease(node, limit, cap))
+                    .map(|cap| lease(&self.site.nodes[node], limit, cap))
                     .into_iter()
                     .collect(),
                 None => (agent.devices.iter().zip(&caps))

@@ -205,7 +205,10 @@ impl Control {
             return;
         };
         let (site, ranges) = (&self.deps.site, Arc::clone(self.executor.ranges()));
-        let pinned = self.executor.pinned(now);
+        let pinned = match self.room_to_leave {
+            true => self.executor.pinned(now),
+            false => self.executor.stuck(now),
+        };
         let seconds = self.watch.answers.seconds();
         let facts = Facts {
             site,

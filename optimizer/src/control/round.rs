@@ -70,6 +70,8 @@ pub(super) struct Control {
     pub(super) journal: Journal,
     /// Set while the checker refuses: nothing is sent, renewals neither.
     pub(super) refused: bool,
+    /// There is room for what agents that are to stop found.
+    pub(super) room_to_leave: bool,
     next: Timestamp,
     next_plan: Timestamp,
     /// When leases are looked at again, and the view is shown anew, if nothing happens before.
@@ -122,6 +124,7 @@ impl Control {
             shown: Shown::default(),
             link,
             refused: false,
+            room_to_leave: true,
             next: now,
             next_plan: now,
             next_beat: now,

@@ -23,8 +23,12 @@ pub struct Agent {
     pub refuses: bool,
     /// What each limit may be set to.
     pub range: (Watts, Watts),
+    /// What each limit was found at.
+    pub found: Watts,
     /// It limits its node as a whole, in whole watts.
     pub whole: bool,
+    /// A limit at least this high is off, and what its node draws then.
+    pub off: Option<(Watts, Watts)>,
     /// The highest fence seen; on its disk.
     pub fence: u64,
     pub leaving: bool,
@@ -39,7 +43,7 @@ impl Agent {
                 product: "test".into(),
                 min: self.range.0,
                 max: self.range.1,
-                found: Watts(700.0),
+                found: self.found,
                 current: *current,
             })
             .collect();
@@ -76,9 +80,11 @@ impl Agent {
                     current: Some(self.limits[&lease.device]),
                 }
             } else {
-                assert!(self.range.0 <= lease.cap && lease.cap <= self.range.1);
+                let within = self.range.0 <= lease.cap && lease.cap <= self.range.1;
+                assert!(within || lease.cap == self.found, "{}", lease.cap);
                 assert!(lease.safe_cap <= lease.cap, "a safe cap must not raise");
-                let readback = match self.whole {
+                // What was found goes back exactly.
+                let readback = match self.whole && lease.cap != self.found {
                     true => Watts(lease.cap.0.floor()),
                     false => lease.cap,
                 };
@@ -171,7 +177,9 @@ impl World {
                 last: None,
                 refuses: false,
                 range: (Watts(200.0), Watts(700.0)),
+                found: Watts(700.0),
                 whole: false,
+                off: None,
                 fence: 0,
                 leaving: false,
             };
@@ -202,6 +210,7 @@ impl World {
         let agent = self.agents.get_mut(node.id.as_str()).unwrap();
         agent.whole = true;
         agent.range = (all(Watts(200.0)), all(Watts(700.0)));
+        agent.found = agent.range.1;
         agent.limits = BTreeMap::from([(DeviceId::from(node.id.as_str()), all(start))]);
     }
 
@@ -209,7 +218,10 @@ impl World {
     pub fn below(&self, node: usize) -> Watts {
         let node = &self.site.nodes[node];
         let agent = &self.agents[node.id.as_str()];
-        let sum: Watts = agent.limits.values().copied().sum();
+        let mut sum: Watts = agent.limits.values().copied().sum();
+        if let Some((_, draws)) = agent.off.filter(|(from, _)| sum >= *from) {
+            sum = draws;
+        }
         match agent.whole {
             true => sum - node.overhead,
             false => sum,

@@ -136,8 +136,10 @@ impl Lan {
             Some(c) => (Some(c.user.as_str()), Some(c.password.as_bytes())),
             None => (None, None),
         };
-        session
-            .activate(true, user, password)
+        // The library panics at answers to a login that it does not understand.
+        let login = AssertUnwindSafe(|| session.activate(true, user, password));
+        catch_unwind(login)
+            .map_err(|_| self.away("its answer to the login is not understood"))?
             .map_err(|e| match e {
                 ActivationError::BindSocket(e)
                 | ActivationError::PingSend(e)

@@ -369,6 +369,25 @@ fn a_change_that_is_taken_and_not_kept_shows_in_what_is_read_back() {
 }
 
 #[test]
+fn a_controller_with_steps_of_its_own_keeps_no_more_than_was_asked() {
+    let mut tree = hgx();
+    tree.whim = Some(Box::new(|r| {
+        let asked = r["PowerLimitWatts"]["SetPoint"].as_f64().unwrap();
+        r["PowerLimitWatts"]["SetPoint"] = json!((asked / 20.0).round() * 20.0);
+    }));
+    let stage = Stage::new(tree);
+    let mut actuator = stage.gpus();
+    assert_eq!(actuator.set(&gpu(0), UUID, Watts(455.0)), Ok(Watts(440.0)));
+    let before = stage.patches();
+    assert_eq!(actuator.set(&gpu(0), UUID, Watts(455.0)), Ok(Watts(440.0)));
+    assert_eq!(stage.patches(), before, "a lease renewed");
+    assert_eq!(actuator.set(&gpu(0), UUID, Watts(619.0)), Ok(Watts(600.0)));
+    assert_eq!(stage.patches(), before + 1, "asked for as it is kept");
+    assert_eq!(actuator.set(&gpu(0), UUID, Watts(700.0)), Ok(Watts(700.0)));
+    assert_eq!(std::fs::read_dir(stage.dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn somebody_else_in_between_is_met_once_and_told_twice() {
     let stage = Stage::new(hgx());
     let mut actuator = stage.gpus();

@@ -10,7 +10,7 @@
 //! Else the device stays at the safe cap of its last lease, which never raises
 //! it: a lease's safe cap is at most its cap.
 
-use super::{CapKeeper, Held, KeptLease, Now, SAME};
+use super::{CapKeeper, FoundCap, Held, KeptLease, Now, SAME};
 use heliostat_models::lease::{CapAnswer, CapOutcome};
 use heliostat_models::{DeviceId, Timestamp, Watts};
 use std::collections::BTreeMap;
@@ -146,10 +146,18 @@ impl CapKeeper {
 
     /// Whether restoring raises nothing, because all has what was found or more.
     fn is_restored(&self) -> bool {
-        (self.found.iter()).all(|f| match self.held.get(&f.device) {
-            Some(held) => held.has.0 >= f.found.0 - SAME,
-            None => false,
-        })
+        self.found.iter().all(|f| self.has_all(f))
+    }
+
+    /// Whether a device has what was found, or as much of it as somebody else leaves.
+    fn has_all(&self, cap: &FoundCap) -> bool {
+        (self.held.get(&cap.device)).is_some_and(|h| h.has.0 >= self.aim(cap).0 - SAME)
+    }
+
+    /// What is restored of a limit found: no more than somebody else leaves.
+    fn aim(&self, cap: &FoundCap) -> Watts {
+        let ceiling = self.watch.ceiling(&cap.device);
+        ceiling.map_or(cap.found, |ceiling| cap.found.min(ceiling))
     }
 
     /// Restores, once the controller has raised everything to what was found;
@@ -169,8 +177,12 @@ impl CapKeeper {
         self.leaving = false;
         let (mut stays, mut done) = (Vec::new(), Vec::new());
         for cap in std::mem::take(&mut self.found) {
-            let raises = (self.held.get(&cap.device)).is_none_or(|h| h.has.0 < cap.found.0 - SAME);
-            if raises { &mut stays } else { &mut done }.push(cap);
+            if self.has_all(&cap) {
+                &mut done
+            } else {
+                &mut stays
+            }
+            .push(cap);
         }
         self.found = done;
         for cap in &stays {
@@ -193,12 +205,12 @@ impl CapKeeper {
         self.restore_found(Vec::new());
     }
 
-    fn restore_found(&mut self, mut left: Vec<super::FoundCap>) {
+    fn restore_found(&mut self, mut left: Vec<FoundCap>) {
         for cap in std::mem::take(&mut self.found) {
             let min = self.devices.get(&cap.device).map_or(Watts::ZERO, |d| d.min);
-            let ceiling = self.watch.ceiling(&cap.device);
-            let limit = ceiling.map_or(cap.found, |c| cap.found.min(c));
-            let report = match limit < min {
+            let limit = self.aim(&cap);
+            // What somebody else left may be less than can be set again.
+            let report = match limit < min && limit < cap.found {
                 true => None,
                 false => Some(self.set(&cap.device, &cap.uuid, limit).outcome),
             };

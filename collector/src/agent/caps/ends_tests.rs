@@ -204,3 +204,26 @@ fn a_stop_without_a_lease_restores_where_the_broker_hears_of_it() {
         assert_eq!(limit(dir.path(), GPU), after, "{told}");
     }
 }
+
+#[test]
+fn what_is_there_when_control_first_speaks_is_what_was_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    // The operator sets another limit while nobody caps the device.
+    std::fs::write(dir.path().join(GPU), "600").unwrap();
+    keeper.command(&command("c", 1, 0, vec![lease(GPU, 450.0)]), at(0));
+    assert_eq!(keeper.devices()[0].found, Watts(600.0));
+    keeper.command(&command("c", 2, 1, vec![lease(GPU, 500.0)]), at(1));
+    keeper.restore();
+    assert_eq!(limit(dir.path(), GPU), 600.0);
+}
+
+#[test]
+fn a_limit_found_below_what_can_be_asked_for_is_restored_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(GPU), "150").unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    keeper.command(&command("c", 1, 0, vec![lease(GPU, 450.0)]), at(0));
+    keeper.restore();
+    assert_eq!((limit(dir.path(), GPU), keeper.stats.restored), (150.0, 1));
+}

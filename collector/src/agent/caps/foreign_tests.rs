@@ -166,6 +166,24 @@ fn what_somebody_lowered_is_not_restored_above_that() {
 }
 
 #[test]
+fn a_stop_asks_for_no_room_that_somebody_else_keeps_anyway() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = leased(dir.path());
+    meddle(dir.path(), "320");
+    keeper.check(at(1_000));
+    // Somebody else's 320 W are all that will be restored, and they are there.
+    assert_eq!(keeper.leave(true, at(2_000)), Leave::Restored);
+    assert_eq!((limit(dir.path(), GPU), keeper.stats.restored), (320.0, 1));
+    let mut keeper = leased(dir.path());
+    meddle(dir.path(), "320");
+    keeper.check(at(1_000));
+    keeper.command(&asks(2, 2_000, 250.0), at(2_000));
+    assert_eq!(keeper.leave(true, at(3_000)), Leave::Asks);
+    keeper.command(&asks(3, 4_000, 320.0), at(4_000));
+    assert!(keeper.leaves_now());
+}
+
+#[test]
 fn a_limit_that_cannot_be_read_counts_as_unknown_until_it_can() {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = leased(dir.path());

@@ -385,6 +385,45 @@ fn devices_that_come_later_are_told_and_keep_the_limit_to_restore() {
     assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
 }
 
+/// A driver that takes any limit and keeps at least 500 W.
+struct Stubborn(FileDevices);
+
+impl CapActuator for Stubborn {
+    fn devices(&mut self) -> Vec<CappableDevice> {
+        self.0.devices()
+    }
+    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
+        self.0.set(device, uuid, cap.max(Watts(500.0)))
+    }
+    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
+        self.0.current(device)
+    }
+}
+
+#[test]
+fn a_limit_that_is_taken_and_kept_higher_is_no_cap_applied_and_yet_minded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper_of(Stubborn(FileDevices::new(dir.path())), dir.path());
+    let mut asked = |sequence, cap| {
+        let order = command("c", sequence, 0, vec![lease("n1-gpu0", cap)]);
+        keeper.command(&order, at(0)).unwrap().reports.remove(0)
+    };
+    let CapOutcome::Refused { reason, current } = asked(1, 450.0).outcome else {
+        panic!("more than was allowed counts as applied");
+    };
+    assert_eq!(current, Some(Watts(500.0)));
+    assert!(reason.contains("450 W and keeps 500 W"), "{reason}");
+    let readback = Watts(500.0);
+    assert_eq!(asked(2, 500.0).outcome, CapOutcome::Applied { readback });
+    asked(3, 450.0);
+    // Nobody else did that, its lease ends, and it goes back to what was found.
+    assert_eq!(keeper.check(at(1)), None);
+    assert_eq!(keeper.next_end(), Some(Timestamp(30_000)));
+    assert_eq!(applied(&keeper.expire(at(30_000)).unwrap()), [Some(500.0)]);
+    keeper.restore();
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+}
+
 #[test]
 fn a_dry_run_answers_what_it_would_do_and_leaves_nothing_to_restore() {
     let dir = tempfile::tempdir().unwrap();

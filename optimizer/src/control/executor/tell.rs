@@ -84,18 +84,25 @@ impl Executor {
     }
 
     /// Devices whose cap is not ours to choose now, with what they count with:
-    /// no agent speaks for them, the last command was refused, or their agent
-    /// has not answered for two leases, with the largest cap they may have; or
-    /// their agent is about to stop, with at least what it found.
+    /// those beyond reach, and those whose agent is about to stop, with at least
+    /// what it found.
     pub fn pinned(&mut self, now: Timestamp) -> BTreeMap<DeviceId, Watts> {
+        let mut pinned = self.stuck(now);
+        let all = self.site.devices.iter().zip(&self.worst).zip(&self.devices);
+        pinned.extend(
+            all.filter_map(|((d, worst), device)| Some((d.id.clone(), worst.max(device.leaving?)))),
+        );
+        pinned
+    }
+
+    /// Devices beyond reach, with the largest cap that they may have: no agent
+    /// speaks for them, the last command was refused, or their agent has not
+    /// answered for two leases.
+    pub fn stuck(&mut self, now: Timestamp) -> BTreeMap<DeviceId, Watts> {
         self.look(now);
         (self.site.devices.iter().zip(&self.worst).enumerate())
-            .filter_map(|(place, (d, worst))| {
-                let leaving = self.devices[place].leaving;
-                let pinned = self.silent[place] || self.refusing.contains(&place);
-                (pinned || leaving.is_some())
-                    .then(|| (d.id.clone(), worst.max(leaving.unwrap_or(*worst))))
-            })
+            .filter(|(place, _)| self.silent[*place] || self.refusing.contains(place))
+            .map(|(_, (d, worst))| (d.id.clone(), *worst))
             .collect()
     }
 

@@ -26,7 +26,11 @@ impl Executor {
             let Some(target) = self.targets[place] else {
                 continue;
             };
-            let target = self.settable(place, target.clamp(device.min, device.max));
+            let target = match device.leaving {
+                // What was found need not be a multiple of the step.
+                Some(found) if target >= found => whole(found),
+                _ => self.settable(place, target.clamp(device.min, device.max)),
+            };
             let worst = self.worst[place];
             if !device.is_fenced() {
                 wanted[place] = Some(self.unfenced(place, target, &left));

@@ -42,10 +42,10 @@ impl Executor {
             match self.whole_named(&lease.device) {
                 None => drop(caps.insert(lease.device.clone(), lease.cap)),
                 Some(node) => {
-                    let node = &self.site.nodes[node];
-                    let worst = &self.worst[node.devices.clone()];
-                    let parts = spread(below(node, lease.cap), worst);
-                    let ids = self.site.devices[node.devices.clone()].iter();
+                    let worst = &self.worst[self.site.nodes[node].devices.clone()];
+                    let limit = &self.wholes[&node];
+                    let parts = spread(left_by(&self.site, node, limit, lease.cap), worst);
+                    let ids = self.site.devices[self.site.nodes[node].devices.clone()].iter();
                     caps.extend(ids.map(|d| d.id.clone()).zip(parts));
                 }
             }
@@ -81,6 +81,8 @@ impl Executor {
         let limit =
             (self.wholes.entry(node)).or_insert_with(|| Device::new(said.min, said.max, safe));
         limit.on_hello(&said, fenced, hello.at);
+        limit.may_reach(most(&self.site, at));
+        limit.leaving = hello.leaving.then_some(said.found);
         if !self.limited_whole.contains(&node) {
             Arc::make_mut(&mut self.limited_whole).insert(node);
             self.version += 1;
@@ -118,10 +120,10 @@ impl Executor {
             return;
         };
         limit.sent(sent, now);
+        let together = left_by(&self.site, node, limit, sent.cap);
         self.reflect(node);
-        let at = &self.site.nodes[node];
         if let Some(ramps) = &mut self.ramps {
-            ramps.sent_together(at.devices.clone(), below(at, sent.cap));
+            ramps.sent_together(self.site.nodes[node].devices.clone(), together);
         }
     }
 
@@ -151,11 +153,10 @@ impl Executor {
         };
         let at = &self.site.nodes[node];
         let hint = self.hint(at);
-        // Above what is ever asked for it may be off.
-        let most = most(&self.site, at);
-        let held = |has: Watts| if has > limit.max { has.max(most) } else { has };
-        let worst = spread(below(at, held(limit.worst())), &hint);
-        let stated = (limit.reported()).map(|has| spread(below(at, held(has)), &hint));
+        let shared = |has: Watts| spread(left_by(&self.site, node, limit, has), &hint);
+        let worst = shared(limit.worst());
+        let stated = limit.reported().map(shared);
+        let leaving = limit.leaving.map(shared);
         let (ranges, fault) = match range(&self.site, node, limit) {
             Ok(ranges) => (ranges, None),
             Err(fault) => {
@@ -171,10 +172,13 @@ impl Executor {
                 range: ranges[index],
                 worst: worst[index],
                 stated: stated.as_ref().map(|s| s[index]),
+                leaving: leaving.as_ref().map(|s| s[index]),
                 refused: refused.clone(),
                 fenced: limit.is_fenced(),
             };
+            let before = self.devices[place].leaving;
             self.devices[place].follow(part);
+            self.version += u64::from(self.devices[place].leaving != before);
         }
         let places = at.devices.clone();
         if let Some(ramps) = &mut self.ramps {
@@ -203,12 +207,19 @@ impl Executor {
     ) {
         let at = &self.site.nodes[node];
         let places = at.devices.clone();
+        let Some(limit) = self.wholes.get(&node) else {
+            return;
+        };
         let clamped = |place: usize| {
-            let device = &self.devices[place];
-            Some(whole(self.targets[place]?.clamp(device.min, device.max)))
+            let (device, target) = (&self.devices[place], self.targets[place]?);
+            Some(match limit.leaving {
+                // What was found counts as decided, and it may be beyond the range.
+                Some(_) => target,
+                None => whole(target.clamp(device.min, device.max)),
+            })
         };
         let targets: Option<Vec<Watts>> = places.clone().map(clamped).collect();
-        let (Some(targets), Some(limit)) = (targets, self.wholes.get(&node)) else {
+        let Some(targets) = targets else {
             return;
         };
         let target: Watts = targets.iter().copied().sum();
@@ -218,7 +229,7 @@ impl Executor {
         if !limit.is_fenced() {
             // As for an accelerator that an earlier controller's order may reach.
             if above.iter().any(|row| left[*row] < Watts::ZERO) {
-                cap = target.min(below(at, limit.stated()));
+                cap = target.min(left_by(&self.site, node, limit, limit.stated()));
             }
         } else if target > worst {
             let fits = (above.iter()).fold(target - worst, |fits, row| fits.min(left[*row]));
@@ -243,10 +254,22 @@ impl Executor {
 }
 
 /// What to ask of a node for the caps asked of its accelerators.
-pub(super) fn order(node: &Node, limit: &Device, wanted: &[Option<Watts>]) -> Option<Watts> {
-    let caps: Option<Watts> = wanted[node.devices.clone()].iter().copied().sum();
-    let watts = (node.overhead + caps?).0 + ROUNDING;
-    Some(Watts(watts.floor()).clamp(limit.min, limit.max))
+pub(super) fn order(
+    site: &Site,
+    node: usize,
+    limit: &Device,
+    wanted: &[Option<Watts>],
+) -> Option<Watts> {
+    let at = &site.nodes[node];
+    let caps: Option<Watts> = wanted[at.devices.clone()].iter().copied().sum();
+    let caps = caps? + Watts(ROUNDING);
+    if let Some(found) = limit.leaving
+        && caps >= left_by(site, node, limit, found)
+    {
+        // Exactly what was found, so that all of it goes back.
+        return Some(found);
+    }
+    Some(Watts((at.overhead + caps).0.floor()).clamp(limit.min, limit.max))
 }
 
 /// The lease of a node.
@@ -266,6 +289,14 @@ const ROUNDING: f64 = 1e-6;
 fn most(site: &Site, node: &Node) -> Watts {
     let devices = &site.devices[node.devices.clone()];
     node.overhead + devices.iter().map(|d| d.max_cap).sum()
+}
+
+/// What the accelerators of a node may draw while its limit is this. Above the
+/// highest that is asked for it may be off, and no node draws more than it can.
+fn left_by(site: &Site, node: usize, limit: &Device, has: Watts) -> Watts {
+    let at = &site.nodes[node];
+    let most = most(site, at);
+    below(at, if has > limit.max { most } else { has.min(most) })
 }
 
 /// What a limit of a node leaves to its accelerators.

@@ -54,14 +54,18 @@ fn start(directory: &Path) -> Option<Simulator> {
     child.ok().map(|child| Simulator { child, port })
 }
 
-fn skipped() {
+pub(super) fn skipped(tool: &str) {
     let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
+    let package = match tool {
+        "ipmi_sim" => "openipmi",
+        other => other,
+    };
     assert!(
         !required,
-        "HELIOSTAT_PEERS=required, but ipmi_sim is not installed (apt install openipmi)"
+        "HELIOSTAT_PEERS=required, but {tool} is not installed (apt install {package})"
     );
     eprintln!(
-        "SKIPPED: ipmi_sim is not installed (apt install openipmi); no session was opened with a foreign controller"
+        "SKIPPED: {tool} is not installed (apt install {package}); nothing foreign took part in this test"
     );
 }
 
@@ -95,7 +99,7 @@ fn device_id(lan: &mut Lan) -> Result<Said, IpmiError> {
 fn a_session_opens_and_dcmi_is_refused_as_not_implemented() {
     let dir = tempfile::tempdir().unwrap();
     let Some(simulator) = start(dir.path()) else {
-        return skipped();
+        return skipped("ipmi_sim");
     };
     let address = format!("127.0.0.1:{}", simulator.port);
     let mut lan = Lan::new(&address, credentials("hunter2"));
@@ -141,7 +145,7 @@ fn a_session_opens_and_dcmi_is_refused_as_not_implemented() {
 fn a_simulator_that_is_killed_and_comes_back_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let Some(mut simulator) = start(dir.path()) else {
-        return skipped();
+        return skipped("ipmi_sim");
     };
     let address = format!("127.0.0.1:{}", simulator.port);
     let mut lan = Lan::new(&address, credentials("hunter2"));
