@@ -67,6 +67,7 @@ pub(crate) fn decision_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Arming => "Arming",
         DecisionKind::Refusal => "Refused",
         DecisionKind::Incident => "Incident",
+        DecisionKind::Relief => "Relief",
     }
 }
 

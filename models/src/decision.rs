@@ -48,6 +48,9 @@ pub enum DecisionKind {
     Refusal,
     /// Something failed and was contained.
     Incident,
+    /// Load taken off at once below breakers that may not bear the way to the
+    /// caps decided, or no longer.
+    Relief,
 }
 
 /// Why one job has the cap it has.

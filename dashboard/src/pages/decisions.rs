@@ -79,7 +79,7 @@ fn folded(out: &mut String, count: usize, from: Timestamp, to: Timestamp, sequen
 
 fn line(out: &mut String, decision: &Decision) {
     let class = match decision.kind {
-        DecisionKind::Refusal | DecisionKind::Incident => "bad",
+        DecisionKind::Refusal | DecisionKind::Incident | DecisionKind::Relief => "bad",
         DecisionKind::GridEvent | DecisionKind::Arming => "notice",
         DecisionKind::Plan | DecisionKind::Allocation => "",
     };

@@ -242,9 +242,12 @@ impl Control {
         if !self.refused && self.in_force.is_some() {
             self.allocated = Some(now);
         }
-        let troubles = trouble.into_iter().chain(self.told_troubles());
+        // Load that is taken off is a decision of its own in the log.
+        let decided = self.troubles.iter().cloned();
+        let troubles = (trouble.into_iter().chain(decided)).chain(self.agents.troubles());
+        let troubles = troubles.collect();
         let armed = self.armed();
-        self.journal.troubles(now, armed, troubles.collect());
+        self.journal.troubles(now, armed, troubles);
         self.send();
         if now >= self.next_plan && self.planning.is_idle() {
             self.next_plan = now.next_multiple_of(self.config.policy.plan_every);
