@@ -117,6 +117,7 @@ impl Server {
                 policy,
                 planner_enabled: true,
                 identity: Some(identity(&data)?),
+                directory: Some(data.clone()),
             },
             ControllerDeps {
                 site: Arc::clone(&site),
@@ -204,6 +205,9 @@ struct Commands(ControlHandle);
 impl ControlCommands for Commands {
     fn submit_grid_event(&self, event: GridEvent) {
         self.0.submit_grid_event(event);
+    }
+    fn cancel_grid_event(&self, id: &str) {
+        self.0.cancel_grid_event(id);
     }
     fn arm(&self, armed: bool, who: &str) {
         self.0.arm(armed, who);

@@ -10,10 +10,11 @@ mod peers;
 mod support;
 
 use heliostat_dashboard::{Server, serve};
-use heliostat_optimizer::grid_event::Ask;
+use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use support::World;
 use support::http::{Answer, get, request};
@@ -356,6 +357,19 @@ async fn writes_need_the_token() {
         world.control.events.lock().unwrap()[0].ask,
         Ask::ReduceBy(0.3)
     );
+
+    let path = "/api/v1/grid-events/dso-17";
+    refusal(&request(at, "DELETE", path, &good, "").await, 404);
+    let running = GridEvent {
+        id: "dso-17".into(),
+        ..world.control.events.lock().unwrap()[0].clone()
+    };
+    (world.view).send_modify(|view| Arc::make_mut(view).grid_events.push(running));
+    refusal(&request(at, "DELETE", path, &[], "").await, 403);
+    assert!(world.control.called_off.lock().unwrap().is_empty());
+    let answer = request(at, "DELETE", path, &good, "").await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(world.control.called_off.lock().unwrap()[..], ["dso-17"]);
 
     for (from, to, field) in [
         ("dso-17", "a b", "id"),

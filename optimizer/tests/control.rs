@@ -26,7 +26,7 @@ use heliostat_models::{
     AgentId, Catalogue, Decision, DecisionKind, DeviceId, Frame, Reading, Site, Timestamp, Watts,
 };
 use heliostat_optimizer::control::replay::{Replayed, replay_day};
-use heliostat_optimizer::control::{ControlError, Controller};
+use heliostat_optimizer::control::{ControlError, Controller, ControllerConfig};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{ControlMode, ControlView, ViewReceiver};
 use heliostat_store::{Clock, TimeSeriesStore};
@@ -172,6 +172,54 @@ async fn a_reduction_counts_against_the_meter_of_the_site() {
         .decisions
         .latest(9, |d| d.kind == DecisionKind::GridEvent);
     assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[tokio::test]
+async fn a_grid_event_outlives_its_controller() {
+    let world = LoopWorld::new(sites::demo());
+    let kept = tempfile::tempdir().unwrap();
+    let start = || {
+        let config = ControllerConfig {
+            directory: Some(kept.path().to_owned()),
+            ..world.config(free_port(), false)
+        };
+        Controller::start(config, world.deps.clone()).unwrap()
+    };
+    let event = |id: &str, ask| GridEvent {
+        id: id.into(),
+        from: START,
+        to: START + Duration::from_secs(600),
+        ask,
+        reason: "the operator asks".into(),
+    };
+    let feed = |v: &ControlView| v.power.iter().find(|p| p.id == "feed").map(|p| p.limit.0);
+    let limit = 90_000.0 * (1.0 - world.site.control.margin);
+    let is_in_force = |v: &ControlView| feed(v).is_some_and(|l| (l - limit).abs() < 1.0);
+    let first = start();
+    first.submit_grid_event(event("dr-1", Ask::Limit(Watts(90_000.0))));
+    first.submit_grid_event(event("dr-2", Ask::Limit(Watts(80_000.0))));
+    first.cancel_grid_event("dr-2");
+    until(&mut first.view(), "its limit", is_in_force).await;
+    first.stop().await;
+    let second = start();
+    let seen = until(&mut second.view(), "its limit once more", is_in_force).await;
+    assert_eq!(
+        seen.grid_events,
+        [event("dr-1", Ask::Limit(Watts(90_000.0)))]
+    );
+    second.stop().await;
+    // What cannot be read is told, and stays until there is something to keep.
+    let file = kept.path().join("grid-events.json");
+    std::fs::write(&file, "?").unwrap();
+    let third = start();
+    until(&mut third.view(), "a first allocation", |v| {
+        v.allocations >= 1
+    })
+    .await;
+    third.stop().await;
+    let told = (world.deps.decisions).latest(1, |d| d.kind == DecisionKind::Incident);
+    assert!(told[0].summary.contains("grid-events.json"), "{told:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"?");
 }
 
 #[tokio::test]

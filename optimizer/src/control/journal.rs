@@ -258,10 +258,17 @@ impl Journal {
     }
 
     /// Notes what goes wrong and was contained; each trouble once while it lasts.
-    pub fn troubles(&mut self, now: Timestamp, armed: bool, troubles: Vec<String>) {
+    /// `decides`: whether decisions are still taken.
+    pub fn troubles(&mut self, now: Timestamp, armed: bool, troubles: Vec<String>, decides: bool) {
         let current: BTreeSet<String> = troubles.into_iter().collect();
         for trouble in current.difference(&self.trouble) {
-            let reason = "Contained: everything else goes on.".to_owned();
+            let reason = match decides {
+                true => "Contained: everything else goes on.",
+                false => {
+                    "Nothing is decided while this lasts, grid events included: leases end, and agents set safe caps."
+                }
+            };
+            let reason = reason.to_owned();
             let kind = DecisionKind::Incident;
             self.write(decision(now, kind, armed, format!("{trouble}."), reason));
         }
