@@ -45,6 +45,8 @@ pub struct Tree {
     /// Closes each connection after an answer, without a word.
     pub closes: bool,
     pub whim: Option<Whim>,
+    /// Hangs up on everybody without an answer.
+    pub silent: bool,
     versions: BTreeMap<String, u64>,
 }
 
@@ -166,6 +168,9 @@ fn serve(reader: &mut BufReader<impl Stream>, tree: &Mutex<Tree>) -> std::io::Re
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let body = String::from_utf8(body).unwrap();
+    if tree.lock().unwrap().silent {
+        return Ok(false);
+    }
     let (status, extra, answer) = respond(&mut tree.lock().unwrap(), method, path, &headers, &body);
     let mut text = format!("HTTP/1.1 {status} X\r\n");
     text += &format!("Content-Length: {}\r\n{extra}\r\n", answer.len());
