@@ -380,17 +380,27 @@ impl CapKeeper {
             },
             _ => self.set(device, &lease.uuid, cap),
         };
-        let CapOutcome::Applied { readback } = report.outcome else {
-            return report;
+        let has = match &report.outcome {
+            CapOutcome::Applied { readback } => *readback,
+            // Nobody knows whether it was set before the device was lost: the lease
+            // counts, so that it ends in the safe cap when the device is back.
+            CapOutcome::Refused { current: None, .. } => {
+                let last = self.devices.get(device).map(|d| d.current);
+                self.held.get(device).map(|h| h.has).or(last).unwrap_or(cap)
+            }
+            CapOutcome::Refused { .. } => return report,
         };
         let held = Held {
             uuid: lease.uuid.clone(),
             cap,
-            has: readback,
+            has,
             safe_cap: lease.safe_cap,
             ends: Some(ends),
         };
         self.held.insert(device.clone(), held);
+        let CapOutcome::Applied { readback } = report.outcome else {
+            return report;
+        };
         if readback.0 <= lease.cap.0 + SAME {
             return report;
         }

@@ -459,6 +459,51 @@ fn a_device_that_vanishes_is_not_told_with_what_it_had() {
     assert_eq!(names(&mut keeper), ["n1-gpu0", "n1-gpu1"]);
 }
 
+/// Devices that are lost right after they took a limit.
+struct Vanishing(FileDevices, Arc<Mutex<bool>>);
+
+impl CapActuator for Vanishing {
+    fn devices(&mut self) -> Vec<CappableDevice> {
+        self.0.devices()
+    }
+    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
+        self.0.set(device, uuid, cap)?;
+        self.current(device)
+    }
+    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
+        match *self.1.lock().unwrap() {
+            true => Err(CapError::Lost {
+                device: device.clone(),
+            }),
+            false => self.0.current(device),
+        }
+    }
+}
+
+#[test]
+fn a_device_lost_right_after_it_took_a_limit_is_unknown_and_its_lease_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = Arc::new(Mutex::new(false));
+    let devices = Vanishing(FileDevices::new(dir.path()), Arc::clone(&lost));
+    let mut keeper = keeper_of(devices, dir.path());
+    *lost.lock().unwrap() = true;
+    let order = command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]);
+    let answer = keeper.command(&order, at(0)).unwrap();
+    let CapOutcome::Refused { current, .. } = &answer.reports[0].outcome else {
+        panic!("{answer:?}");
+    };
+    assert_eq!((*current, limit(dir.path(), "n1-gpu0")), (None, 450.0));
+    assert_eq!(keeper.next_end(), Some(Timestamp(30_000)));
+    assert_eq!(applied(&keeper.expire(at(30_000)).unwrap()), [None]);
+    *lost.lock().unwrap() = false;
+    // Back: nobody else had a hand in it, and the end that was due comes.
+    assert_eq!(keeper.check(at(31_000)), None);
+    assert_eq!(keeper.foreign().changes, 0);
+    assert_eq!(applied(&keeper.expire(at(31_000)).unwrap()), [Some(300.0)]);
+    keeper.restore();
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+}
+
 /// A driver that takes any limit and keeps at least 500 W.
 struct Stubborn(FileDevices);
 

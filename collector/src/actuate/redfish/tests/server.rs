@@ -40,6 +40,8 @@ pub struct Tree {
     pub basic: bool,
     pub sessions: Vec<String>,
     pub logins: usize,
+    /// Logins with a wrong name or password.
+    pub refused: usize,
     pub read_only: bool,
     pub connections: usize,
     /// Closes each connection after an answer, without a word.
@@ -254,6 +256,7 @@ fn log_in(tree: &mut Tree, body: &str) -> Reply {
     }
     let body: Value = serde_json::from_str(body).unwrap();
     if body != json!({"UserName": USER, "Password": PASSWORD}) {
+        tree.refused += 1;
         return bare(401);
     }
     tree.logins += 1;
