@@ -19,6 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// where the controller knows DCMI; some ask for more where they do not.
 const OPERATOR: u8 = 0x03;
 const ADMINISTRATOR: u8 = 0x04;
+/// Longest name and password in an RMCP+ session, in bytes (IPMI 2.0, sections
+/// 13.20 and 22.30).
+const LONGEST_USER: usize = 16;
+const LONGEST_PASSWORD: usize = 20;
 /// Where management controllers listen.
 const PORT: u16 = 623;
 
@@ -134,6 +138,13 @@ impl Lan {
     fn open(&mut self) -> Result<Rmcp, IpmiError> {
         if self.refused.is_recent() {
             return Err(self.unauthorised("it did not a moment ago".into()));
+        }
+        if let Some(c) = &self.credentials
+            && (c.user.len() > LONGEST_USER || c.password.len() > LONGEST_PASSWORD)
+        {
+            return Err(self.unauthorised(format!(
+                "IPMI takes names of at most {LONGEST_USER} and passwords of at most {LONGEST_PASSWORD} bytes, and one of these is longer"
+            )));
         }
         let to = resolve(&self.address).map_err(|reason| self.away(reason))?;
         let mut session = Rmcp::new(to, PATIENCE).map_err(|e| self.away(e.to_string()))?;

@@ -82,6 +82,14 @@ fn who_is_not_let_in_or_may_not_set_is_told_so_without_a_secret() {
         assert_eq!(actuator.devices(), []);
         assert_eq!(net.bmc.edit(|b| b.opened), asked);
     }
+    // What no controller takes is not sent to it.
+    let asked = net.bmc.edit(|b| b.opened);
+    let refused = error(net.open_as(lan::USER, &"x".repeat(21)).current(&node()));
+    assert!(
+        refused.to_string().contains("at most 20 bytes"),
+        "{refused}"
+    );
+    assert_eq!(net.bmc.edit(|b| b.opened), asked);
     // A mere user reads, and learns what is missing when it sets.
     net.bmc.edit(|b| b.most = 2);
     let mut actuator = net.open();
