@@ -86,7 +86,7 @@ pub struct Found {
 pub enum SpoolError {
     /// Another agent uses the directory.
     #[error(
-        "the spool directory {path} is in use by another agent; stop it, or give this one another directory with --spool"
+        "the spool directory {path} is in use by another agent; a node has one agent: stop the other, or, if it is another node's, give each its own directory with --spool"
     )]
     InUse {
         /// The directory.

@@ -3,6 +3,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Environment variable with the user's name.
 pub const USER_VARIABLE: &str = "HELIOSTAT_BMC_USER";
@@ -10,6 +12,30 @@ pub const USER_VARIABLE: &str = "HELIOSTAT_BMC_USER";
 pub const PASSWORD_VARIABLE: &str = "HELIOSTAT_BMC_PASSWORD";
 /// Longest file of credentials, in bytes.
 const LONGEST: u64 = 4096;
+
+/// How long a login that was refused is not tried again: controllers lock an
+/// account after a few wrong ones, and with it out whoever would mend it.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// Whether the last login was refused a short while ago.
+#[derive(Debug, Default)]
+pub(super) struct Refused(Option<Instant>);
+
+impl Refused {
+    /// A login was refused.
+    pub(super) fn now(&mut self) {
+        self.0 = Some(Instant::now());
+    }
+
+    /// Whether to leave the controller alone.
+    pub(super) fn is_recent(&self) -> bool {
+        self.is_recent_at(Instant::now())
+    }
+
+    fn is_recent_at(&self, now: Instant) -> bool {
+        (self.0).is_some_and(|at| now.saturating_duration_since(at) < REFUSED)
+    }
+}
 
 /// A user and a password. Their `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq)]
@@ -120,6 +146,16 @@ mod tests {
                 Err(CredentialsError::Shape { .. })
             ));
         }
+    }
+
+    #[test]
+    fn a_refused_login_rests_for_five_minutes() {
+        let mut refused = Refused::default();
+        assert!(!refused.is_recent());
+        let before = Instant::now();
+        refused.now();
+        assert!(refused.is_recent() && refused.is_recent_at(before + Duration::from_secs(299)));
+        assert!(!refused.is_recent_at(Instant::now() + Duration::from_secs(301)));
     }
 
     #[test]

@@ -50,6 +50,10 @@ impl CapActuator for DryRun {
         self.inner.current(device)
     }
 
+    fn range(&mut self, device: &DeviceId) -> Option<(Watts, Watts)> {
+        self.inner.range(device)
+    }
+
     fn writes(&self) -> bool {
         false
     }

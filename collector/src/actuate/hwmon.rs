@@ -117,7 +117,7 @@ impl HwmonActuator {
         Ok(Watts(microwatts as f64 / MICRO))
     }
 
-    fn range(&self, card: &Card) -> Result<(Watts, Watts), CapError> {
+    fn settable(&self, card: &Card) -> Result<(Watts, Watts), CapError> {
         let action = "reading the settable range";
         let max = self.watts(card, "power1_cap_max", action)?;
         // Older drivers let the lowest limit out; it is zero there.
@@ -148,7 +148,7 @@ impl HwmonActuator {
     }
 
     fn describe(&self, card: &Card) -> Result<CappableDevice, CapError> {
-        let (min, max) = self.range(card)?;
+        let (min, max) = self.settable(card)?;
         let limit = self.watts(card, "power1_cap", "reading the power limit")?;
         let product = (self.files.read(&card.device.join("product_name")).ok())
             .map(|text| text.trim().to_owned())
@@ -183,7 +183,7 @@ impl CapActuator for HwmonActuator {
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
         let card = self.card(device)?;
         verify::identity(device, uuid, &self.identity(&card)?)?;
-        verify::range(device, cap, self.range(&card)?)?;
+        verify::range(device, cap, self.settable(&card)?)?;
         let microwatts = (cap.get() * MICRO).floor() as u64;
         (self.files)
             .write(&card.hwmon.join("power1_cap"), &microwatts.to_string())
@@ -194,6 +194,11 @@ impl CapActuator for HwmonActuator {
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
         let card = self.card(device)?;
         self.watts(&card, "power1_cap", "reading the power limit")
+    }
+
+    fn range(&mut self, device: &DeviceId) -> Option<(Watts, Watts)> {
+        let card = self.card(device).ok()?;
+        self.settable(&card).ok()
     }
 }
 

@@ -45,6 +45,11 @@ pub trait CapActuator: Send {
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError>;
     /// The limit in force now.
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError>;
+    /// The settable range now, where it can change while the device is there: by
+    /// another driver or firmware, or a person at the management controller.
+    fn range(&mut self, _device: &DeviceId) -> Option<(Watts, Watts)> {
+        None
+    }
     /// Whether [`CapActuator::set`] can change a device. Where it cannot, nothing
     /// needs to be kept for a later restore.
     fn writes(&self) -> bool {

@@ -5,6 +5,7 @@ use crate::source::nvml::{Session, cappable};
 use heliostat_models::lease::CappableDevice;
 use heliostat_models::{DeviceId, Watts};
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::structs::device::PowerManagementConstraints;
 use std::sync::Arc;
 
 /// Sets power limits with `nvmlDeviceSetPowerManagementLimit`; made by
@@ -69,6 +70,17 @@ impl CapActuator for NvmlActuator {
             d.power_management_limit()
         })
         .map(Watts::from_milliwatts)
+    }
+
+    fn range(&mut self, device: &DeviceId) -> Option<(Watts, Watts)> {
+        let range = self.ask(device, "reading the settable range", |d| {
+            d.power_management_limit_constraints()
+        });
+        let watts = |range: PowerManagementConstraints| {
+            let (min, max) = (range.min_limit, range.max_limit);
+            (Watts::from_milliwatts(min), Watts::from_milliwatts(max))
+        };
+        range.ok().map(watts)
     }
 }
 

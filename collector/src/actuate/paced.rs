@@ -28,6 +28,9 @@ impl CapActuator for Paced {
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
         self.inner.current(device)
     }
+    fn range(&mut self, device: &DeviceId) -> Option<(Watts, Watts)> {
+        self.inner.range(device)
+    }
     fn writes(&self) -> bool {
         self.inner.writes()
     }

@@ -158,7 +158,7 @@ impl RedfishActuator {
         Ok((resource, limit))
     }
 
-    fn range(&self, place: &Place, limit: &Limit) -> Result<(Watts, Watts), CapError> {
+    fn settable(&self, place: &Place, limit: &Limit) -> Result<(Watts, Watts), CapError> {
         match (limit.range, &self.scope) {
             (Some(range), _) => Ok(range),
             (None, Scope::Node { range }) => Ok(*range),
@@ -175,7 +175,7 @@ impl RedfishActuator {
 
     fn describe(&mut self, place: &Place) -> Result<CappableDevice, CapError> {
         let (_, limit) = self.read(place)?;
-        let (min, max) = self.range(place, &limit)?;
+        let (min, max) = self.settable(place, &limit)?;
         let current = in_force(place, &limit, max)?;
         Ok(CappableDevice {
             device: place.name.clone(),
@@ -269,7 +269,7 @@ impl CapActuator for RedfishActuator {
         let place = self.place(device)?;
         verify::identity(device, uuid, &self.identity(&place)?)?;
         let (resource, limit) = self.read(&place)?;
-        let (min, max) = self.range(&place, &limit)?;
+        let (min, max) = self.settable(&place, &limit)?;
         let goes_back = self.before.goes_back(device, cap);
         let watts = in_force(&place, &limit, max)?;
         let off = limit.state == State::Off;
@@ -333,8 +333,14 @@ impl CapActuator for RedfishActuator {
     fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
         let place = self.place(device)?;
         let (_, limit) = self.read(&place)?;
-        let (_, max) = self.range(&place, &limit)?;
+        let (_, max) = self.settable(&place, &limit)?;
         in_force(&place, &limit, max)
+    }
+
+    fn range(&mut self, device: &DeviceId) -> Option<(Watts, Watts)> {
+        let place = self.place(device).ok()?;
+        let (_, limit) = self.read(&place).ok()?;
+        self.settable(&place, &limit).ok()
     }
 
     fn look_every(&self) -> Duration {

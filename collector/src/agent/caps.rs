@@ -22,7 +22,7 @@ use super::found::{FoundCap, FoundFile};
 use super::kept::{Kept, KeptFile, KeptLease, LastCommand};
 use super::others::{Expected, Finding, SAME, Watch};
 use super::stats::CapStats;
-use crate::actuate::CapActuator;
+use crate::actuate::{CapActuator, CapError};
 use heliostat_models::lease::{
     CLOCK_BOUND, CapAnswer, CapCommand, CapLease, CapOutcome, CapReport, CappableDevice,
 };
@@ -179,18 +179,26 @@ impl CapKeeper {
         (self.actuator.as_ref()).map_or(Duration::ZERO, |a| a.restore_within())
     }
 
-    /// The devices with their limits of now. What somebody else keeps lower is
-    /// the most that can be set.
+    /// The devices with their limits and ranges of now. What somebody else keeps
+    /// lower is the most that can be set. One whose limit cannot be read is left
+    /// out, so that nobody takes what it had for what it has.
     pub(super) fn devices(&mut self) -> Vec<CappableDevice> {
         if self.devices.is_empty() {
             // A management controller may be away at the start and come later.
             self.look();
         }
         let names: Vec<DeviceId> = self.devices.keys().cloned().collect();
+        let mut unknown = BTreeSet::new();
         for name in names {
-            self.current(&name);
+            if self.current(&name).is_some() {
+                let range = self.actuator.as_mut().and_then(|a| a.range(&name));
+                range.map(|range| self.take_range(&name, range));
+            } else if self.watch.is_unknown(&name) || !self.held.contains_key(&name) {
+                unknown.insert(name);
+            }
         }
-        let told = self.devices.values().map(|known| {
+        let known = (self.devices.values()).filter(|known| !unknown.contains(&known.device));
+        let told = known.map(|known| {
             let mut told = known.clone();
             if let Some(ceiling) = self.watch.ceiling(&told.device) {
                 told.max = told.max.min(ceiling.max(told.min));
@@ -198,6 +206,19 @@ impl CapKeeper {
             told
         });
         told.collect()
+    }
+
+    /// A device's settable range is this now; whether that is news.
+    fn take_range(&mut self, device: &DeviceId, (min, max): (Watts, Watts)) -> bool {
+        let Some(known) = self.devices.get_mut(device) else {
+            return false;
+        };
+        let is_news = (known.min, known.max) != (min, max) && min <= max;
+        if is_news {
+            tracing::warn!(%device, %min, %max, before = %format_args!("{} to {}", known.min, known.max), "the settable range of a power limit has changed");
+            (known.min, known.max) = (min, max);
+        }
+        is_news
     }
 
     /// Applies a command; `None` when it is older than what was applied.
@@ -359,17 +380,27 @@ impl CapKeeper {
             },
             _ => self.set(device, &lease.uuid, cap),
         };
-        let CapOutcome::Applied { readback } = report.outcome else {
-            return report;
+        let has = match &report.outcome {
+            CapOutcome::Applied { readback } => *readback,
+            // Nobody knows whether it was set before the device was lost: the lease
+            // counts, so that it ends in the safe cap when the device is back.
+            CapOutcome::Refused { current: None, .. } => {
+                let last = self.devices.get(device).map(|d| d.current);
+                self.held.get(device).map(|h| h.has).or(last).unwrap_or(cap)
+            }
+            CapOutcome::Refused { .. } => return report,
         };
         let held = Held {
             uuid: lease.uuid.clone(),
             cap,
-            has: readback,
+            has,
             safe_cap: lease.safe_cap,
             ends: Some(ends),
         };
         self.held.insert(device.clone(), held);
+        let CapOutcome::Applied { readback } = report.outcome else {
+            return report;
+        };
         if readback.0 <= lease.cap.0 + SAME {
             return report;
         }
@@ -438,9 +469,16 @@ impl CapKeeper {
 
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> CapReport {
         let outcome = match &mut self.actuator {
-            Some(actuator) => actuator.set(device, uuid, cap).map_err(|e| e.to_string()),
-            None => Err("this agent has no device that can be capped".into()),
+            Some(actuator) => actuator.set(device, uuid, cap),
+            None => Err(CapError::UnknownDevice(device.clone())),
         };
+        if let Err(CapError::OutOfRange { min, max, .. }) = &outcome
+            && self.take_range(device, (*min, *max))
+        {
+            // Control is to hear of it at once.
+            self.surprises += 1;
+        }
+        let outcome = outcome.map_err(|e| e.to_string());
         match outcome {
             Ok(readback) => {
                 let before = self.held.get(device).map(|held| held.has);

@@ -8,6 +8,7 @@ mod found;
 mod kept;
 mod others;
 mod outbox;
+mod reconnects;
 mod run;
 mod sampler;
 mod stats;
@@ -133,6 +134,7 @@ impl Agent {
             stats: Arc::clone(&stats),
             synced: (0, 0),
             told: run::Told::default(),
+            reconnects: reconnects::Reconnects::default(),
             config,
         };
         let task = tokio::spawn(runner.run(first, stopped));

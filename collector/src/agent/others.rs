@@ -144,6 +144,11 @@ impl Watch {
         was
     }
 
+    /// Whether a limit counts as unknown.
+    pub(super) fn is_unknown(&self, device: &DeviceId) -> bool {
+        (self.seen.get(device)).is_some_and(|seen| seen.unread >= UNREADABLE)
+    }
+
     /// No more than this may be set, because somebody else keeps it there.
     pub(super) fn ceiling(&self, device: &DeviceId) -> Option<Watts> {
         Some(self.seen.get(device)?.left?.limit)

@@ -4,6 +4,7 @@
 use super::AgentConfig;
 use super::caps_thread::{CapEvent, CapNews, CapTask, CapThread, Cause};
 use super::outbox::Outbox;
+use super::reconnects::Reconnects;
 use super::sampler::Sampler;
 use super::stats::AgentStats;
 use super::times::Times;
@@ -54,6 +55,7 @@ pub(super) struct Runner {
     pub(super) synced: (u64, u64),
     /// What the caps' thread told last.
     pub(super) told: Told,
+    pub(super) reconnects: Reconnects,
 }
 
 /// What the caps' thread told last, for hellos and for the pace of looks.
@@ -232,6 +234,10 @@ impl Runner {
         match event {
             LinkEvent::Connected => {
                 tracing::debug!(agent = %self.config.agent, "connected to the broker");
+                if self.reconnects.made(Instant::now()) {
+                    tracing::warn!(agent = %self.config.agent, "the connection to the broker is lost again and again right after it is made; does a second agent of this name run? A node has one agent");
+                    self.edit(|s| s.doubled += 1);
+                }
                 self.edit(|s| {
                     s.connected = true;
                     s.disconnected_because = None;

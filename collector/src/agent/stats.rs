@@ -11,6 +11,9 @@ pub struct AgentStats {
     pub connected: bool,
     /// Why not, when it is not.
     pub disconnected_because: Option<String>,
+    /// Times that the connection was lost again and again right after it was made, as
+    /// when a second agent of the same name runs; told once a minute.
+    pub doubled: u64,
     /// Readings that sources handed over, missing ones included.
     pub samples_taken: u64,
     /// Readings that the store has, as ingest said; those found in the spool at start included.

@@ -2,16 +2,18 @@
 
 use crate::ingest::client;
 use crate::stage::{START, Stage, Wire, until};
-use heliostat_collector::{AgentHandle, CapActuator, CapError};
+use heliostat_collector::{Agent, AgentHandle, CapActuator, CapError};
 use heliostat_models::lease::{
     AgentHello, CapAnswer, CapCommand, CapLease, CapOutcome, CappableDevice,
 };
 use heliostat_models::signed::{self, SigningKey};
 use heliostat_models::wire::Topics;
 use heliostat_models::{DeviceId, Watts};
+use heliostat_store::Clock;
 use rumqttc::QoS;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -193,6 +195,32 @@ impl Leased {
         let devices = FileDevice::boxed(self.stage.gpu(0), &self.file);
         self.stage.agent(self.wire.address, Some(devices))
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_started_twice_is_refused_over_one_directory_and_told_of_over_two() {
+    let (leased, agent) = Leased::new(500.0).await;
+    let (stage, devices) = (&leased.stage, || {
+        FileDevice::boxed(leased.stage.gpu(0), &leased.file)
+    });
+    let mut config = stage.config(leased.wire.address);
+    let clock = Arc::clone(&stage.clock) as Arc<dyn Clock>;
+    let refused = Agent::start(config.clone(), Vec::new(), Some(devices()), clock);
+    let text = refused.err().unwrap().to_string();
+    assert!(text.contains("a node has one agent"), "{text}");
+    // Over another directory it cannot know; the broker keeps one connection of a name.
+    config.spool_dir = stage.dir.path().join("another");
+    let second = stage.agent_with(config, Some(devices()));
+    until("one of them is told", || {
+        agent.stats().doubled + second.stats().doubled > 0
+    })
+    .await;
+    assert!(limit(&leased.file) <= 500.0);
+    second.kill().await;
+    until("the first has its connection", || agent.stats().connected).await;
+    leased.order(2, 450.0).await;
+    until("it obeys", || limit(&leased.file) == 450.0).await;
+    agent.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

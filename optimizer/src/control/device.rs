@@ -7,6 +7,9 @@ use heliostat_models::{Timestamp, Watts};
 /// may be as much behind ours.
 const CLOCK_GRACE: u32 = 2;
 
+/// A limit that changed by more than this followed a command.
+const MOVED: f64 = 0.5;
+
 /// A cap that was sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sent {
@@ -207,7 +210,15 @@ impl Device {
         if sequence < self.answered || at < known {
             return;
         }
-        self.refused = refused;
+        // Taking what it has already shows no obedience: who refuses is asked for
+        // something else again at its agent's next hello, not at every other round.
+        let moved = match (self.reported(), now_has) {
+            (Some(had), Some(has)) => (has - had).0.abs() > MOVED,
+            _ => true,
+        };
+        if refused.is_some() || moved {
+            self.refused = refused;
+        }
         if sequence == self.answered || (sequence <= self.doubted && at == known) {
             self.state(now_has, at);
             return;
@@ -343,6 +354,31 @@ mod tests {
         assert_eq!(device.worst(), Watts(700.0));
         device.on_report(Some(Watts(240.0)), None, Some(3), true, Timestamp(3));
         assert_eq!(device.worst(), Watts(240.0));
+    }
+
+    #[test]
+    fn who_refuses_is_asked_again_at_the_next_hello_or_when_it_moves() {
+        let mut device = lowered();
+        let answer = |device: &mut Device, sequence, cap: f64, refused: Option<&str>| {
+            let at = Timestamp(sequence as i64);
+            device.on_report(
+                Some(Watts(cap)),
+                refused.map(Into::into),
+                Some(sequence),
+                true,
+                at,
+            );
+            device.refused.is_some()
+        };
+        assert!(answer(&mut device, 3, 250.0, Some("no")));
+        assert!(answer(&mut device, 4, 250.0, None), "it has that already");
+        device.on_hello(&hello(250.0), true, Timestamp(5));
+        assert!(device.refused.is_none());
+        assert!(answer(&mut device, 6, 250.0, Some("no")));
+        assert!(!answer(&mut device, 7, 300.0, None), "it moves");
+        assert!(answer(&mut device, 8, 300.0, Some("no")));
+        device.on_report(None, Some("lost".into()), Some(9), true, Timestamp(9));
+        assert!(!answer(&mut device, 10, 300.0, None), "it is back");
     }
 
     #[test]

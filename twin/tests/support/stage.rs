@@ -55,13 +55,18 @@ pub struct Stage {
 impl Stage {
     /// A controller that is armed, and no agent yet.
     pub fn new(site: Arc<Site>) -> Self {
-        let world = LoopWorld::new(site);
         let broker = Broker::start("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self::at(site, broker.address())
+    }
+
+    /// The same, with a broker that is somewhere else.
+    pub fn at(site: Arc<Site>, broker: SocketAddr) -> Self {
+        let world = LoopWorld::new(site);
         let mut policy = world.site.control.clone();
         policy.allocate_every = Duration::from_secs(2);
         policy.lease = LEASE;
         let config = ControllerConfig {
-            mqtt: MqttConfig::from(broker.address()),
+            mqtt: MqttConfig::from(broker),
             armed: true,
             policy,
             planner_enabled: false,
@@ -70,7 +75,7 @@ impl Stage {
         };
         let control = Controller::start(config, world.deps.clone()).unwrap();
         Self {
-            broker: broker.address(),
+            broker,
             limits: Limits::default(),
             control,
             world,
@@ -123,7 +128,12 @@ impl Stage {
 
     /// Lets seconds pass until something is so.
     pub async fn until(&self, what: &str, good: impl Fn() -> bool) {
-        for _ in 0..300 {
+        self.until_within(300, what, good).await;
+    }
+
+    /// The same, where so many seconds may pass.
+    pub async fn until_within(&self, seconds: usize, what: &str, good: impl Fn() -> bool) {
+        for _ in 0..seconds {
             if good() {
                 return;
             }

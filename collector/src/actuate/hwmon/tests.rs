@@ -200,6 +200,8 @@ enum Driver {
     Forbids,
     Reverts,
     Fails(i32),
+    /// Takes the write and is gone, with its folder.
+    Vanishes(PathBuf),
 }
 
 struct Between(Driver, Arc<Mutex<Vec<String>>>);
@@ -213,10 +215,11 @@ impl SysFiles for Between {
     }
     fn write(&self, _: &Path, text: &str) -> io::Result<()> {
         self.1.lock().unwrap().push(text.to_owned());
-        match self.0 {
+        match &self.0 {
+            Driver::Vanishes(folder) => fs::remove_dir_all(folder),
             Driver::Forbids => Err(io::ErrorKind::PermissionDenied.into()),
             Driver::Reverts => Ok(()),
-            Driver::Fails(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Driver::Fails(errno) => Err(io::Error::from_raw_os_error(*errno)),
         }
     }
 }
@@ -249,6 +252,35 @@ fn what_the_driver_does_to_a_write_comes_out_as_it_is() {
         matches!(invalid, Err(CapError::Driver { .. })),
         "{invalid:?}"
     );
+}
+
+#[test]
+fn a_range_that_changes_under_way_counts_from_then_on() {
+    let made = Made::new();
+    made.mi250x("card1", "0000:c1:00.0", "b7a30f1c5d2e4416");
+    let mut actuator = made.open();
+    assert_eq!(actuator.range(&gpu(0)), Some((Watts(100.0), Watts(560.0))));
+    fs::write(made.hwmon("card1").join("power1_cap_max"), "450000000\n").unwrap();
+    let refused = actuator.set(&gpu(0), ID, Watts(500.0));
+    let range = (Watts(100.0), Watts(450.0));
+    assert!(
+        matches!(refused, Err(CapError::OutOfRange { max, .. }) if max == range.1),
+        "{refused:?}"
+    );
+    assert_eq!(actuator.range(&gpu(0)), Some(range));
+    fs::remove_dir_all(made.0.path().join("class/drm/card1")).unwrap();
+    assert_eq!(actuator.range(&gpu(0)), None);
+}
+
+#[test]
+fn a_gpu_that_vanishes_between_the_write_and_the_reading_is_lost() {
+    let made = Made::new();
+    made.mi250x("card1", "0000:c1:00.0", "b7a30f1c5d2e4416");
+    let gone = made.0.path().join("class/drm/card1");
+    let files = Box::new(Between(Driver::Vanishes(gone), Arc::default()));
+    let mut actuator = HwmonActuator::open_with(files, made.0.path(), &NodeId::from("n1")).unwrap();
+    let lost = CapError::Lost { device: gpu(0) };
+    assert_eq!(actuator.set(&gpu(0), ID, Watts(400.0)), Err(lost));
 }
 
 proptest! {

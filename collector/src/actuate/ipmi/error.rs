@@ -13,7 +13,7 @@ pub enum IpmiError {
     },
     /// This user or password is not let in.
     #[error(
-        "the management controller at {at} does not let this user in: {reason}; check the user and password of the BMC"
+        "the management controller at {at} does not let this user in: {reason}; check the user and password of the BMC; it is tried again every 5 min, so that the account is not locked"
     )]
     Unauthorised {
         /// Its address.

@@ -2,11 +2,11 @@
 //! on the network, or this machine's own controller by its device file.
 
 use super::error::IpmiError;
-use crate::actuate::credentials::BmcCredentials;
+use crate::actuate::credentials::{BmcCredentials, Refused};
 use ipmi_rs::connection::{
     IpmiConnection, LogicalUnit, Message, NetFn, Request, RequestTargetAddress,
 };
-use ipmi_rs::rmcp::{ActivationError, Rmcp, V2_0ActivationError};
+use ipmi_rs::rmcp::{ActivationError, RakpMessage4ParseError, Rmcp, V2_0ActivationError};
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// where the controller knows DCMI; some ask for more where they do not.
 const OPERATOR: u8 = 0x03;
 const ADMINISTRATOR: u8 = 0x04;
+/// Longest name and password in an RMCP+ session, in bytes (IPMI 2.0, sections
+/// 13.20 and 22.30).
+const LONGEST_USER: usize = 16;
+const LONGEST_PASSWORD: usize = 20;
 /// Where management controllers listen.
 const PORT: u16 = 623;
 
@@ -111,6 +115,7 @@ pub(super) struct Lan {
     address: String,
     credentials: Option<BmcCredentials>,
     session: Option<Rmcp>,
+    refused: Refused,
 }
 
 impl Lan {
@@ -119,6 +124,7 @@ impl Lan {
             address: address.to_owned(),
             credentials,
             session: None,
+            refused: Refused::default(),
         }
     }
 
@@ -129,7 +135,17 @@ impl Lan {
         }
     }
 
-    fn open(&self) -> Result<Rmcp, IpmiError> {
+    fn open(&mut self) -> Result<Rmcp, IpmiError> {
+        if self.refused.is_recent() {
+            return Err(self.unauthorised("it did not a moment ago".into()));
+        }
+        if let Some(c) = &self.credentials
+            && (c.user.len() > LONGEST_USER || c.password.len() > LONGEST_PASSWORD)
+        {
+            return Err(self.unauthorised(format!(
+                "IPMI takes names of at most {LONGEST_USER} and passwords of at most {LONGEST_PASSWORD} bytes, and one of these is longer"
+            )));
+        }
         let to = resolve(&self.address).map_err(|reason| self.away(reason))?;
         let mut session = Rmcp::new(to, PATIENCE).map_err(|e| self.away(e.to_string()))?;
         let (user, password) = match &self.credentials {
@@ -140,24 +156,38 @@ impl Lan {
         let login = AssertUnwindSafe(|| session.activate(true, user, password));
         catch_unwind(login)
             .map_err(|_| self.away("its answer to the login is not understood"))?
-            .map_err(|e| match e {
-                ActivationError::BindSocket(e)
-                | ActivationError::PingSend(e)
-                | ActivationError::PongReceive(e) => self.away(e.to_string()),
-                // Silence in the middle is no refusal.
-                ActivationError::V2_0(
-                    e @ (V2_0ActivationError::Io(_)
-                    | V2_0ActivationError::OpenSessionResponseReceive(_)
-                    | V2_0ActivationError::RakpMessage2Receive(_)
-                    | V2_0ActivationError::RakpMessage4Receive(_)),
-                ) => self.away(said(&e)),
-                ActivationError::V2_0(e) => IpmiError::Unauthorised {
-                    at: self.address.clone(),
-                    reason: said(&e),
-                },
-                other => self.away(said(&other)),
-            })?;
+            .map_err(|e| self.not_opened(&e))?;
         Ok(session)
+    }
+
+    /// Only what speaks of a wrong name or password is a refusal: a controller may
+    /// have no room for a session, or break off in the middle.
+    fn not_opened(&mut self, error: &ActivationError) -> IpmiError {
+        use V2_0ActivationError as V2;
+        let reason = match error {
+            ActivationError::BindSocket(e)
+            | ActivationError::PingSend(e)
+            | ActivationError::PongReceive(e) => e.to_string(),
+            ActivationError::V2_0(
+                e @ (V2::RakpMessage2Parse(_)
+                | V2::ServerAuthenticationFailed
+                | V2::RakpMessage4Parse(RakpMessage4ParseError::ErrorStatusCode(_))
+                | V2::RakpMessage4InvalidIntegrityCheckValue),
+            ) => {
+                self.refused.now();
+                return self.unauthorised(said(e));
+            }
+            ActivationError::V2_0(e) => said(e),
+            other => said(other),
+        };
+        self.away(reason)
+    }
+
+    fn unauthorised(&self, reason: String) -> IpmiError {
+        IpmiError::Unauthorised {
+            at: self.address.clone(),
+            reason,
+        }
     }
 
     /// A session begins as a mere user's (IPMI 2.0, section 22.18), who may read

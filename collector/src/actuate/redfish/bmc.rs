@@ -3,7 +3,7 @@
 
 use super::error::RedfishError;
 use super::tls::{TlsConnector, Trust};
-use crate::actuate::credentials::BmcCredentials;
+use crate::actuate::credentials::{BmcCredentials, Refused};
 use base64::Engine;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -88,6 +88,7 @@ pub(super) struct Bmc {
     base: String,
     credentials: Option<BmcCredentials>,
     login: Login,
+    refused: Refused,
     longest_wait: Duration,
 }
 
@@ -140,6 +141,7 @@ impl Bmc {
             base: address.base.clone(),
             credentials,
             login: Login::None,
+            refused: Refused::default(),
             longest_wait: LONGEST_WAIT,
         })
     }
@@ -256,6 +258,9 @@ impl Bmc {
             return Ok(());
         };
         let url = format!("{}{SESSIONS}", self.base);
+        if self.refused.is_recent() {
+            return Err(RedfishError::Unauthorised { url });
+        }
         let body = json!({"UserName": credentials.user, "Password": credentials.password});
         let request = self
             .agent
@@ -282,7 +287,10 @@ impl Bmc {
                 Login::Basic(format!("Basic {text}"))
             }
             // Some say 400 to a wrong password.
-            (400 | 401, _) => return Err(RedfishError::Unauthorised { url }),
+            (400 | 401, _) => {
+                self.refused.now();
+                return Err(RedfishError::Unauthorised { url });
+            }
             _ => return Err(refusal(&url, &mut response)),
         };
         Ok(())

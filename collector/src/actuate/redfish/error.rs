@@ -21,7 +21,7 @@ pub enum RedfishError {
     },
     /// 401 also after a new login.
     #[error(
-        "{url}: the management controller does not let this user in; check the user and password of the BMC"
+        "{url}: the management controller does not let this user in; check the user and password of the BMC; it is tried again every 5 min, so that the account is not locked"
     )]
     Unauthorised {
         /// What was asked.

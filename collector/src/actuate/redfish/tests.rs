@@ -388,6 +388,54 @@ fn a_controller_with_steps_of_its_own_keeps_no_more_than_was_asked() {
 }
 
 #[test]
+fn a_range_that_changes_under_way_counts_from_then_on() {
+    let stage = Stage::new(hgx());
+    let mut actuator = stage.gpus();
+    assert_eq!(actuator.range(&gpu(0)), Some((Watts(200.0), Watts(700.0))));
+    let path = metrics("GPU_SXM_1");
+    stage
+        .server
+        .edit(|tree| tree.touch(&path, "/PowerLimitWatts/AllowableMax", json!(600)));
+    let refused = actuator.set(&gpu(0), UUID, Watts(650.0));
+    assert!(
+        matches!(refused, Err(CapError::OutOfRange { max, .. }) if max == Watts(600.0)),
+        "{refused:?}"
+    );
+    assert_eq!(actuator.range(&gpu(0)), Some((Watts(200.0), Watts(600.0))));
+    assert_eq!(stage.patches(), 0);
+}
+
+#[test]
+fn a_gpu_that_vanishes_between_the_change_and_the_reading_is_an_error() {
+    let stage = Stage::new(hgx());
+    let mut actuator = stage.gpus();
+    actuator.devices();
+    stage.fault(
+        "GET",
+        "GPU_SXM_1/EnvironmentMetrics",
+        Answer::Body(first_reading()),
+    );
+    stage.fault(
+        "GET",
+        "GPU_SXM_1/EnvironmentMetrics",
+        Answer::Status(404, ""),
+    );
+    let gone = error(actuator.set(&gpu(0), UUID, Watts(400.0)));
+    assert!(matches!(gone, RedfishError::NotFound { .. }), "{gone}");
+    assert_eq!(stage.patches(), 1);
+    // The next command finds it as it is.
+    assert_eq!(actuator.current(&gpu(0)), Ok(Watts(400.0)));
+}
+
+/// What the first GPU says before anything is changed; without a tag of its state.
+fn first_reading() -> Vec<u8> {
+    let limit = json!({"SetPoint": 700, "AllowableMin": 200, "AllowableMax": 700, "ControlMode": "Automatic"});
+    json!({"PowerLimitWatts": limit, "@odata.etag": "W/\"0\""})
+        .to_string()
+        .into_bytes()
+}
+
+#[test]
 fn somebody_else_in_between_is_met_once_and_told_twice() {
     let stage = Stage::new(hgx());
     let mut actuator = stage.gpus();
@@ -505,6 +553,7 @@ fn users_are_known_by_session_or_with_each_request() {
         let scope = Scope::Gpus {
             names: BTreeMap::new(),
         };
+        let guessed = wrong.is_some();
         let mut actuator = stage.open_as(scope, wrong, None);
         assert_eq!(actuator.devices(), []);
         let error = error(actuator.current(&gpu(0)));
@@ -513,6 +562,8 @@ fn users_are_known_by_session_or_with_each_request() {
             "{error}"
         );
         assert!(!error.to_string().contains("guess"));
+        // Without a password nobody is locked out; with a wrong one it is tried once.
+        assert_eq!(stage.server.edit(|tree| tree.refused), usize::from(guessed));
     }
 }
 

@@ -111,12 +111,17 @@ impl CapKeeper {
             // What somebody else keeps lower stays there.
             let cap = self.watch.ceiling(&device).map_or(cap, |c| cap.min(c));
             let min = self.devices.get(&device).map_or(Watts::ZERO, |d| d.min);
-            let report = self.set(&device, &uuid, cap.max(min));
-            if let CapOutcome::Applied { readback } = report.outcome {
-                self.stats.safe_caps_set += 1;
-                if let Some(held) = self.held.get_mut(&device) {
-                    (held.cap, held.has, held.ends) = (cap.max(min), readback, None);
+            let cap = cap.max(min);
+            let report = self.set(&device, &uuid, cap);
+            let held = self.held.get_mut(&device);
+            match (&report.outcome, held) {
+                (CapOutcome::Applied { readback }, Some(held)) => {
+                    self.stats.safe_caps_set += 1;
+                    (held.cap, held.has, held.ends) = (cap, *readback, None);
                 }
+                // It may have been set: then nobody else did that.
+                (CapOutcome::Refused { current: None, .. }, Some(held)) => held.has = cap,
+                _ => {}
             }
             reports.push(report);
         }

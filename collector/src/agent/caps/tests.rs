@@ -1,5 +1,4 @@
 use super::*;
-use crate::actuate::CapError;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -8,6 +7,7 @@ pub(super) struct FileDevices {
     directory: PathBuf,
     pub(super) log: Arc<Mutex<Vec<(DeviceId, f64)>>>,
     pub(super) broken: Arc<Mutex<Option<DeviceId>>>,
+    pub(super) range: Arc<Mutex<(Watts, Watts)>>,
 }
 
 pub(super) const UUID: &str = "GPU-1";
@@ -24,6 +24,7 @@ impl FileDevices {
             directory: directory.to_owned(),
             log: Arc::default(),
             broken: Arc::default(),
+            range: Arc::new(Mutex::new((Watts(200.0), Watts(700.0)))),
         }
     }
 }
@@ -60,6 +61,15 @@ impl CapActuator for FileDevices {
                 found: UUID.into(),
             });
         }
+        let (min, max) = *self.range.lock().unwrap();
+        if cap > max {
+            return Err(CapError::OutOfRange {
+                device: device.clone(),
+                cap,
+                min,
+                max,
+            });
+        }
         std::fs::write(self.directory.join(device.as_str()), cap.0.to_string()).unwrap();
         self.log.lock().unwrap().push((device.clone(), cap.0));
         self.current(device)
@@ -69,6 +79,10 @@ impl CapActuator for FileDevices {
         let text = std::fs::read_to_string(self.directory.join(device.as_str()))
             .map_err(|_| CapError::UnknownDevice(device.clone()))?;
         Ok(Watts(text.parse().unwrap()))
+    }
+
+    fn range(&mut self, _: &DeviceId) -> Option<(Watts, Watts)> {
+        Some(*self.range.lock().unwrap())
     }
 }
 
@@ -381,6 +395,111 @@ fn devices_that_come_later_are_told_and_keep_the_limit_to_restore() {
         (told.len(), told[0].found, told[0].current),
         (2, Watts(700.0), Watts(450.0))
     );
+    keeper.restore();
+    assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
+}
+
+#[test]
+fn a_range_that_changes_under_way_is_told_at_once_where_it_matters_and_else_at_the_next_hello() {
+    let dir = tempfile::tempdir().unwrap();
+    let devices = FileDevices::new(dir.path());
+    let range = Arc::clone(&devices.range);
+    let mut keeper = keeper_of(devices, dir.path());
+    let order = |sequence, cap| command("c", sequence, 0, vec![lease("n1-gpu0", cap)]);
+    keeper.command(&order(1, 450.0), at(0));
+    *range.lock().unwrap() = (Watts(250.0), Watts(600.0));
+    let told = |keeper: &mut CapKeeper| {
+        let told = keeper.devices().remove(0);
+        (told.min, told.max)
+    };
+    let version = keeper.foreign_version();
+    let answer = keeper.command(&order(2, 650.0), at(0)).unwrap();
+    assert_eq!(applied(&answer), [None]);
+    assert!(keeper.foreign_version() > version);
+    assert_eq!(told(&mut keeper), (Watts(250.0), Watts(600.0)));
+    *range.lock().unwrap() = (Watts(200.0), Watts(700.0));
+    assert_eq!(told(&mut keeper), (Watts(200.0), Watts(700.0)));
+    // What was found is beyond the range now: it stays on the list, and is told.
+    *range.lock().unwrap() = (Watts(250.0), Watts(600.0));
+    keeper.restore();
+    assert_eq!(
+        (limit(dir.path(), "n1-gpu0"), keeper.stats.restore_failures),
+        (450.0, 1)
+    );
+    assert!(dir.path().join("found-caps.json").exists());
+}
+
+#[test]
+fn a_device_that_vanishes_is_not_told_with_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = keeper(dir.path(), true);
+    keeper.command(&command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]), at(0));
+    let names = |keeper: &mut CapKeeper| -> Vec<String> {
+        let devices = keeper.devices().into_iter();
+        devices.map(|d| d.device.to_string()).collect()
+    };
+    let away = |name: &str| {
+        let file = dir.path().join(name);
+        std::fs::rename(&file, dir.path().join("away")).unwrap();
+        move || std::fs::rename(file.with_file_name("away"), &file).unwrap()
+    };
+    // One that nobody caps: at once. One that is kept: when it counts as unknown.
+    let back = away("n1-gpu1");
+    assert_eq!(names(&mut keeper), ["n1-gpu0"]);
+    back();
+    let back = away("n1-gpu0");
+    assert_eq!(names(&mut keeper), ["n1-gpu0", "n1-gpu1"]);
+    for time in 1..=3 {
+        keeper.check(at(time));
+    }
+    assert_eq!(names(&mut keeper), ["n1-gpu1"]);
+    back();
+    let answer = keeper.check(at(4)).unwrap();
+    assert_eq!(applied(&answer), [Some(450.0)]);
+    assert_eq!(names(&mut keeper), ["n1-gpu0", "n1-gpu1"]);
+}
+
+/// Devices that are lost right after they took a limit.
+struct Vanishing(FileDevices, Arc<Mutex<bool>>);
+
+impl CapActuator for Vanishing {
+    fn devices(&mut self) -> Vec<CappableDevice> {
+        self.0.devices()
+    }
+    fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
+        self.0.set(device, uuid, cap)?;
+        self.current(device)
+    }
+    fn current(&mut self, device: &DeviceId) -> Result<Watts, CapError> {
+        match *self.1.lock().unwrap() {
+            true => Err(CapError::Lost {
+                device: device.clone(),
+            }),
+            false => self.0.current(device),
+        }
+    }
+}
+
+#[test]
+fn a_device_lost_right_after_it_took_a_limit_is_unknown_and_its_lease_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let lost = Arc::new(Mutex::new(false));
+    let devices = Vanishing(FileDevices::new(dir.path()), Arc::clone(&lost));
+    let mut keeper = keeper_of(devices, dir.path());
+    *lost.lock().unwrap() = true;
+    let order = command("c", 1, 0, vec![lease("n1-gpu0", 450.0)]);
+    let answer = keeper.command(&order, at(0)).unwrap();
+    let CapOutcome::Refused { current, .. } = &answer.reports[0].outcome else {
+        panic!("{answer:?}");
+    };
+    assert_eq!((*current, limit(dir.path(), "n1-gpu0")), (None, 450.0));
+    assert_eq!(keeper.next_end(), Some(Timestamp(30_000)));
+    assert_eq!(applied(&keeper.expire(at(30_000)).unwrap()), [None]);
+    *lost.lock().unwrap() = false;
+    // Back: nobody else had a hand in it, and the end that was due comes.
+    assert_eq!(keeper.check(at(31_000)), None);
+    assert_eq!(keeper.foreign().changes, 0);
+    assert_eq!(applied(&keeper.expire(at(31_000)).unwrap()), [Some(300.0)]);
     keeper.restore();
     assert_eq!(limit(dir.path(), "n1-gpu0"), 700.0);
 }

@@ -45,6 +45,8 @@ pub struct Manners {
     pub most: u8,
     /// How many sessions were opened.
     pub opened: usize,
+    /// It has no room for another session.
+    pub full: bool,
     /// Answers this to the last step of a login instead of what belongs there.
     pub last_step: Option<Vec<u8>>,
 }
@@ -64,6 +66,7 @@ impl Lan {
             silent: false,
             most: 4,
             opened: 0,
+            full: false,
             last_step: None,
         };
         let state = Arc::new(Mutex::new((manners, BTreeMap::new())));
@@ -175,6 +178,9 @@ fn login(
         let console: [u8; 4] = said.get(4..8)?.try_into().ok()?;
         manners.opened += 1;
         let id = 0x1000 + manners.opened as u32;
+        if manners.full {
+            return Some((0x11, [&[tag, 0x01, 0, 0][..], &console].concat()));
+        }
         let algorithms = said.get(8..32)?;
         let suite = [4, 12, 20].map(|at| algorithms[at]);
         if suite != [1, 1, 1] {

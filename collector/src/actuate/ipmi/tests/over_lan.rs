@@ -77,8 +77,19 @@ fn who_is_not_let_in_or_may_not_set_is_told_so_without_a_secret() {
         let text = format!("{refused} {refused:?}");
         assert!(text.contains("user and password of the BMC"), "{text}");
         assert!(!text.contains(password), "{text}");
+        // It is not asked until the account is locked.
+        let asked = net.bmc.edit(|b| b.opened);
         assert_eq!(actuator.devices(), []);
+        assert_eq!(net.bmc.edit(|b| b.opened), asked);
     }
+    // What no controller takes is not sent to it.
+    let asked = net.bmc.edit(|b| b.opened);
+    let refused = error(net.open_as(lan::USER, &"x".repeat(21)).current(&node()));
+    assert!(
+        refused.to_string().contains("at most 20 bytes"),
+        "{refused}"
+    );
+    assert_eq!(net.bmc.edit(|b| b.opened), asked);
     // A mere user reads, and learns what is missing when it sets.
     net.bmc.edit(|b| b.most = 2);
     let mut actuator = net.open();
@@ -128,6 +139,17 @@ fn a_controller_with_steps_of_its_own_keeps_no_more_than_was_asked() {
         Ok(Watts(6_000.0))
     );
     assert!(std::fs::read_dir(net.dir.path()).unwrap().next().is_none());
+}
+
+#[test]
+fn a_controller_with_no_room_for_a_session_is_no_wrong_password() {
+    let net = Net::new(Controller::new());
+    let mut actuator = net.open();
+    net.bmc.edit(|b| b.full = true);
+    let away = error(actuator.current(&node()));
+    assert!(matches!(away, IpmiError::Away { .. }), "{away}");
+    net.bmc.edit(|b| b.full = false);
+    assert_eq!(actuator.current(&node()), Ok(Watts(6_000.0)));
 }
 
 /// The library behind it panics at such; the agent's caps must not end with that.

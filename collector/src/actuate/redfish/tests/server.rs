@@ -40,11 +40,15 @@ pub struct Tree {
     pub basic: bool,
     pub sessions: Vec<String>,
     pub logins: usize,
+    /// Logins with a wrong name or password.
+    pub refused: usize,
     pub read_only: bool,
     pub connections: usize,
     /// Closes each connection after an answer, without a word.
     pub closes: bool,
     pub whim: Option<Whim>,
+    /// Hangs up on everybody without an answer.
+    pub silent: bool,
     versions: BTreeMap<String, u64>,
 }
 
@@ -166,6 +170,9 @@ fn serve(reader: &mut BufReader<impl Stream>, tree: &Mutex<Tree>) -> std::io::Re
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let body = String::from_utf8(body).unwrap();
+    if tree.lock().unwrap().silent {
+        return Ok(false);
+    }
     let (status, extra, answer) = respond(&mut tree.lock().unwrap(), method, path, &headers, &body);
     let mut text = format!("HTTP/1.1 {status} X\r\n");
     text += &format!("Content-Length: {}\r\n{extra}\r\n", answer.len());
@@ -249,6 +256,7 @@ fn log_in(tree: &mut Tree, body: &str) -> Reply {
     }
     let body: Value = serde_json::from_str(body).unwrap();
     if body != json!({"UserName": USER, "Password": PASSWORD}) {
+        tree.refused += 1;
         return bare(401);
     }
     tree.logins += 1;
