@@ -68,6 +68,7 @@ pub(crate) fn decision_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Refusal => "Refused",
         DecisionKind::Incident => "Incident",
         DecisionKind::Relief => "Relief",
+        DecisionKind::Retention => "Log",
     }
 }
 

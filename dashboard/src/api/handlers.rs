@@ -87,6 +87,7 @@ pub(super) async fn decisions(call: Call) -> Result<Response, ApiError> {
             ("refusal", DecisionKind::Refusal),
             ("incident", DecisionKind::Incident),
             ("relief", DecisionKind::Relief),
+            ("retention", DecisionKind::Retention),
         ],
     )?;
     let limit = call.params.count("limit", 50, 1..=2_000)?;

@@ -228,7 +228,7 @@ static ENDPOINTS: &[Endpoint] = &[
             param("limit", "at most this many, 1 to 2000 (default 50)"),
             param(
                 "kind",
-                "allocation, plan, grid_event, arming, refusal, incident or relief",
+                "allocation, plan, grid_event, arming, refusal, incident, relief or retention",
             ),
         ],
         "/api/v1/decisions?limit=5",

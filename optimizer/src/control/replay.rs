@@ -9,7 +9,7 @@ use heliostat_models::decision::JobCap;
 use heliostat_models::{Decision, DecisionKind, Timestamp};
 use heliostat_store::StoreError;
 use heliostat_store::decisions::{
-    Break, Hash, Logged, Removed, read_decisions, read_inputs, read_removed,
+    Break, Checkpoint, Hash, Logged, Removed, read_decisions, read_inputs, read_removed,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -41,6 +41,10 @@ pub struct Replayed {
     pub unchained: u64,
     /// Where the chain of the whole log breaks first, in words.
     pub broken_chain: Option<String>,
+    /// When the first decision was taken that the log has.
+    pub log_from: Option<Timestamp>,
+    /// What was cut off the log's beginning, where anything was.
+    pub cut: Option<Checkpoint>,
     /// Seconds from the first of these decisions of the day to the last.
     pub spanned_s: f64,
 }
@@ -81,6 +85,12 @@ impl Replayed {
     pub fn removed_in_all(&self) -> u64 {
         self.removed + self.reliefs.removed
     }
+
+    /// Whether decisions of the day were cut off the log in their time.
+    pub fn is_cut_off(&self) -> bool {
+        let of_day = |cut: &Checkpoint| self.day <= cut.until && cut.first < self.day + DAY;
+        self.cut.as_ref().is_some_and(of_day)
+    }
 }
 
 /// Why one decision is not the same.
@@ -112,6 +122,8 @@ pub fn replay_day(store: &Path, at: Timestamp) -> Result<Replayed, StoreError> {
         day,
         unchained: history.chain.unchained,
         broken_chain: history.chain.broken.as_ref().map(Break::to_string),
+        log_from: history.decisions.first().map(|l| l.decision.at),
+        cut: history.chain.cut.clone(),
         ..Replayed::default()
     };
     let again = [DecisionKind::Allocation, DecisionKind::Relief];
