@@ -14,7 +14,7 @@ const ROUNDING: f64 = 1e-6;
 /// device of a gang (watts) to the gang's relative speed (1 = uncapped).
 /// Measured curves are neither concave nor monotone; [`SpeedCurve::envelope`]
 /// makes the smallest such curve that lies above the points it is given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SpeedCurve {
     points: Vec<(Watts, f64)>,
@@ -29,6 +29,18 @@ pub struct Segment {
     pub to: Watts,
     /// Relative speed gained per watt of cap.
     pub slope: f64,
+}
+
+impl Clone for SpeedCurve {
+    fn clone(&self) -> Self {
+        let points = self.points.clone();
+        Self { points }
+    }
+
+    /// Into the memory that is there.
+    fn clone_from(&mut self, other: &Self) {
+        self.points.clone_from(&other.points);
+    }
 }
 
 impl SpeedCurve {
