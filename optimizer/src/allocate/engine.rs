@@ -152,7 +152,7 @@ impl Engine {
                 self.problem.price_of_energy = price;
                 self.dense.price = price;
                 self.afresh = true;
-                    }
+            }
         }
         Ok(())
     }
