@@ -197,7 +197,7 @@ impl Engine {
     /// [`Engine::outcome`] for what to do then. Makes no sentences and no hash.
     pub fn solve(&mut self) -> Option<Numbers> {
         self.grow();
-        if !conflict::smallest(&self.dense).is_empty() {
+        if conflict::any(&self.dense) {
             self.solved = None;
             return None;
         }
@@ -300,7 +300,7 @@ impl Engine {
         let solved = self.solved.as_ref()?;
         let cap = self.cap(group)?;
         let (problem, dense) = (&self.problem, &self.dense);
-        Some(explain::one(problem, dense, group, cap.0, &solved.prices))
+        Some(explain::one(problem, dense, group, cap.0, solved))
     }
 
     /// SHA-256 of the problem as it is now. The first time it is taken of all,
@@ -331,7 +331,7 @@ impl Engine {
         }
         let Some(solved) = &self.solved else {
             let conflict = conflict::smallest(&self.dense);
-            return shed::outcome(&self.problem, &conflict, hash);
+            return shed::outcome(&self.problem, &self.dense, &conflict, hash);
         };
         let solved = Solved {
             taken: self.taken(solved).to_vec(),

@@ -1,10 +1,11 @@
 //! Why each gang has the cap it has.
 
 use super::dense::Dense;
-use super::problem::{GroupCap, Problem, Shed};
+use super::finish::Solved;
+use super::problem::{GroupCap, Method, Problem, Shed};
+use heliostat_models::Watts;
 use heliostat_models::decision::JobCap;
-use heliostat_models::{JobId, Watts};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Watts by which a cap may miss a corner and still count as at it.
 const AT: f64 = 2e-3;
@@ -41,8 +42,9 @@ pub(super) fn one(
     dense: &Dense,
     group: usize,
     cap: f64,
-    prices: &[f64],
+    solved: &Solved,
 ) -> JobCap {
+    let prices = &solved.prices;
     let slot = dense.slot[group] as usize;
     let points = dense.points_of(slot).iter();
     let got = GroupCap {
@@ -53,10 +55,10 @@ pub(super) fn one(
             .filter_map(|(point, _)| dearest(dense.rows.above(*point), prices))
             .reduce(|best, row| dearer(best, row, prices)),
     };
-    told(problem, dense, group, &got, prices)
+    told(problem, dense, group, &got, solved)
 }
 
-fn told(problem: &Problem, dense: &Dense, place: usize, got: &GroupCap, prices: &[f64]) -> JobCap {
+fn told(problem: &Problem, dense: &Dense, place: usize, got: &GroupCap, solved: &Solved) -> JobCap {
     let group = &problem.groups[place];
     JobCap {
         job: Some(group.job.clone()),
@@ -65,7 +67,7 @@ fn told(problem: &Problem, dense: &Dense, place: usize, got: &GroupCap, prices: 
         speed: got.speed,
         binding: got.binding.map(|v| problem.limit_name(v).to_owned()),
         marginal: got.marginal,
-        reason: reason(problem, dense, dense.slot[place] as usize, got, prices),
+        reason: reason(problem, dense, dense.slot[place] as usize, got, solved),
     }
 }
 
@@ -121,49 +123,115 @@ pub(super) fn jobs(
     problem: &Problem,
     dense: &Dense,
     groups: &[GroupCap],
-    prices: &[f64],
+    solved: &Solved,
 ) -> Vec<JobCap> {
     let mut out: Vec<JobCap> = (groups.iter().enumerate())
-        .map(|(place, got)| told(problem, dense, place, got, prices))
+        .map(|(place, got)| told(problem, dense, place, got, solved))
         .collect();
     out.extend(idle(problem));
     out
 }
 
-/// Why a gang has its cap, in a sentence.
-fn reason(problem: &Problem, dense: &Dense, slot: usize, got: &GroupCap, prices: &[f64]) -> String {
-    let cap = got.cap.0;
-    let kilo = |worth: f64| worth * 1_000.0;
-    if dense.range[slot].count == 0.0 {
+/// Why a gang has its cap, in a sentence. Each says only what the figures show.
+fn reason(
+    problem: &Problem,
+    dense: &Dense,
+    slot: usize,
+    got: &GroupCap,
+    solved: &Solved,
+) -> String {
+    let prices = &solved.prices;
+    let (cap, range) = (got.cap.0, &dense.range[slot]);
+    if range.count == 0.0 {
         return "None of its devices can be commanded now; they are counted at the highest cap they may have.".to_owned();
     }
-    let Some(next) = next(dense, slot, cap) else {
-        return format!(
-            "Full cap: no limit above it is short of power, and its last watt still buys more work than the price of energy ({:.3} h/kWh).",
-            kilo(dense.price)
-        );
+    let at_floor = cap <= range.floor + AT;
+    let held_up = range.floor > range.low + AT;
+    if at_floor && range.ceiling <= range.floor + AT {
+        return if held_up {
+            "Held up by its floor: no cap below the highest that can be set keeps its service level."
+        } else {
+            "The only cap that all its devices can be set to."
+        }
+        .to_owned();
+    }
+    let held = match (at_floor, held_up) {
+        (true, true) => "Held up by its floor, at the lowest cap that its service level allows",
+        (true, false) => "At the lowest cap that can be set",
+        (false, _) => "Capped",
     };
-    let at_floor = cap <= dense.range[slot].floor + AT;
-    let held = if at_floor {
-        "Held at the lowest cap that its service level allows"
-    } else {
-        "Capped"
+    if cap >= range.ceiling - AT {
+        return at_ceiling(problem, dense, slot, got, prices);
+    }
+    let kilo = |worth: f64| worth * 1_000.0;
+    let Some(next) = next(dense, slot, cap) else {
+        return format!("{held}: more would buy nothing, it runs no faster above this cap.");
     };
     match got.binding {
+        _ if next <= dense.price => format!(
+            "{held}: one more watt would buy {:.3} h/kWh, no more than the price of energy ({:.3} h/kWh).",
+            kilo(next),
+            kilo(dense.price),
+        ),
         Some(node) => format!(
-            "{held}: `{}` is at its limit of {:.1} kW, whose price is {:.3} h/kWh above that of energy; the next watt here would buy {:.3} h/kWh for it.",
+            "{held}: `{}` is {} {:.1} kW, whose price is {:.3} h/kWh above that of energy; the next watt here would buy {:.3} h/kWh for it.",
             problem.limit_name(node),
+            // Approximate prices may stand at limits with something left.
+            match solved.method {
+                Method::Sweep => "at its limit of",
+                _ => "limited to",
+            },
             dense.limits[node] / 1_000.0,
             kilo(prices[node]),
             kilo(next),
         ),
-        None if next <= dense.price => format!(
-            "{held}: one more watt would buy {:.3} h/kWh, less than the price of energy ({:.3} h/kWh).",
+        None => format!(
+            "{held}: one more watt would buy {:.3} h/kWh, more than the price of energy ({:.3} h/kWh), and no limit above it has a price; what that is worth lies within the gap of the proof.",
             kilo(next),
             kilo(dense.price),
         ),
-        None => format!("{held}: a limit above it is full."),
     }
+}
+
+/// Why a gang has the highest cap that it can be set to, above its floor.
+fn at_ceiling(
+    problem: &Problem,
+    dense: &Dense,
+    slot: usize,
+    got: &GroupCap,
+    prices: &[f64],
+) -> String {
+    let kilo = |worth: f64| worth * 1_000.0;
+    let cost = cost(dense, slot, prices);
+    let is_flat = stretches(dense, slot)
+        .last()
+        .is_none_or(|(end, _)| end + AT < got.cap.0);
+    if got.marginal < cost || is_flat {
+        return "Full cap, the highest that can be set.".to_owned();
+    }
+    let buys = format!("its last watt still buys {:.3} h/kWh", kilo(got.marginal));
+    match got.binding {
+        None => format!(
+            "Full cap, the highest that can be set: no limit above it is short of power, and {buys}, the price of energy being {:.3} h/kWh.",
+            kilo(dense.price)
+        ),
+        Some(node) => format!(
+            "Full cap, the highest that can be set: {buys}, a watt costs {:.3} h/kWh here, `{}` being short of power.",
+            kilo(cost),
+            problem.limit_name(node)
+        ),
+    }
+}
+
+/// What a watt costs a gang: energy and all limits above it, by its devices' mean.
+fn cost(dense: &Dense, slot: usize, prices: &[f64]) -> f64 {
+    let limits: f64 = (dense.points_of(slot).iter())
+        .map(|(point, devices)| {
+            let above = dense.rows.above(*point).iter();
+            f64::from(*devices) * above.map(|row| prices[*row as usize]).sum::<f64>()
+        })
+        .sum();
+    dense.price + limits / dense.range[slot].count
 }
 
 /// Devices that no gang holds, by cap.
@@ -196,29 +264,31 @@ fn idle(problem: &Problem) -> Vec<JobCap> {
         .collect()
 }
 
-/// Adds to the reasons which floors were dropped, and what even that does not mend.
-pub(super) fn tell_what_was_shed(problem: &Problem, shed: &mut Shed) {
-    let dropped: BTreeSet<&JobId> = shed.dropped.iter().collect();
-    let beyond: BTreeMap<&str, usize> = (shed.beyond.iter().enumerate())
-        .map(|(place, (node, _))| (node.as_str(), place))
-        .collect();
-    // Below which of those limits each job is held.
-    let mut here: BTreeMap<&JobId, BTreeSet<usize>> = BTreeMap::new();
-    for (group, got) in problem.groups.iter().zip(&shed.allocation.groups) {
-        let limit = got.binding.map(|row| problem.limit_name(row));
-        if let Some(place) = limit.and_then(|name| beyond.get(name)) {
-            here.entry(&group.job).or_default().insert(*place);
-        }
+/// Adds to the reasons which floors were dropped, by group, for which limit,
+/// and what even that does not mend.
+pub(super) fn tell_what_was_shed(problem: &Problem, dropped: &[(usize, usize)], shed: &mut Shed) {
+    let mut gave_way = vec![None; problem.groups.len()];
+    for (group, row) in dropped {
+        gave_way[*group] = Some(*row);
     }
-    for entry in &mut shed.allocation.jobs {
-        let Some(job) = &entry.job else { continue };
-        if dropped.contains(job) {
-            entry.reason = format!("Its floor was dropped to keep a limit. {}", entry.reason);
+    let beyond: BTreeMap<&str, usize> = (shed.beyond.iter().enumerate())
+        .map(|(place, (limit, _))| (limit.as_str(), place))
+        .collect();
+    // One entry a group, in the order of the groups.
+    let allocation = &mut shed.allocation;
+    for ((entry, got), row) in (allocation.jobs.iter_mut().zip(&allocation.groups)).zip(gave_way) {
+        if let Some(row) = row {
+            entry.reason = format!(
+                "Its floor was dropped: with it `{}` would be exceeded. {}",
+                problem.limit_name(row),
+                entry.reason
+            );
         }
-        for place in here.get(job).into_iter().flatten() {
-            let (node, over) = &shed.beyond[*place];
+        let binding = got.binding.map(|row| problem.limit_name(row));
+        if let Some(place) = binding.and_then(|name| beyond.get(name)) {
+            let (limit, over) = &shed.beyond[*place];
             entry.reason += &format!(
-                " Even the lowest caps exceed `{node}` by {:.1} kW.",
+                " Even the lowest caps exceed `{limit}` by {:.1} kW.",
                 over.kilowatts()
             );
         }

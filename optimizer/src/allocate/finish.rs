@@ -57,7 +57,7 @@ pub(super) fn finish(
     hash: String,
 ) -> Allocation {
     let mut allocation = figures(problem, dense, solved, hash);
-    allocation.jobs = explain::jobs(problem, dense, &allocation.groups, &solved.prices);
+    allocation.jobs = explain::jobs(problem, dense, &allocation.groups, solved);
     allocation
 }
 

@@ -119,7 +119,7 @@ fn uncontrolled(problem: &Problem) -> Watts {
 pub fn fairest(problem: &Problem) -> Result<Option<Vec<Watts>>, ProblemError> {
     problem.validate()?;
     let dense = Dense::new(problem, Rows::new(problem));
-    if !conflict::smallest(&dense).is_empty() {
+    if conflict::any(&dense) {
         return Ok(None);
     }
     let mut caps = vec![Watts::ZERO; problem.groups.len()];

@@ -92,5 +92,5 @@ fn outcome(problem: &Problem, hash: impl FnOnce() -> String) -> Outcome {
         let solved = finish::solve(&dense, &mut levels);
         return Outcome::Allocated(finish::finish(problem, &dense, &solved, hash()));
     }
-    shed::outcome(problem, &conflict, hash())
+    shed::outcome(problem, &dense, &conflict, hash())
 }

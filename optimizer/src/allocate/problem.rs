@@ -185,8 +185,9 @@ pub enum Outcome {
     Allocated(Allocation),
     /// The floors do not fit below the limits.
     Infeasible {
-        /// The smallest set of limits in conflict with the floors: those that
-        /// the floors still break once every deeper one named is kept.
+        /// The smallest set of limits in conflict with the floors: jobs that
+        /// give up what these ask, in whatever way, keep all the others too, and
+        /// of these each could still be broken with the others kept.
         conflict: Vec<String>,
         /// What to do instead.
         shed: Shed,
