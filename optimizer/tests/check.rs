@@ -12,9 +12,9 @@
 #[path = "support/scene.rs"]
 mod scene;
 
-use heliostat_models::{Certificate, DeviceId, Watts};
+use heliostat_models::{Certificate, DeviceId, JobClass, JobId, SpeedCurve, Watts};
 use heliostat_optimizer::allocate::Outcome;
-use heliostat_optimizer::check::{Proposal, Rule, check_allocation, check_transition};
+use heliostat_optimizer::check::{Proposal, Rule, check_allocation, check_caps, check_transition};
 use scene::{Caps, Scene, declared};
 use std::collections::BTreeMap;
 
@@ -294,4 +294,114 @@ fn breakers_count_devices_at_rest_with_their_caps_also_during_a_grid_event() {
     assert!(fits(&scene));
     scene.uncontrolled[rack] += Watts(1.0);
     assert!(!fits(&scene));
+}
+
+/// Floors that are dropped without need, and limits said to be beyond keeping
+/// that are not, in proposals whose caps break nothing.
+#[test]
+fn what_gives_way_without_need_is_rejected_by_name() {
+    let (mut floors, mut limits) = (0, 0);
+    for seed in 0..40 {
+        let mut scene = Scene::with_terms(3_000 + seed);
+        // Some with room for all, some with little, some with too little.
+        scene.feed_limit = Some(Watts(75_000.0 + 3_000.0 * seed as f64));
+        let (outcome, caps) = scene.solve();
+        let (dropped, beyond) = declared(&outcome);
+        let allocation = outcome.allocation();
+        let prices = scene::prices(&outcome);
+        let check = |dropped: &[JobId], beyond: &[String]| {
+            let proposal = Proposal {
+                caps: &caps,
+                node_prices: &prices,
+                certificate: &allocation.certificate,
+                dropped,
+                beyond,
+            };
+            check_caps(&scene.facts(), &proposal)
+        };
+        let broken = check(&dropped, &beyond);
+        assert!(broken.is_empty(), "seed {seed}: {broken:?}");
+        // Any floor more than those: it is kept, so it fits.
+        for job in scene.jobs.iter().filter(|j| !dropped.contains(&j.id)) {
+            let mut more = dropped.clone();
+            more.push(job.id.clone());
+            let broken = check(&more, &beyond);
+            assert!(
+                broken
+                    .iter()
+                    .any(|b| b.rule == Rule::Dropped && b.detail.contains(job.id.as_str())),
+                "seed {seed}, {}: {broken:?}",
+                job.id
+            );
+            floors += 1;
+        }
+        // All floors at once, where all fit.
+        if dropped.is_empty() {
+            let all: Vec<JobId> = scene.jobs.iter().map(|j| j.id.clone()).collect();
+            let broken = check(&all, &beyond);
+            assert!(broken.iter().all(|b| b.rule == Rule::Dropped) && !broken.is_empty());
+        }
+        let nodes = scene.site.power.nodes();
+        for node in nodes.iter().filter(|n| !beyond.contains(&n.id)) {
+            let mut more = beyond.clone();
+            more.push(node.id.clone());
+            let broken = check(&dropped, &more);
+            assert!(
+                broken
+                    .iter()
+                    .any(|b| b.rule == Rule::Beyond && b.detail.contains(&node.id)),
+                "seed {seed}, {}: {broken:?}",
+                node.id
+            );
+            limits += 1;
+        }
+        for (dropped, beyond) in [
+            (vec!["nobody".into()], vec![]),
+            (vec![], vec!["nothing".to_owned()]),
+        ] {
+            let broken = check(&dropped, &beyond);
+            assert!(
+                (broken.iter())
+                    .any(|b| b.detail.contains("nobody") || b.detail.contains("nothing")),
+                "{broken:?}"
+            );
+        }
+    }
+    eprintln!("{floors} floors and {limits} limits");
+    assert!(floors > 200 && limits > 500, "{floors} {limits}");
+}
+
+/// A floor that one more watt would leave room for is dropped rightly; with that watt, wrongly.
+#[test]
+fn a_floor_is_dropped_rightly_up_to_the_watt_that_it_lacks() {
+    let mut scene = Scene::random(7);
+    scene.pinned.clear();
+    scene.feed_limit = None;
+    scene.jobs.truncate(1);
+    scene.jobs[0].class = JobClass::Inference;
+    scene.jobs[0].curve =
+        SpeedCurve::envelope(&[(Watts(200.0), 0.0), (Watts(700.0), 1.0)]).unwrap();
+    let job = scene.jobs[0].clone();
+    let high = 200.0 + 500.0 * scene.site.classes[&job.class].floor_speed;
+    assert!(high > 210.0, "{high}");
+    let feed = scene.site.power.find("feed").unwrap();
+    let size = job.devices.len() as f64;
+    let rest = (scene.site.devices.len() as f64 - size) * 200.0;
+    let needs = scene.uncontrolled[feed].0 + rest + size * high;
+    for (more, fits) in [(-0.1, false), (0.1, true)] {
+        scene.feed_limit = Some(Watts((needs + more) / 0.98));
+        let caps: Caps = (scene.site.devices.iter())
+            .map(|d| (d.id.clone(), Watts(200.0)))
+            .collect();
+        let proposal = Proposal {
+            caps: &caps,
+            node_prices: &vec![0.0; scene.site.power.nodes().len()],
+            certificate: &Certificate::new(0.0, 0.0, String::new()),
+            dropped: std::slice::from_ref(&job.id),
+            beyond: &[],
+        };
+        let broken = check_caps(&scene.facts(), &proposal);
+        let refused = broken.iter().any(|b| b.rule == Rule::Dropped);
+        assert_eq!(refused, fits, "{more}: {broken:?}");
+    }
 }

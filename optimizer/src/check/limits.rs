@@ -150,7 +150,7 @@ fn step(
 }
 
 /// The lowest cap that each device can have beside those of its gang.
-fn lowest(facts: &Facts<'_>, seen: &Seen) -> Vec<Watts> {
+pub(super) fn lowest(facts: &Facts<'_>, seen: &Seen) -> Vec<Watts> {
     let mut lowest: Vec<Watts> = seen.range.iter().map(|(low, _)| *low).collect();
     for job in 0..facts.jobs.len() {
         let step = facts.common_step(seen.free(job)) as f64 / 1_000.0;

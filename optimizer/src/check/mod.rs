@@ -8,6 +8,7 @@
 //! the same figure, it is computed here by another way.
 
 mod excursion;
+mod gave_way;
 mod limits;
 mod proof;
 mod seen;
@@ -116,7 +117,11 @@ pub enum Rule {
     GangEqual,
     /// A job's speed is not below its class's floor, unless that is declared dropped.
     Floor,
-    /// Below a node declared beyond keeping, every device is at its lowest cap.
+    /// Where a floor is declared dropped, some limit does not bear it although all
+    /// of lower classes are at their lowest caps.
+    Dropped,
+    /// A limit declared beyond keeping is exceeded by the lowest caps, and below it
+    /// every device is at its lowest.
     Beyond,
     /// Every number is finite; prices and loads are not negative.
     Finite,
@@ -142,6 +147,7 @@ impl Rule {
             Self::Pinned => "pinned",
             Self::GangEqual => "gang-equal",
             Self::Floor => "floor",
+            Self::Dropped => "dropped",
             Self::Beyond => "beyond",
             Self::Finite => "finite",
             Self::Primal => "primal",
@@ -203,6 +209,7 @@ fn limits_kept(facts: &Facts<'_>, proposal: &Proposal<'_>, findings: &mut Findin
     let seen = Seen::new(facts, proposal);
     terms::check(facts, findings);
     limits::check(facts, &seen, proposal, findings);
+    gave_way::check(facts, &seen, proposal, findings);
     seen
 }
 

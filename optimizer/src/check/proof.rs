@@ -159,7 +159,7 @@ fn best_of_gang(
 
 /// Lowest cap in the range at which the job keeps a speed, by bisection; the
 /// highest where it never does.
-fn lowest_at_speed(job: &JobRecord, speed: f64, low: Watts, high: Watts) -> Watts {
+pub(super) fn lowest_at_speed(job: &JobRecord, speed: f64, low: Watts, high: Watts) -> Watts {
     if job.curve.speed(low) >= speed {
         return low;
     }
