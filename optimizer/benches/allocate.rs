@@ -30,7 +30,9 @@ mod support;
 mod three_phase;
 
 use heliostat_models::{SpeedCurve, Watts};
-use heliostat_optimizer::allocate::{Change, Engine, Problem, allocate, dual_bound, objective};
+use heliostat_optimizer::allocate::{
+    Change, Engine, Outcome, Problem, allocate, dual_bound, objective,
+};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use support::scale::{Scale, gangs, singles};
@@ -60,6 +62,13 @@ fn main() {
     if wanted("crossing") {
         crossing(0);
         crossing(400);
+    }
+    if wanted("shedding") {
+        let mut rng = fastrand::Rng::with_seed(2028);
+        let site = singles(&mut rng, Scale::of(100_000));
+        shedding("allocate_100000_gpus", &mut rng, site);
+        let site = gangs(&mut rng, Scale::of(100_000), 2_000, 400);
+        shedding("allocate_100000_gpus_2000_gangs_mixed_400", &mut rng, site);
     }
     if wanted("nested-1000000") {
         nested(1_000_000, 5);
@@ -277,6 +286,37 @@ fn crossing(mixed: usize) {
         Some(theirs),
         UNIFORM,
     );
+}
+
+/// Floors that do not fit, from some to most of them: the call `allocate`, with
+/// the conflict named, floors given way and the rest solved.
+fn shedding(name: &str, rng: &mut fastrand::Rng, mut site: Problem) {
+    for (what, highest) in [("some", 1.0), ("many", 1.1), ("most", 1.3)] {
+        for group in &mut site.groups {
+            group.floor_speed = highest * (0.6 + 0.4 * rng.f64());
+        }
+        let (wall, busy, outcome) = once(|| allocate(&site).unwrap());
+        let Outcome::Infeasible { conflict, shed } = outcome else {
+            println!("SKIPPED: the {what} floors of {name} fit");
+            continue;
+        };
+        times(&format!("{name}_shed_{what}"), (wall, busy));
+        let (limits, floors) = (conflict.len() as f64, shed.dropped.len() as f64);
+        line(
+            &format!("{name}_shed_{what}_conflict"),
+            "limits",
+            limits,
+            None,
+            "",
+        );
+        line(
+            &format!("{name}_shed_{what}_dropped"),
+            "floors",
+            floors,
+            None,
+            "",
+        );
+    }
 }
 
 /// Real training jobs under power limits (Zeus, NSDI 2023), one a GPU, at 60 %

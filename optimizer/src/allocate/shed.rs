@@ -32,7 +32,7 @@ pub(super) fn outcome(
     let mut relaxed = problem.clone();
     let mut left = dense.left.clone();
     let beyond = lift_hopeless(&mut relaxed, dense, &mut left);
-    let dropped = drop_floors(problem, dense, left);
+    let dropped = drop_floors(problem, dense, conflict, left);
     for (group, _) in &dropped {
         relaxed.groups[*group].floor_speed = 0.0;
     }
@@ -55,9 +55,14 @@ pub(super) fn outcome(
 }
 
 /// The floors that give way, by group, in the order of their classes, and the
-/// limit that each would break. `left` is what each limit leaves beside all
-/// floors, in units.
-fn drop_floors(problem: &Problem, dense: &Dense, mut left: Vec<f64>) -> Vec<(usize, usize)> {
+/// limit that each would break, of several one in `conflict`. `left` is what each
+/// limit leaves beside all floors, in units.
+fn drop_floors(
+    problem: &Problem,
+    dense: &Dense,
+    conflict: &[usize],
+    mut left: Vec<f64>,
+) -> Vec<(usize, usize)> {
     let is_broken: Vec<bool> = (left.iter().enumerate())
         .map(|(row, left)| *left < -dense.slack(row))
         .collect();
@@ -81,9 +86,9 @@ fn drop_floors(problem: &Problem, dense: &Dense, mut left: Vec<f64>) -> Vec<(usi
     for (class, _, place) in asked {
         let slot = dense.slot[place] as usize;
         take(dense, slot, 1.0, &mut left);
-        let broken = rows(dense, slot)
-            .map(|(row, _)| row)
-            .find(|row| left[*row] < 0.0);
+        let broken = (rows(dense, slot).map(|(row, _)| row))
+            .filter(|row| left[*row] < 0.0)
+            .min_by_key(|row| conflict.binary_search(row).is_err());
         if let Some(row) = broken {
             take(dense, slot, -1.0, &mut left);
             dropped.push((class, place, row));
