@@ -228,7 +228,7 @@ impl<'a> Needs<'a> {
             }
         }
         let size: usize = kept.iter().map(|(_, offers)| offers.len()).sum();
-        if kept.len() < 2 || !self.dense.tangled() || size > *pairs {
+        if kept.len() < 2 || !self.dense.tangled() || some_way(&kept) < enough || size > *pairs {
             return false;
         }
         *pairs -= size;
@@ -258,7 +258,32 @@ fn cheapest(mut want: f64, offers: &[Offer]) -> f64 {
     cost
 }
 
-/// The same for several wants at once; `None` when the solver gave up.
+/// What one way costs to meet several wants: one after the other, each as cheaply
+/// as the ones before leave it.
+fn some_way(kept: &[(f64, Vec<Offer>)]) -> f64 {
+    // Share that each gang gives up of what it can.
+    let mut shares: BTreeMap<usize, f64> = BTreeMap::new();
+    let mut cost = 0.0;
+    for (want, offers) in kept {
+        let mut want = *want;
+        let mut left = Vec::with_capacity(offers.len());
+        for offer in offers {
+            let share = shares.get(&offer.slot).copied().unwrap_or(0.0);
+            want -= share * offer.watts;
+            left.push((*offer, 1.0 - share));
+        }
+        left.sort_by(|(a, _), (b, _)| (a.cost * b.watts).total_cmp(&(b.cost * a.watts)));
+        for (offer, left) in left {
+            let more = (want / offer.watts).clamp(0.0, left);
+            want -= more * offer.watts;
+            cost += more * offer.cost;
+            *shares.entry(offer.slot).or_default() += more;
+        }
+    }
+    cost
+}
+
+/// The least for several wants at once; `None` when the solver gave up.
 fn program(kept: &[(f64, Vec<Offer>)]) -> Option<f64> {
     // The share that each gang gives up of what it can, and costs by the largest,
     // so that the solver's tolerances mean the same for all.
