@@ -200,8 +200,13 @@ async fn a_grid_event_outlives_its_controller() {
     first.submit_grid_event(event("dr-2", Ask::Limit(Watts(80_000.0))));
     first.cancel_grid_event("dr-2");
     until(&mut first.view(), "its limit", is_in_force).await;
+    // So does a person's word, here that it is to be armed.
+    first.arm(true, "night shift");
+    let is_armed = |v: &ControlView| v.mode == ControlMode::Armed;
+    until(&mut first.view(), "it to be armed", is_armed).await;
     first.stop().await;
     let second = start();
+    until(&mut second.view(), "it to be armed still", is_armed).await;
     let seen = until(&mut second.view(), "its limit once more", is_in_force).await;
     assert_eq!(
         seen.grid_events,
