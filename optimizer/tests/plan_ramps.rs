@@ -104,7 +104,7 @@ fn what_ramps_cost_is_never_more_than_the_plan_says() {
         let built = built(&input(&site, jobs));
         let problem = &built.problem;
         let plan = solve(problem, Limits::default());
-        let stated = Ramps::new(&site).unwrap().lost(problem, &plan);
+        let stated = Ramps::new(&site).unwrap().lost(problem, &plan, &[]);
         let mut world = World::new(Arc::clone(&site), seed as u64, 0.0, Watts(200.0));
         world.hello_all();
         // No more room than the plan needs: rises wait for what falls.
@@ -188,13 +188,19 @@ fn what_ramps_cost_is_never_more_than_the_plan_says() {
 
 #[test]
 fn a_deadline_that_ramps_may_cost_is_told_and_others_are_not() {
-    let told = |ramps: &str, spare: u64| {
+    let told = |ramps: &str, spare: u64, has: Option<f64>| {
         let site = site(ramps);
         // An hour of work; so many minutes more until its deadline.
         let deadline = START + Duration::from_secs(3_600 + 60 * spare);
         let mut input = input(&site, vec![job("urgent", 8, 1.0, Some(deadline))]);
         // What it does in an hour at its best level.
         input.jobs[0].remaining_hours = built(&input).problem.jobs[0].levels[0].speed;
+        if let Some(cap) = has {
+            let devices = site.devices.iter().map(|d| d.id.clone());
+            input.jobs[0].state = JobState::Running;
+            input.jobs[0].devices = devices.clone().collect();
+            input.caps = devices.map(|d| (d, Watts(cap))).collect();
+        }
         let output = Planner::new().plan(START, &input);
         let text = serde_json::to_string(&output.view.certificate).unwrap();
         (
@@ -203,13 +209,13 @@ fn a_deadline_that_ramps_may_cost_is_told_and_others_are_not() {
             text,
         )
     };
-    let (free, runs, certificate) = told("", 0);
+    let (free, runs, certificate) = told("", 0, None);
     assert!(
         !free.contains("deadline") || free.contains("no time to wait"),
         "{free}"
     );
     // All eight devices rise by at most 500 W, at 2 W a second.
-    let (slow, same_runs, same) = told("ramp_up_watts_per_second = 2", 0);
+    let (slow, same_runs, same) = told("ramp_up_watts_per_second = 2", 0, None);
     assert!(
         slow.contains("may be missed by up to") && slow.contains("ramp limits"),
         "{slow}"
@@ -219,6 +225,11 @@ fn a_deadline_that_ramps_may_cost_is_told_and_others_are_not() {
         (same_runs, same),
         "the plan itself is no other"
     );
-    let (spare, ..) = told("ramp_up_watts_per_second = 2", 45);
+    let (spare, ..) = told("ramp_up_watts_per_second = 2", 45, None);
     assert!(!spare.contains("ramp limits"), "{spare}");
+    // What runs has its power already, or has yet to get it.
+    let (has, ..) = told("ramp_up_watts_per_second = 2", 0, Some(700.0));
+    assert!(!has.contains("ramp limits"), "{has}");
+    let (lacks, ..) = told("ramp_up_watts_per_second = 2", 0, Some(210.0));
+    assert!(lacks.contains("ramp limits"), "{lacks}");
 }

@@ -119,7 +119,8 @@ pub fn jobs(
         plan,
         limits: &built.limits,
         book: Book::new(problem, plan),
-        lost: Ramps::new(&input.site).map(|ramps| ramps.lost(problem, plan)),
+        lost: Ramps::new(&input.site)
+            .map(|ramps| ramps.lost(problem, plan, &power_now(input, problem))),
     };
     let mut jobs: Vec<PlannedJob> = problem
         .jobs
@@ -142,6 +143,22 @@ pub fn jobs(
     }));
     jobs.sort_by(|a, b| a.job.cmp(&b.job));
     jobs
+}
+
+/// What the devices of each job have now above their least caps, by the one with the
+/// lowest cap; nothing where that is not known.
+fn power_now(input: &PlanInput, problem: &Problem) -> Vec<Watts> {
+    let of_job = |job: &Job| {
+        let record = input.jobs.iter().find(|r| r.id == job.id)?;
+        let caps = record.devices.iter().map(|d| input.caps.get(d).copied());
+        let caps: Option<Vec<Watts>> = caps.collect();
+        let lowest = caps?.into_iter().reduce(Watts::min)?;
+        let base = job.levels.first()?;
+        Some((lowest - (base.cap - base.power)).max(Watts::ZERO))
+    };
+    let jobs = problem.jobs.iter();
+    jobs.map(|job| of_job(job).filter(|_| job.running).unwrap_or(Watts::ZERO))
+        .collect()
 }
 
 /// Stretches of one level; the level relative to the highest settable cap.

@@ -18,7 +18,7 @@
 
 use super::policy::SLOT;
 use super::problem::{Job, Problem, QUANTA_A_SLOT, Schedule, Solution};
-use heliostat_models::Site;
+use heliostat_models::{Site, Watts};
 
 /// How fast caps may change; all in watts and seconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,16 +73,18 @@ impl Ramps {
     }
 
     /// By slot, how many seconds after its begin the last of its rises may be done.
-    pub fn behind(&self, problem: &Problem, plan: &Solution) -> Vec<f64> {
+    /// `now`: what each job's devices have above their least caps at the begin.
+    pub fn behind(&self, problem: &Problem, plan: &Solution, now: &[Watts]) -> Vec<f64> {
         let mut behind: f64 = 0.0;
         let slots = 0..problem.slots.len();
         slots
             .map(|t| {
                 let (mut rise, mut fall) = (0.0, 0.0);
-                for (job, schedule) in problem.jobs.iter().zip(&plan.schedules) {
-                    // What jobs have at the begin nobody planned: they may have to rise
-                    // from their least, and others to fall to it.
-                    let before = t.checked_sub(1).map_or(0.0, |t| watts(job, schedule, t));
+                let jobs = problem.jobs.iter().zip(&plan.schedules);
+                for (index, (job, schedule)) in jobs.enumerate() {
+                    let at_begin = || f64::from(job.gang) * at_begin(now, index).0;
+                    let before = t.checked_sub(1);
+                    let before = before.map_or_else(at_begin, |t| watts(job, schedule, t));
                     let change = watts(job, schedule, t) - before;
                     rise += change.max(0.0);
                     fall += (-change).max(0.0);
@@ -97,15 +99,20 @@ impl Ramps {
     }
 
     /// Quanta of work that each job may have done less by the end of its schedule.
-    pub fn lost(&self, problem: &Problem, plan: &Solution) -> Vec<f64> {
-        let behind = self.behind(problem, plan);
-        let of_job = |(job, schedule): (&Job, &Schedule)| {
+    pub fn lost(&self, problem: &Problem, plan: &Solution, now: &[Watts]) -> Vec<f64> {
+        let behind = self.behind(problem, plan, now);
+        let of_job = |(index, (job, schedule)): (usize, (&Job, &Schedule))| {
+            let levels = job
+                .levels
+                .iter()
+                .filter(|l| l.power <= at_begin(now, index));
+            let begins = levels.map(|l| f64::from(l.quanta)).fold(0.0, f64::max);
             let pace = |t: usize| {
                 let level = schedule.level(t);
                 level.map_or(0.0, |l| f64::from(job.levels[l].quanta))
             };
             let lost = behind.iter().enumerate().map(|(t, seconds)| {
-                let before = t.checked_sub(1).map_or(0.0, pace);
+                let before = t.checked_sub(1).map_or(begins, pace);
                 (pace(t) - before).max(0.0) * seconds / SLOT.as_secs_f64()
             });
             lost.sum()
@@ -114,9 +121,15 @@ impl Ramps {
             .jobs
             .iter()
             .zip(&plan.schedules)
+            .enumerate()
             .map(of_job)
             .collect()
     }
+}
+
+/// What each device of a job has at the begin; of a job not known, its least cap.
+fn at_begin(now: &[Watts], job: usize) -> Watts {
+    now.get(job).copied().unwrap_or(Watts::ZERO)
 }
 
 /// What a job's devices have above their least caps.
