@@ -427,6 +427,33 @@ fn a_gpu_that_vanishes_between_the_change_and_the_reading_is_an_error() {
     assert_eq!(actuator.current(&gpu(0)), Ok(Watts(400.0)));
 }
 
+#[test]
+fn a_limit_that_new_firmware_has_put_elsewhere_is_found_again() {
+    let stage = Stage::new(hgx());
+    let mut actuator = stage.node();
+    let node = DeviceId::from("n1");
+    actuator.set(&node, NODE_UUID, Watts(2_000.0)).unwrap();
+    let (list, moved) = (
+        "/redfish/v1/Chassis/Node0/Controls",
+        "/redfish/v1/Chassis/Node0/Controls/Total",
+    );
+    stage.server.edit(|tree| {
+        let limit = tree.resources.remove(NODE_LIMIT).unwrap();
+        tree.resources.insert(moved.to_owned(), limit);
+        let members = json!([{"@odata.id": moved}]);
+        tree.touch(list, "/Members", members);
+    });
+    let gone = error(actuator.current(&node));
+    assert!(matches!(gone, RedfishError::NotFound { .. }), "{gone}");
+    assert_eq!(actuator.current(&node), Ok(Watts(2_000.0)));
+    // And it goes back to what was found there.
+    assert_eq!(
+        actuator.set(&node, NODE_UUID, Watts(2_754.0)),
+        Ok(Watts(2_754.0))
+    );
+    assert_eq!(stage.value(moved, "/ControlMode"), "Disabled");
+}
+
 /// What the first GPU says before anything is changed; without a tag of its state.
 fn first_reading() -> Vec<u8> {
     let limit = json!({"SetPoint": 700, "AllowableMin": 200, "AllowableMax": 700, "ControlMode": "Automatic"});
