@@ -4,13 +4,13 @@
 use crate::files::load_site;
 use anyhow::{Context, bail};
 use heliostat_models::site::store::StoreChoice;
+use heliostat_models::time::span;
 use heliostat_models::{Site, Timestamp};
 use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::query::Selector;
 use heliostat_store::{Query, StoreError, TimeSeriesStore};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How instants may be written.
 pub const INSTANTS: &str = "now, now-6h, now-2d (units s, m, h, d), 2019-03-01T12:00:00Z or 2019-03-01 (UTC); of a stopped server also last and last-6h, counted from its newest frame";
@@ -69,29 +69,11 @@ fn instant(text: &str, base: Timestamp) -> anyhow::Result<Timestamp> {
         Some("") => Some(base),
         Some(rest) => rest
             .strip_prefix('-')
-            .and_then(duration)
+            .and_then(span)
             .map(|back| base - back)
-            .or_else(|| {
-                rest.strip_prefix('+')
-                    .and_then(duration)
-                    .map(|on| base + on)
-            }),
+            .or_else(|| rest.strip_prefix('+').and_then(span).map(|on| base + on)),
     };
     parsed.with_context(|| format!("`{text}` is no instant; write {INSTANTS}"))
-}
-
-/// Reads `30s`, `15m`, `6h`, `2d`.
-pub fn duration(text: &str) -> Option<Duration> {
-    let unit = text.chars().last()?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return None,
-    };
-    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    count.checked_mul(seconds).map(Duration::from_secs)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! `heliostat query`: values of one metric from the store.
 
 use crate::http_get::escape;
-use crate::offline::{self, Offline, duration};
+use crate::offline::{self, Offline};
 use crate::plan::ask;
 use anyhow::{Context, bail};
 use heliostat_dashboard::unit_of;
+use heliostat_models::time::span;
 use heliostat_models::{Catalogue, DeviceId, Quality};
 use heliostat_store::query::{AcrossDevices, Label, OverTime, Point, Selector, Series};
 use heliostat_store::{Clock, Query, TimeSeriesStore, WallClock, foreign};
@@ -282,7 +283,7 @@ async fn from_store(args: &Args, metric: &str, offline: &Offline) -> anyhow::Res
             to,
         },
         Some(step) => {
-            let step = duration(step)
+            let step = span(step)
                 .filter(|s| *s > Duration::ZERO)
                 .with_context(|| {
                     format!("--step: `{step}` is no width; write 30s, 15m, 1h or 1d")

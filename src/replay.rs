@@ -1,8 +1,9 @@
 //! `heliostat replay`: takes logged decisions again and compares.
 
 use anyhow::Context;
-use heliostat_models::Timestamp;
+use heliostat_models::{DecisionKind, Timestamp};
 use heliostat_optimizer::control::replay::{Replayed, replay_day};
+use heliostat_store::decisions::Checkpoint;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::time::Instant;
@@ -10,7 +11,8 @@ use tokio::time::Instant;
 /// Exit code where a decision does not come out as it stands in the log, or the
 /// log's chain is broken.
 const DIFFERS: u8 = 3;
-/// Exit code where nothing speaks against the log, and the day's inputs were removed in their time.
+/// Exit code where nothing speaks against the log, and the day's inputs were removed in their time, or
+/// its decisions were cut off.
 const REMOVED: u8 = 4;
 /// Differing decisions that are named; the others are counted.
 const NAMED: usize = 10;
@@ -24,9 +26,9 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The allocations of a day: each from its own inputs, compared with the log
+    /// The allocations and reliefs of a day: each from its own inputs, compared with the log
     #[command(
-        after_help = "Example:\n  heliostat replay decisions --day 2026-11-22 --data ./data\nExit codes: 0 all came out the same and the log's chain holds, 3 one differs or the chain is broken (the output says which and how), 4 the chain holds and the day's inputs were removed in their time, so that its allocations cannot be taken again (the site file's keep_inputs_days says for how long they are kept), 1 the log cannot be read, 2 wrong use of the command line.\nThe log of a running server may be read. Allocations from before the log kept inputs are counted apart."
+        after_help = "Example:\n  heliostat replay decisions --day 2026-11-22 --data ./data\nExit codes: 0 all came out the same and the log's chain holds, 3 one differs or the chain is broken (the output says which and how), 4 the chain holds and the day's inputs were removed in their time, so that its decisions cannot be taken again (the site file's keep_inputs_days says for how long they are kept), or decisions of the day were cut off the log (keep_decisions_days), 1 the log cannot be read, 2 wrong use of the command line.\nReliefs are what was taken off at once because breakers might not have borne the way to new caps. The log of a running server may be read. Decisions from before the log kept inputs are counted apart."
     )]
     Decisions(Decisions),
 }
@@ -51,7 +53,7 @@ struct Outcome {
     replayed: Replayed,
     /// Seconds that taking them again needed, reading the log included.
     took_s: f64,
-    /// Seconds of the day's allocations that were taken again in a second.
+    /// Seconds of the day's decisions that were taken again in a second.
     times_real_time: Option<f64>,
 }
 
@@ -78,13 +80,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         tell(&outcome);
     }
-    Ok(
-        match (outcome.replayed.is_sound(), outcome.replayed.removed) {
-            (false, _) => ExitCode::from(DIFFERS),
-            (true, 0) => ExitCode::SUCCESS,
-            (true, _) => ExitCode::from(REMOVED),
-        },
-    )
+    let replayed = &outcome.replayed;
+    Ok(if !replayed.is_sound() {
+        ExitCode::from(DIFFERS)
+    } else if replayed.removed_in_all() > 0 || replayed.is_cut_off() {
+        ExitCode::from(REMOVED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// A bare date; an instant within a day would say more than is meant.
@@ -96,17 +99,37 @@ fn day(text: &str) -> Result<Timestamp, String> {
 
 fn tell(outcome: &Outcome) {
     let replayed = &outcome.replayed;
-    println!(
-        "{} allocations, {} came out the same bit for bit, {} differ, {} were logged without inputs",
-        replayed.allocations,
-        replayed.same,
-        replayed.differing.len(),
-        replayed.without_inputs
-    );
+    let reliefs = &replayed.reliefs;
+    for (kind, counts) in [
+        (
+            DecisionKind::Allocation,
+            (
+                "allocations",
+                replayed.allocations,
+                replayed.same,
+                replayed.without_inputs,
+            ),
+        ),
+        (
+            DecisionKind::Relief,
+            (
+                "reliefs",
+                reliefs.decisions,
+                reliefs.same,
+                reliefs.without_inputs,
+            ),
+        ),
+    ] {
+        let (name, logged, same, without_inputs) = counts;
+        let differ = replayed.differing.iter().filter(|d| d.kind == kind).count();
+        println!(
+            "{logged} {name}, {same} came out the same bit for bit, {differ} differ, {without_inputs} were logged without inputs"
+        );
+    }
     if let Some(removed) = &replayed.inputs_removed {
         println!(
-            "inputs of that day were removed on {}, kept for {} days: {} allocations cannot be taken again",
-            removed.at, removed.kept_days, replayed.removed
+            "inputs of that day were removed on {}, kept for {} days: {} allocations and {} reliefs cannot be taken again",
+            removed.at, removed.kept_days, replayed.removed, reliefs.removed
         );
     }
     for differing in replayed.differing.iter().take(NAMED) {
@@ -117,6 +140,9 @@ fn tell(outcome: &Outcome) {
     }
     if replayed.differing.len() > NAMED {
         println!("and {} more", replayed.differing.len() - NAMED);
+    }
+    if let Some(reaches) = reaches(replayed.log_from, replayed.cut.as_ref()) {
+        println!("{reaches}");
     }
     match &replayed.broken_chain {
         Some(broken) => println!("the log's chain is broken at {broken}"),
@@ -135,6 +161,18 @@ fn tell(outcome: &Outcome) {
             outcome.took_s
         );
     }
+}
+
+/// From when on a log has decisions, and what was cut off before.
+pub fn reaches(from: Option<Timestamp>, cut: Option<&Checkpoint>) -> Option<String> {
+    let from = from?;
+    Some(match cut {
+        None => format!("the log reaches back to its beginning, {from}"),
+        Some(cut) => format!(
+            "the log reaches back to {from}; {} records of before, from {} to {}, were cut off on {}, kept for {} days",
+            cut.records, cut.first, cut.until, cut.at, cut.kept_days
+        ),
+    })
 }
 
 #[cfg(test)]

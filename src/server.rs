@@ -82,13 +82,14 @@ impl Server {
         })?;
         let store = Engine::open(&store_dir, Arc::clone(&site), Arc::clone(&clock))?;
         let jobs = Arc::new(JobTable::open(&store_dir)?);
-        let housekeeping = tokio::spawn(keep_jobs(
-            Arc::clone(&jobs),
-            Arc::clone(&clock),
-            policy.keep_jobs_days,
-        ));
         let decisions = DecisionLog::open(&store_dir)?.keep_inputs(policy.keep_inputs_days);
         let decisions = Arc::new(decisions);
+        let housekeeping = tokio::spawn(keep_house(
+            Arc::clone(&jobs),
+            Arc::clone(&decisions),
+            Arc::clone(&clock),
+            policy.clone(),
+        ));
         // Outside the store, so that a copy of the store names nobody.
         let pseudonyms = Pseudonymiser::open(&data.join("pseudonym.key"))?;
 
@@ -117,6 +118,7 @@ impl Server {
                 policy,
                 planner_enabled: true,
                 identity: Some(identity(&data)?),
+                directory: Some(data.clone()),
             },
             ControllerDeps {
                 site: Arc::clone(&site),
@@ -158,17 +160,30 @@ impl Server {
     }
 }
 
-/// Forgets jobs that ended long ago, at the start and once a day.
-async fn keep_jobs(jobs: Arc<JobTable>, clock: Arc<dyn Clock>, days: u32) {
+/// Forgets jobs that ended and decisions that were taken long ago, at the start
+/// and once a day.
+async fn keep_house(
+    jobs: Arc<JobTable>,
+    decisions: Arc<DecisionLog>,
+    clock: Arc<dyn Clock>,
+    policy: ControlPolicy,
+) {
     const DAY: Duration = Duration::from_secs(86_400);
+    let keep_jobs = DAY * policy.keep_jobs_days;
     loop {
         let (table, now) = (Arc::clone(&jobs), clock.now());
         // It reads and writes the whole log.
-        match tokio::task::spawn_blocking(move || table.compact(now, DAY * days)).await {
+        match tokio::task::spawn_blocking(move || table.compact(now, keep_jobs)).await {
             Ok(Ok(done)) if done.bytes_after < done.bytes_before => {
                 tracing::info!(?done, "the log of jobs was compacted");
             }
             Ok(Err(error)) => tracing::error!(%error, "the log of jobs cannot be compacted"),
+            _ => {}
+        }
+        let (log, days) = (Arc::clone(&decisions), policy.keep_decisions_days);
+        match tokio::task::spawn_blocking(move || log.cut(now, days)).await {
+            Ok(Ok(Some(cut))) => tracing::info!(?cut, "old decisions were cut off their log"),
+            Ok(Err(error)) => tracing::error!(%error, "the log of decisions cannot be cut"),
             _ => {}
         }
         clock.wait(DAY).await;
@@ -204,6 +219,9 @@ struct Commands(ControlHandle);
 impl ControlCommands for Commands {
     fn submit_grid_event(&self, event: GridEvent) {
         self.0.submit_grid_event(event);
+    }
+    fn cancel_grid_event(&self, id: &str) {
+        self.0.cancel_grid_event(id);
     }
     fn arm(&self, armed: bool, who: &str) {
         self.0.arm(armed, who);

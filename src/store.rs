@@ -4,6 +4,7 @@ use crate::files::load_site;
 use crate::offline;
 use anyhow::{Context, bail};
 use heliostat_models::Timestamp;
+use heliostat_models::time::span;
 use heliostat_store::condensed;
 use heliostat_store::embedded::EmbeddedStore;
 use heliostat_store::embedded::maintain;
@@ -286,7 +287,7 @@ async fn export(
 
 /// A step as it is written: milliseconds, a part of a day.
 fn step_ms(text: &str) -> anyhow::Result<i64> {
-    offline::duration(text)
+    span(text)
         .and_then(|step| i64::try_from(step.as_millis()).ok())
         .filter(|step| *step > 0 && DAY_MS % *step == 0)
         .with_context(|| {

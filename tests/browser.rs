@@ -18,7 +18,7 @@ use support::{Process, free_port, until};
 
 #[test]
 fn the_overview_is_live_and_leads_from_a_rack_to_a_gpu() -> Result<(), BrowserError> {
-    if support::peer_missing("chromedriver") || support::peer_missing("chromium") {
+    if support::peers::missing("chromedriver") || support::peers::missing("chromium") {
         return Ok(());
     }
     let dir = tempfile::tempdir().unwrap();

@@ -336,7 +336,7 @@ fn an_agent_is_killed_and_restarted_and_costs_only_its_own_absence() {
 
 #[test]
 fn the_broker_is_gone_for_a_while_and_no_sample_is_lost() {
-    if support::peer_missing("mosquitto") {
+    if support::peers::missing("mosquitto") {
         return;
     }
     let rig = Rig::new();

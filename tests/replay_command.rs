@@ -116,3 +116,64 @@ fn a_day_whose_inputs_were_removed_in_their_time_is_4_and_says_so() {
     assert_eq!(missed.status.code(), Some(3), "{text}");
     assert!(text.contains("not in the file of its day"), "{text}");
 }
+
+#[test]
+fn a_day_that_was_cut_off_the_log_is_4_and_doctor_says_from_when_on_it_reaches() {
+    let data = tempfile::tempdir().unwrap();
+    let store = data.path().join("store");
+    std::fs::create_dir_all(&store).unwrap();
+    let log = DecisionLog::open(&store).unwrap();
+    for day in 0..100i64 {
+        log.record(Decision {
+            sequence: 0,
+            at: Timestamp(day * 86_400_000),
+            kind: DecisionKind::GridEvent,
+            armed: false,
+            summary: "The site may draw less.".to_owned(),
+            reason: "The operator asks.".to_owned(),
+            certificate: None,
+            caps: Vec::new(),
+        })
+        .unwrap();
+    }
+    let cut = log.cut(Timestamp(100 * 86_400_000), 30).unwrap().unwrap();
+    assert_eq!(cut.until, Timestamp(11 * 86_400_000));
+    let gone = replay(data.path(), &["--day", "1970-01-12"]);
+    let text = String::from_utf8_lossy(&gone.stdout).into_owned();
+    assert_eq!(gone.status.code(), Some(4), "{text}");
+    let reaches = "the log reaches back to 1970-01-13T00:00:00Z; 12 records of before, from 1970-01-01T00:00:00Z to 1970-01-12T00:00:00Z, were cut off";
+    assert!(text.contains(reaches), "{text}");
+    let there = replay(data.path(), &["--day", "1970-01-13", "--json"]);
+    assert_eq!(there.status.code(), Some(0));
+    let told: serde_json::Value = serde_json::from_slice(&there.stdout).unwrap();
+    assert_eq!(told["cut"]["records"], 12);
+    assert_eq!(told["reliefs"]["decisions"], 0);
+    let doctor = |data: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_heliostat"))
+            .args(["doctor", "--nvml-lib", "/no/such/library", "--data"])
+            .arg(data)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = doctor(data.path());
+    assert!(
+        said.contains("PASS  log of decisions: its chain holds"),
+        "{said}"
+    );
+    assert!(said.contains(reaches), "{said}");
+    // The checkpoint taken away: what is missing speaks against the log.
+    let path = store.join("decisions.log");
+    let records = heliostat_store::framed_log::FramedLog::read(&path, b"dec").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let (mut bare, _) = heliostat_store::framed_log::FramedLog::open(&path, b"dec").unwrap();
+    let rest = records.records[1..].iter().map(Vec::as_slice);
+    bare.append_all(rest).unwrap();
+    let broken = replay(data.path(), &["--day", "1970-01-13"]);
+    assert_eq!(broken.status.code(), Some(3));
+    let said = doctor(data.path());
+    assert!(
+        said.contains("FAIL  log of decisions: its chain is broken at record 0"),
+        "{said}"
+    );
+}

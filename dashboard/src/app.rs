@@ -34,6 +34,8 @@ pub struct App {
 pub trait ControlCommands: Send + Sync {
     /// Hands a grid event over.
     fn submit_grid_event(&self, event: GridEvent);
+    /// Calls a grid event off.
+    fn cancel_grid_event(&self, id: &str);
     /// Arms or disarms; `who` goes to the log of decisions.
     fn arm(&self, armed: bool, who: &str);
 }

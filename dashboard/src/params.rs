@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use heliostat_models::Timestamp;
+use heliostat_models::time::span;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -240,17 +241,7 @@ pub(crate) fn instant(text: &str, now: Timestamp) -> Option<Timestamp> {
 
 /// Reads `90s`, `15m`, `6h`, `2d`; at most 400 days.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let unit = text.chars().last()?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return None,
-    };
-    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    let span = Duration::from_secs(count.checked_mul(seconds)?);
-    (span <= LONGEST).then_some(span)
+    span(text).filter(|span| *span <= LONGEST)
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub(crate) fn decision_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Arming => "Arming",
         DecisionKind::Refusal => "Refused",
         DecisionKind::Incident => "Incident",
+        DecisionKind::Relief => "Relief",
+        DecisionKind::Retention => "Log",
     }
 }
 

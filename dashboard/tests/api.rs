@@ -5,13 +5,16 @@
     reason = "tests say what they expect"
 )]
 
+#[path = "../../tests/support/peers.rs"]
+mod peers;
 mod support;
 
 use heliostat_dashboard::{Server, serve};
-use heliostat_optimizer::grid_event::Ask;
+use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use support::World;
 use support::http::{Answer, get, request};
@@ -355,6 +358,19 @@ async fn writes_need_the_token() {
         Ask::ReduceBy(0.3)
     );
 
+    let path = "/api/v1/grid-events/dso-17";
+    refusal(&request(at, "DELETE", path, &good, "").await, 404);
+    let running = GridEvent {
+        id: "dso-17".into(),
+        ..world.control.events.lock().unwrap()[0].clone()
+    };
+    (world.view).send_modify(|view| Arc::make_mut(view).grid_events.push(running));
+    refusal(&request(at, "DELETE", path, &[], "").await, 403);
+    assert!(world.control.called_off.lock().unwrap().is_empty());
+    let answer = request(at, "DELETE", path, &good, "").await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(world.control.called_off.lock().unwrap()[..], ["dso-17"]);
+
     for (from, to, field) in [
         ("dso-17", "a b", "id"),
         ("0.3", "1.0", "ask"),
@@ -413,11 +429,10 @@ async fn prometheus_accepts_the_metrics() {
         .spawn();
     let mut child = match promtool {
         Ok(child) => child,
-        Err(_) if std::env::var("HELIOSTAT_PEERS").as_deref() != Ok("required") => {
-            eprintln!("SKIPPED: promtool is not installed, the exposition was not checked by it");
+        Err(error) => {
+            peers::skip("promtool", error);
             return;
         }
-        Err(error) => panic!("HELIOSTAT_PEERS=required, but promtool does not start: {error}"),
     };
     child
         .stdin

@@ -9,6 +9,8 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests wait by the wall")]
 
+#[path = "../../tests/support/peers.rs"]
+mod peers;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -354,12 +356,7 @@ fn spawn(program: &str, directory: &Path, args: &[String]) -> Option<Peer> {
     match child {
         Ok(child) => Some(Peer(child)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-            assert!(
-                !required,
-                "{program} is required here and not installed; `cargo xtask peers` installs it"
-            );
-            eprintln!("SKIPPED: {program} is not installed; `cargo xtask peers` installs it");
+            peers::skip(program, error);
             None
         }
         Err(error) => panic!("{program}: {error}"),
@@ -516,19 +513,9 @@ except ApiException as error:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn influxdbs_own_client_writes_as_it_is() {
-    let python = std::env::var("HELIOSTAT_PYTHON").unwrap_or_else(|_| "python3".into());
-    let probe = Command::new(&python)
-        .args(["-c", "import influxdb_client"])
-        .output();
-    if !probe.is_ok_and(|o| o.status.success()) {
-        let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-        assert!(
-            !required,
-            "`{python} -c 'import influxdb_client'` fails; `cargo xtask peers` installs it"
-        );
-        eprintln!("SKIPPED: influxdb-client is not installed; `cargo xtask peers` installs it");
+    let Some(python) = peers::python("influxdb_client") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().unwrap();
     let world = World::new(directory.path());
     let server = start(&world, LOOPBACK, Some("s3")).await;

@@ -3,11 +3,18 @@
 use crate::quantity::Watts;
 use serde::{Deserialize, Serialize};
 
+/// Bounds of a curve that is read from outside; no device and no job comes near.
+const MOST_POINTS: usize = 1_000;
+const MOST_WATTS: f64 = 1e6;
+const MOST_SPEED: f64 = 1e3;
+/// A curve may bend upwards by this share of its highest speed: by rounding.
+const ROUNDING: f64 = 1e-6;
+
 /// A piecewise linear, non-decreasing, concave curve from the cap of each
 /// device of a gang (watts) to the gang's relative speed (1 = uncapped).
 /// Measured curves are neither concave nor monotone; [`SpeedCurve::envelope`]
 /// makes the smallest such curve that lies above the points it is given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SpeedCurve {
     points: Vec<(Watts, f64)>,
@@ -22,6 +29,18 @@ pub struct Segment {
     pub to: Watts,
     /// Relative speed gained per watt of cap.
     pub slope: f64,
+}
+
+impl Clone for SpeedCurve {
+    fn clone(&self) -> Self {
+        let points = self.points.clone();
+        Self { points }
+    }
+
+    /// Into the memory that is there.
+    fn clone_from(&mut self, other: &Self) {
+        self.points.clone_from(&other.points);
+    }
 }
 
 impl SpeedCurve {
@@ -59,6 +78,39 @@ impl SpeedCurve {
         } else {
             Some(Self { points: hull })
         }
+    }
+
+    /// What is wrong with a curve that was read from outside; one that was made here
+    /// is sound.
+    pub fn fault(&self) -> Option<&'static str> {
+        let sound = |value: f64, most: f64| (0.0..=most).contains(&value);
+        let points = &self.points;
+        if points.is_empty() || points.len() > MOST_POINTS {
+            return Some("it needs 1 to 1,000 points of [cap in watts, relative speed]");
+        }
+        if !points
+            .iter()
+            .all(|(w, s)| sound(w.0, MOST_WATTS) && sound(*s, MOST_SPEED))
+        {
+            return Some("caps must be 0 to 1,000,000 W and speeds 0 to 1,000 (1 is uncapped)");
+        }
+        if !points
+            .windows(2)
+            .all(|p| p[0].0 < p[1].0 && p[0].1 <= p[1].1)
+        {
+            return Some("caps must rise from point to point, and speeds must not fall");
+        }
+        let slope = |a: &(Watts, f64), b: &(Watts, f64)| (b.1 - a.1) / (b.0 - a.0).0;
+        let top = points.last().map_or(0.0, |p| p.1);
+        let bends_up = |p: &[(Watts, f64)]| {
+            // What the next point lies above the line through the two before it.
+            let line = p[1].1 + slope(&p[0], &p[1]) * (p[2].0 - p[1].0).0;
+            p[2].1 > line + ROUNDING * top
+        };
+        points
+            .windows(3)
+            .any(bends_up)
+            .then_some("it must not bend upwards: send the least concave curve above the points")
     }
 
     /// Of a job that no cap slows: full speed everywhere.
@@ -115,6 +167,31 @@ mod tests {
             let slopes: Vec<f64> = curve.points().windows(2).map(|p| (p[1].1 - p[0].1) / (p[1].0 - p[0].0).0).collect();
             prop_assert!(slopes.iter().all(|s| *s >= -1e-12));
             prop_assert!(slopes.windows(2).all(|s| s[1] <= s[0] + 1e-9));
+            prop_assert_eq!(curve.fault(), None);
+        }
+    }
+
+    #[test]
+    fn what_comes_from_outside_is_held_against_sense() {
+        let of = |points: &str| serde_json::from_str::<SpeedCurve>(points).unwrap();
+        for sound in [
+            "[[0,1]]",
+            "[[200,0.5],[450,0.9],[700,1]]",
+            "[[200,0.5],[300,0.5]]",
+        ] {
+            assert_eq!(of(sound).fault(), None, "{sound}");
+        }
+        for (points, fault) in [
+            ("[]", "1 to 1,000 points"),
+            ("[[200,0.1],[700,1e308]]", "speeds 0 to 1,000"),
+            ("[[-1,0.1],[700,1]]", "caps must be 0"),
+            ("[[200,-0.1],[700,1]]", "speeds 0 to 1,000"),
+            ("[[700,0.5],[200,1]]", "caps must rise"),
+            ("[[200,0.5],[200,1]]", "caps must rise"),
+            ("[[200,0.9],[700,0.5]]", "must not fall"),
+            ("[[200,0.1],[450,0.2],[700,1]]", "bend upwards"),
+        ] {
+            assert!(of(points).fault().unwrap().contains(fault), "{points}");
         }
     }
 }

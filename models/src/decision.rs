@@ -48,6 +48,11 @@ pub enum DecisionKind {
     Refusal,
     /// Something failed and was contained.
     Incident,
+    /// Load taken off at once below breakers that may not bear the way to the
+    /// caps decided, or no longer.
+    Relief,
+    /// Decisions of long ago were cut off the log.
+    Retention,
 }
 
 /// Why one job has the cap it has.

@@ -56,6 +56,21 @@ impl Timestamp {
     }
 }
 
+/// Reads a span of time in whole seconds, minutes, hours or days: `90s`, `15m`,
+/// `6h`, `2d`; `None` when it is none, or longer than time is counted here.
+pub fn span(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+    count.checked_mul(seconds).map(Duration::from_secs)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
@@ -65,17 +80,22 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Whole milliseconds; of a span longer than time is counted here, all there are.
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Self;
     fn add(self, d: Duration) -> Self {
-        Self(self.0.saturating_add(d.as_millis() as i64))
+        Self(self.0.saturating_add(millis(d)))
     }
 }
 
 impl Sub<Duration> for Timestamp {
     type Output = Self;
     fn sub(self, d: Duration) -> Self {
-        Self(self.0.saturating_sub(d.as_millis() as i64))
+        Self(self.0.saturating_sub(millis(d)))
     }
 }
 
@@ -121,6 +141,37 @@ mod tests {
             Timestamp::parse("2018-03-01T00:00:00Z")
         );
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn spans_are_a_count_and_a_unit() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("6h", 21_600), ("2d", 172_800)] {
+            assert_eq!(span(text), Some(Duration::from_secs(seconds)));
+        }
+        for bad in [
+            "",
+            "d",
+            "1",
+            "1w",
+            "-1h",
+            "1.5h",
+            "1 h",
+            "99999999999999999999d",
+            "h1h",
+        ] {
+            assert_eq!(span(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn instants_stop_at_the_ends_of_time() {
+        let longest = span("213503982334601d").unwrap();
+        assert_eq!(Timestamp(5) + longest, Timestamp(i64::MAX));
+        assert_eq!(Timestamp(-5) - longest, Timestamp(-i64::MAX - 1));
+        // None of them can be shown as a date; none of them panics.
+        for end in [i64::MAX, i64::MIN] {
+            assert!(!Timestamp(end).to_string().is_empty());
+        }
     }
 
     #[test]

@@ -77,6 +77,10 @@ impl Topics {
     pub fn control(&self) -> String {
         format!("{}/control", self.root)
     }
+    /// Grid events, as controllers tell each other of them.
+    pub fn grid_events(&self) -> String {
+        format!("{}/grid-events", self.root)
+    }
     /// Job records from schedulers.
     pub fn jobs(&self) -> String {
         format!("{}/jobs", self.root)

@@ -9,7 +9,8 @@
 //! What is timed, each on a line of its own: `arrays` is from the problem (texts,
 //! lists) to arrays of numbers, its check included; `solve_cold` from those arrays
 //! to levels, prices, what every gang takes, primal and bound; `take_in_1_percent`
-//! puts new curves of a hundredth of the jobs into problem and arrays;
+//! copies new curves of a hundredth of the jobs into problem and arrays, the curves
+//! themselves stay the caller's;
 //! `solve_1_percent` solves again after that; `hash_1_percent` is the hash of the
 //! inputs after that, `hash_cold` the first one; `explain_1_percent` finds the
 //! jobs whose caps changed and makes their sentences; `whole` is the call `allocate`:
@@ -183,7 +184,7 @@ fn nested(devices: usize, runs: usize) {
     let mut told = engine.changed().len();
     let rounds = 4 * runs;
     for _ in 0..rounds {
-        let mut changes: Vec<Change> = (0..devices / 100)
+        let changes: Vec<Change> = (0..devices / 100)
             .map(|_| Change::Curve {
                 group: rng.usize(0..devices),
                 curve: support::curve(&mut rng, 100.0, 700.0, 9),
@@ -193,7 +194,7 @@ fn nested(devices: usize, runs: usize) {
             *into = (into.0.min(wall), into.1 + busy / rounds as f64);
         };
         let (wall, busy, ()) = once(|| {
-            for change in changes.drain(..) {
+            for change in &changes {
                 engine.change(change).unwrap();
             }
         });

@@ -157,6 +157,7 @@ fn instance(seed: u64, devices: u32, jobs: usize) -> Problem {
         devices,
         slots,
         jobs: list,
+        contracts: Vec::new(),
     }
 }
 
@@ -220,6 +221,7 @@ fn random_job(random: &mut fastrand::Rng, index: usize, devices: u32) -> Job {
         hold: hold * spread,
         late: spread,
         terminal: f64::from(gang) * 0.1325 / 4.0 * 1.15,
+        home: None,
     }
 }
 

@@ -3,6 +3,9 @@
 use heliostat_models::{Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 
+/// So many events may be running or to come; further ones are refused.
+pub const MAX_EVENTS: usize = 500;
+
 /// A request to draw less.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GridEvent {

@@ -27,6 +27,20 @@ pub struct PlanInput {
     pub site_power: Option<Watts>,
     /// Power of the IT equipment now, where a meter says it.
     pub it_power: Option<Watts>,
+    /// What power contracts carry besides caps, in the order of the site file, when
+    /// every device may have its highest cap; empty: what is rated.
+    pub contract_loads: Vec<ContractLoad>,
+}
+
+/// What the members of a power contract draw that no cap controls, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ContractLoad {
+    /// Their nodes, but for what caps control.
+    pub it: Watts,
+    /// The plant, as it is now.
+    pub plant: Watts,
+    /// Most power that may pass members which carry the plant: what its share is of.
+    pub carries: Watts,
 }
 
 /// A plan and what follows from it at once.

@@ -149,6 +149,34 @@ pub struct PlanView {
     pub jobs: Vec<PlannedJob>,
     /// Site power, price of energy and forecasts per 15 minutes.
     pub slots: Vec<BudgetSlot>,
+    /// Power contracts, in the order of the site file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contracts: Vec<PlannedContract>,
+}
+
+/// A power contract in the plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedContract {
+    /// Its name.
+    pub id: String,
+    /// What its members may draw together, the margin taken off.
+    pub limit: Watts,
+    /// By slot.
+    pub slots: Vec<ContractSlot>,
+}
+
+/// A power contract in one slot of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ContractSlot {
+    /// Begin of the slot.
+    pub start: Timestamp,
+    /// Most power of its members that caps do not control.
+    pub uncontrolled: Watts,
+    /// Most that the plan's caps below it may add up to, wherever jobs find their devices.
+    pub capped: Watts,
+    /// What one more kilowatt over the slot would be worth, in kilowatt hours at the
+    /// mean price of the horizon.
+    pub price: f64,
 }
 
 /// Figures of control's own health, for alarms.

@@ -102,6 +102,7 @@ fn planned(site: &Site, jobs: &[JobRecord], events: Vec<GridEvent>) -> PlanView 
         caps: HashMap::new(),
         site_power: None,
         it_power: None,
+        contract_loads: Vec::new(),
     };
     Planner::new().plan(now(), &input).view
 }

@@ -11,6 +11,8 @@
 
 #[path = "support/loop_world.rs"]
 mod loop_world;
+#[path = "../../tests/support/peers.rs"]
+mod peers;
 #[path = "support/site.rs"]
 mod sites;
 
@@ -21,9 +23,10 @@ use heliostat_models::mqtt::Credentials;
 use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
 use heliostat_models::wire::Topics;
 use heliostat_models::{
-    AgentId, Catalogue, DecisionKind, DeviceId, Frame, Reading, Site, Timestamp, Watts,
+    AgentId, Catalogue, Decision, DecisionKind, DeviceId, Frame, Reading, Site, Timestamp, Watts,
 };
-use heliostat_optimizer::control::{ControlError, Controller};
+use heliostat_optimizer::control::replay::{Replayed, replay_day};
+use heliostat_optimizer::control::{ControlError, Controller, ControllerConfig};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{ControlMode, ControlView, ViewReceiver};
 use heliostat_store::{Clock, TimeSeriesStore};
@@ -172,6 +175,54 @@ async fn a_reduction_counts_against_the_meter_of_the_site() {
 }
 
 #[tokio::test]
+async fn a_grid_event_outlives_its_controller() {
+    let world = LoopWorld::new(sites::demo());
+    let kept = tempfile::tempdir().unwrap();
+    let start = || {
+        let config = ControllerConfig {
+            directory: Some(kept.path().to_owned()),
+            ..world.config(free_port(), false)
+        };
+        Controller::start(config, world.deps.clone()).unwrap()
+    };
+    let event = |id: &str, ask| GridEvent {
+        id: id.into(),
+        from: START,
+        to: START + Duration::from_secs(600),
+        ask,
+        reason: "the operator asks".into(),
+    };
+    let feed = |v: &ControlView| v.power.iter().find(|p| p.id == "feed").map(|p| p.limit.0);
+    let limit = 90_000.0 * (1.0 - world.site.control.margin);
+    let is_in_force = |v: &ControlView| feed(v).is_some_and(|l| (l - limit).abs() < 1.0);
+    let first = start();
+    first.submit_grid_event(event("dr-1", Ask::Limit(Watts(90_000.0))));
+    first.submit_grid_event(event("dr-2", Ask::Limit(Watts(80_000.0))));
+    first.cancel_grid_event("dr-2");
+    until(&mut first.view(), "its limit", is_in_force).await;
+    first.stop().await;
+    let second = start();
+    let seen = until(&mut second.view(), "its limit once more", is_in_force).await;
+    assert_eq!(
+        seen.grid_events,
+        [event("dr-1", Ask::Limit(Watts(90_000.0)))]
+    );
+    second.stop().await;
+    // What cannot be read is told, and stays until there is something to keep.
+    let file = kept.path().join("grid-events.json");
+    std::fs::write(&file, "?").unwrap();
+    let third = start();
+    until(&mut third.view(), "a first allocation", |v| {
+        v.allocations >= 1
+    })
+    .await;
+    third.stop().await;
+    let told = (world.deps.decisions).latest(1, |d| d.kind == DecisionKind::Incident);
+    assert!(told[0].summary.contains("grid-events.json"), "{told:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"?");
+}
+
+#[tokio::test]
 async fn nothing_changed_is_no_news() {
     let world = LoopWorld::new(sites::demo());
     world.run_job("train-1", 0..48, START);
@@ -287,14 +338,7 @@ impl Mosquitto {
         let child = match started {
             Ok(child) => child,
             Err(error) => {
-                let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-                assert!(
-                    !required,
-                    "HELIOSTAT_PEERS=required, but mosquitto cannot be started: {error}"
-                );
-                eprintln!(
-                    "SKIPPED: the armed loop is not tested here, mosquitto is not installed ({error})"
-                );
+                peers::skip("mosquitto", error);
                 return None;
             }
         };
@@ -518,8 +562,8 @@ async fn armed_it_lowers_raises_follows_a_grid_event_and_falls_silent_when_disar
 
 /// Armed where all devices are found at 700 W, at a site of this text: the
 /// lowest cap ever sent to a job's device, the lowest decided in the end, and
-/// the troubles in the log.
-async fn found_at_full_power(text: &str) -> Option<(Watts, Watts, Vec<String>)> {
+/// what is in the log: decisions newest first, and what came of replaying them.
+async fn found_at_full_power(text: &str) -> Option<(Watts, Watts, Vec<Decision>, Replayed)> {
     let broker = Mosquitto::start()?;
     let site = load("test.toml", text, LoadOptions::default())
         .site
@@ -536,7 +580,7 @@ async fn found_at_full_power(text: &str) -> Option<(Watts, Watts, Vec<String>)> 
     let handle = Controller::start(config, world.deps.clone()).unwrap();
     let mut view = handle.view();
     let view = until(&mut view, "caps in force", |v| {
-        v.mode == ControlMode::Armed && settled(v)
+        v.mode == ControlMode::Armed && settled(v) && v.troubles.is_empty()
     })
     .await;
     handle.stop().await;
@@ -545,9 +589,9 @@ async fn found_at_full_power(text: &str) -> Option<(Watts, Watts, Vec<String>)> 
     let commands = agents.commands.lock().unwrap();
     let sent = lowest(&mut commands.iter().flat_map(|c| &c.leases).map(|l| l.cap));
     let decided = lowest(&mut view.caps.values().map(|c| c.decided));
-    let troubles = (world.deps.decisions).latest(50, |d| d.kind == DecisionKind::Incident);
-    let troubles = troubles.into_iter().map(|d| d.summary).collect();
-    Some((sent, decided, troubles))
+    let decisions = (world.deps.decisions).latest(50, |_| true);
+    let replayed = replay_day(world.directory.path(), START).unwrap();
+    Some((sent, decided, decisions, replayed))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -556,26 +600,58 @@ async fn load_comes_off_at_once_where_a_breaker_would_not_bear_the_way() {
     let demo = builtin_demo();
     assert_eq!(demo.matches(curve).count(), 2);
     // 1.12 times a UPS's rating until caps are lowered: borne for two minutes...
-    let Some((sent, decided, troubles)) = found_at_full_power(demo).await else {
+    let Some((sent, decided, decisions, replayed)) = found_at_full_power(demo).await else {
         return;
     };
     assert!(
         sent >= decided - Watts(0.01) && decided > Watts(300.0),
         "{sent} {decided}"
     );
-    assert!(
-        troubles.iter().all(|t| !t.contains("taken off")),
-        "{troubles:?}"
-    );
+    assert!(decisions.iter().all(|d| d.kind != DecisionKind::Relief));
+    assert_eq!((replayed.reliefs.decisions, replayed.is_sound()), (0, true));
     // ... and by the standard's promise for a second.
-    let (sent, decided, troubles) = found_at_full_power(&demo.replace(curve, "")).await.unwrap();
+    let (sent, decided, decisions, replayed) =
+        found_at_full_power(&demo.replace(curve, "")).await.unwrap();
     assert!(
         sent == Watts(200.0) && decided > Watts(300.0),
         "{sent} {decided}"
     );
-    let told = troubles
-        .iter()
-        .find(|t| t.contains("taken off at once"))
-        .unwrap();
-    assert!(told.contains("`ups-a`, `ups-b`"), "{told}");
+    let reliefs: Vec<&Decision> = (decisions.iter().rev())
+        .filter(|d| d.kind == DecisionKind::Relief)
+        .collect();
+    let (first, last) = (reliefs.first().unwrap(), reliefs.last().unwrap());
+    assert!(
+        first.armed
+            && first
+                .summary
+                .contains("taken off at once below `ups-a`, `ups-b`")
+    );
+    assert!(last.caps.is_empty() && last.summary.contains("no longer taken off"));
+    // Every job's cap says for which breaker's sake it is what it is.
+    assert_eq!(first.caps.len(), 2);
+    for cap in &first.caps {
+        let breaker = cap.binding.as_ref().unwrap();
+        assert!(["ups-a", "ups-b"].contains(&breaker.as_str()), "{breaker}");
+        assert!(cap.reason.contains(breaker.as_str()), "{}", cap.reason);
+        assert!(
+            cap.reason.contains("surely bears that for 1.0 s"),
+            "{}",
+            cap.reason
+        );
+        assert!(cap.reason.contains("; the service level"), "{}", cap.reason);
+        assert_eq!(cap.cap, Watts(200.0));
+    }
+    // The last word on every cap is an allocation's again.
+    let latest = decisions.iter().find(|d| !d.caps.is_empty()).unwrap();
+    assert_eq!(latest.kind, DecisionKind::Allocation);
+    assert!(latest.sequence > last.sequence);
+    assert!(
+        decisions
+            .iter()
+            .all(|d| d.kind != DecisionKind::Incident || !d.summary.contains("taken off"))
+    );
+    assert!(replayed.is_sound(), "{:?}", replayed.differing);
+    assert_eq!(replayed.reliefs.decisions, reliefs.len() as u64);
+    assert_eq!(replayed.reliefs.same, replayed.reliefs.decisions);
+    assert_eq!(replayed.same, replayed.allocations);
 }

@@ -83,11 +83,11 @@ fn changes_give_the_same_bits_as_a_fresh_start_on_nested_limits() {
         for round in 0..12 {
             for _ in 0..rng.usize(1..20) {
                 let change = change(&mut rng, engine.problem());
-                engine.change(change).unwrap();
+                engine.change(&change).unwrap();
             }
             if round == 7 {
                 engine
-                    .change(Change::PriceOfEnergy(0.0008 * rng.f64()))
+                    .change(&Change::PriceOfEnergy(0.0008 * rng.f64()))
                     .unwrap();
             }
             let numbers = engine.solve();
@@ -162,7 +162,7 @@ fn gangs_across_racks_feeds_and_contracts_stay_near_the_optimum_through_changes(
             for _ in 0..rng.usize(0..6) {
                 let change = change(&mut rng, engine.problem());
                 // A random range may leave a gang no cap in common; then it is refused.
-                let refused = engine.change(change).is_err();
+                let refused = engine.change(&change).is_err();
                 assert!(!refused || engine.problem().validate().is_ok());
             }
             let Outcome::Allocated(got) = engine.outcome() else {
@@ -246,7 +246,7 @@ fn what_two_threads_read_of_a_large_site_is_what_the_problem_says() {
     let beside = allocate(engine.problem()).unwrap();
     assert_eq!(beside.allocation().certificate, whole.certificate);
     let change = change(&mut rng, engine.problem());
-    engine.change(change).unwrap();
+    engine.change(&change).unwrap();
     let fresh = allocate(engine.problem()).unwrap();
     assert_eq!(
         engine.inputs_hash(),

@@ -14,23 +14,14 @@
     reason = "tests say what they expect; a failing unwrap is their way to fail"
 )]
 
+#[path = "../../tests/support/peers.rs"]
+mod peers;
 mod support;
 
 use heliostat_optimizer::allocate::{Method, Outcome, allocate};
 use std::collections::BTreeMap;
 use std::process::Command;
 use support::{Shape, problem, scale};
-
-fn python() -> String {
-    std::env::var("HELIOSTAT_PYTHON").unwrap_or_else(|_| "python3".into())
-}
-
-fn judge_is_there() -> bool {
-    Command::new(python())
-        .args(["-c", "import highspy, numpy"])
-        .output()
-        .is_ok_and(|o| o.status.success())
-}
 
 fn problems() -> usize {
     let wanted = std::env::var("HELIOSTAT_JUDGED").ok();
@@ -39,18 +30,9 @@ fn problems() -> usize {
 
 #[test]
 fn highs_finds_nothing_better() {
-    if !judge_is_there() {
-        let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-        assert!(
-            !required,
-            "HELIOSTAT_PEERS=required, but `{} -c 'import highspy, numpy'` fails; pip install highspy numpy",
-            python()
-        );
-        eprintln!(
-            "SKIPPED: HiGHS does not judge the allocator here; pip install highspy numpy, or set HELIOSTAT_PYTHON"
-        );
+    let Some(python) = peers::python("highspy, numpy") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().unwrap();
     let mut rng = fastrand::Rng::with_seed(77);
     let mut ours = BTreeMap::new();
@@ -98,7 +80,7 @@ fn highs_finds_nothing_better() {
         ours.len()
     );
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judge/judge.py");
-    let run = Command::new(python())
+    let run = Command::new(python)
         .arg(script)
         .arg(directory.path())
         .output()

@@ -38,6 +38,7 @@ fn job(id: &str, gang: u32, work: u32, interruptible: bool) -> Job {
         hold: 0.01,
         late: 1.0,
         terminal: 5.0,
+        home: None,
     }
 }
 
@@ -61,6 +62,7 @@ fn problem() -> Problem {
             })
             .collect(),
         jobs: vec![first, second, third],
+        contracts: Vec::new(),
     }
 }
 
@@ -227,10 +229,10 @@ fn refuses_a_false_cost_a_false_bound_and_prices_that_prove_nothing() {
             matches!(
                 f,
                 PlanFault::Price {
-                    what: "a device",
                     slot: 3,
+                    what,
                     ..
-                }
+                } if what == "a device"
             )
         });
         let mut bad = plan.clone();
@@ -240,10 +242,10 @@ fn refuses_a_false_cost_a_false_bound_and_prices_that_prove_nothing() {
             matches!(
                 f,
                 PlanFault::Price {
-                    what: "a watt",
                     slot: 3,
+                    what,
                     ..
-                }
+                } if what == "a watt"
             )
         });
     }

@@ -149,6 +149,7 @@ fn input(jobs: Vec<JobRecord>, history: Vec<Frame>) -> PlanInput {
         caps: HashMap::new(),
         site_power: None,
         it_power: None,
+        contract_loads: Vec::new(),
     }
 }
 
@@ -501,7 +502,9 @@ fn plan_one(costs: &[f64], now: Timestamp) -> Solution {
             hold: 0.001,
             late: 10.0,
             terminal: 10.0,
+            home: None,
         }],
+        contracts: Vec::new(),
     };
     let plan = solve(&problem, Limits::default());
     assert_eq!(check(&problem, &plan), []);

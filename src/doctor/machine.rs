@@ -2,12 +2,14 @@
 
 use super::Args;
 use crate::files;
+use crate::replay::reaches;
 use anyhow::Context;
 use heliostat_collector::mqtt::MqttConfig;
 use heliostat_collector::source::{host::HostSource, nvml::NvmlSource, rapl::Rapl};
 use heliostat_collector::{Source, broker_probe};
 use heliostat_models::{Catalogue, DeviceId, NodeId, Reading, Site};
 use heliostat_store::conformance::{Finding, Verdict};
+use heliostat_store::decisions::read_decisions;
 use heliostat_store::{Clock, WallClock};
 use std::fs::File;
 use std::io::Write;
@@ -29,6 +31,7 @@ pub fn examine(args: &Args, runtime: &tokio::runtime::Runtime) -> Vec<Finding> {
     let site = args.site.as_deref().and_then(|path| site(path, &mut found));
     if let Some(directory) = &args.data {
         found.push(data_directory(directory));
+        found.extend(decision_log(directory));
     }
     found.push(host());
     found.push(processor_energy());
@@ -90,6 +93,30 @@ fn data_directory(directory: &Path) -> Finding {
         }
         Err(error) => finding(&check, Verdict::Fail, format!("{error:#}")),
     }
+}
+
+/// From when on the log of decisions reaches, and whether its chain holds;
+/// nothing where no server has been at home yet.
+fn decision_log(directory: &Path) -> Option<Finding> {
+    let check = "log of decisions";
+    let store = directory.join("store");
+    if !store.join("decisions.log").exists() {
+        return None;
+    }
+    let history = match read_decisions(&store) {
+        Ok(history) => history,
+        Err(error) => return Some(finding(check, Verdict::Fail, error.to_string())),
+    };
+    let from = history.decisions.first().map(|logged| logged.decision.at);
+    let told = reaches(from, history.chain.cut.as_ref())
+        .unwrap_or_else(|| "no decision has been taken yet".to_owned());
+    Some(match &history.chain.broken {
+        None => finding(check, Verdict::Pass, format!("its chain holds; {told}")),
+        Some(broken) => {
+            let told = format!("its chain is broken at {broken}; {told}");
+            finding(check, Verdict::Fail, told)
+        }
+    })
 }
 
 /// How long small synced writes take, rising.

@@ -2,10 +2,12 @@
 //! in memory; and beside it the inputs from which decisions can be taken again.
 
 mod chain;
+mod cut;
 mod inputs;
 mod removed;
 
 pub use chain::{Break, Chain, Fault, Hash};
+pub use cut::Checkpoint;
 pub use inputs::{Found, Inputs, read_inputs};
 pub use removed::{Removed, read_removed};
 
@@ -38,6 +40,20 @@ struct Inner {
     last: Hash,
     recent: VecDeque<Decision>,
     next: u64,
+    /// Records written while the log's beginning is being cut off.
+    meanwhile: Option<Vec<Vec<u8>>>,
+}
+
+impl Inner {
+    /// A decision is in the log.
+    fn logged(&mut self, decision: Decision, own: Hash) {
+        self.last = own;
+        self.next += 1;
+        self.recent.push_back(decision);
+        if self.recent.len() > IN_MEMORY {
+            self.recent.pop_front();
+        }
+    }
 }
 
 /// From what a decision was taken, and what came out of it to the last bit.
@@ -85,6 +101,9 @@ struct Body {
     inputs: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outcome: Option<String>,
+    /// What was cut off the log's beginning, where that is what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut: Option<Checkpoint>,
 }
 
 impl DecisionLog {
@@ -95,6 +114,7 @@ impl DecisionLog {
     /// When the file cannot be read or written, or is none of ours.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("decisions.log");
+        cut::clear(&path);
         let (log, found) =
             FramedLog::open(&path, KIND).map_err(|e| StoreError::io("opening", &path, e))?;
         let mut chain = Chain::default();
@@ -110,6 +130,7 @@ impl DecisionLog {
                 recent.pop_front();
             }
         }
+        chain.end();
         if let Some(broken) = &chain.broken {
             tracing::error!(%broken, path = %path.display(), "the chain of the decision log is broken; decisions before it are vouched for, later ones only among themselves");
         }
@@ -125,6 +146,7 @@ impl DecisionLog {
             last: chain.last,
             recent,
             next,
+            meanwhile: None,
         });
         Ok(Self {
             inner,
@@ -184,6 +206,7 @@ impl DecisionLog {
             decision,
             inputs: inputs.map(|hash| hash.to_string()),
             outcome: evidence.map(|e| e.outcome.to_string()),
+            cut: None,
         };
         let bytes = serde_json::to_vec(&body).map_err(|e| StoreError::BadQuery(e.to_string()))?;
         let (record, own) = chain::link(inner.last, &bytes);
@@ -192,12 +215,10 @@ impl DecisionLog {
             .log
             .append(&record)
             .map_err(|e| StoreError::io("writing", &path, e))?;
-        inner.last = own;
-        inner.next += 1;
-        inner.recent.push_back(body.decision.clone());
-        if inner.recent.len() > IN_MEMORY {
-            inner.recent.pop_front();
+        if let Some(meanwhile) = &mut inner.meanwhile {
+            meanwhile.push(record);
         }
+        inner.logged(body.decision.clone(), own);
         // Nobody listening is no fault.
         let _ = self.news.send(body.decision);
         Ok(inner.next - 1)
@@ -234,11 +255,15 @@ pub fn read_decisions(directory: &Path) -> Result<History, StoreError> {
     let decisions = (found.records.iter())
         .filter_map(|record| read(&mut chain, record))
         .collect();
+    chain.end();
     Ok(History { decisions, chain })
 }
 
 /// Takes a record into the chain and reads it.
 fn read(chain: &mut Chain, record: &[u8]) -> Option<Logged> {
+    if chain.begin(record) {
+        return None;
+    }
     let body = serde_json::from_slice::<Body>(chain.take(record));
     let read = body.map_err(|e| e.to_string());
     chain.name(
@@ -248,6 +273,7 @@ fn read(chain: &mut Chain, record: &[u8]) -> Option<Logged> {
     );
     match read {
         Ok(body) => {
+            chain.notes(body.cut.as_ref());
             let hash = |text: Option<String>| Hash::parse(&text?);
             let evidence = hash(body.inputs).zip(hash(body.outcome));
             Some(Logged {
@@ -267,5 +293,7 @@ fn inputs_directory(directory: &Path) -> PathBuf {
     directory.join("decision-inputs")
 }
 
+#[cfg(test)]
+mod cut_tests;
 #[cfg(test)]
 mod tests;

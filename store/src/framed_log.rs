@@ -146,7 +146,14 @@ impl FramedLog {
 
     /// Reads a log and changes nothing, not even a torn tail.
     pub fn read(path: &Path, kind: &[u8; 3]) -> io::Result<Recovered> {
-        let bytes = std::fs::read(path)?;
+        Self::read_until(path, kind, u64::MAX)
+    }
+
+    /// The same of the first `length` bytes, as told by [`FramedLog::length`]:
+    /// what is written meanwhile is not looked at.
+    pub fn read_until(path: &Path, kind: &[u8; 3], length: u64) -> io::Result<Recovered> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(length).read_to_end(&mut bytes)?;
         let mut recovered = Recovered::default();
         if bytes.len() < HEADER as usize {
             recovered.torn_bytes = bytes.len() as u64;
@@ -161,6 +168,14 @@ impl FramedLog {
     /// Forces all records to the disk.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Puts the file in the place of another one, in one step. It may come back
+    /// after power loss until the directory is [synced](sync_directory).
+    pub fn rename_to(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.path = path.into();
+        Ok(())
     }
 
     /// Bytes in the file.

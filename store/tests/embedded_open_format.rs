@@ -13,6 +13,8 @@
     clippy::print_stderr
 )]
 
+#[path = "../../tests/support/peers.rs"]
+mod peers;
 mod support;
 
 use heliostat_models::{Catalogue, DeviceId, Frame, Reading, Timestamp};
@@ -27,35 +29,12 @@ use support::{SITE, metric, open, runtime, sealing_at};
 const READERS: [&str; 4] = ["files", "dataset", "duckdb", "polars"];
 const DAY_MS: i64 = 86_400_000;
 
-fn python() -> String {
-    std::env::var("HELIOSTAT_PYTHON").unwrap_or_else(|_| "python3".into())
-}
-
-fn readers_are_there() -> bool {
-    let there = Command::new(python())
-        .args(["-c", "import pyarrow.dataset, duckdb, polars"])
-        .output()
-        .is_ok_and(|o| o.status.success());
-    if !there {
-        let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-        assert!(
-            !required,
-            "HELIOSTAT_PEERS=required, but `{} -c 'import pyarrow, duckdb, polars'` fails; pip install pyarrow duckdb polars",
-            python()
-        );
-        eprintln!(
-            "SKIPPED: pyarrow, DuckDB and Polars do not read the store here; pip install pyarrow duckdb polars, or set HELIOSTAT_PYTHON"
-        );
-    }
-    there
-}
-
-fn read_back(directory: &Path) -> Value {
+fn read_back(python: &str, directory: &Path) -> Value {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/open_format/read_back.py"
     );
-    let run = (Command::new(python()).arg(script).arg(directory))
+    let run = (Command::new(python).arg(script).arg(directory))
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&run.stderr);
@@ -301,9 +280,9 @@ fn judge(answer: &Value, frames: &[Frame], last_is_known: bool) -> usize {
 
 #[test]
 fn pyarrow_duckdb_and_polars_read_back_every_bit_quality_unit_and_rollup() {
-    if !readers_are_there() {
+    let Some(python) = peers::python("pyarrow.dataset, duckdb, polars") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().unwrap();
     let frames = frames();
     let (halves, whole) = runtime().block_on(async {
@@ -315,10 +294,10 @@ fn pyarrow_duckdb_and_polars_read_back_every_bit_quality_unit_and_rollup() {
             store.append(half).await.unwrap();
             store.seal().await.unwrap();
         }
-        let halves = read_back(directory.path());
+        let halves = read_back(&python, directory.path());
         store.compact().await.unwrap();
         store.close().await;
-        (halves, read_back(directory.path()))
+        (halves, read_back(&python, directory.path()))
     });
     let before = judge(&halves, &frames, false);
     let after = judge(&whole, &frames, true);

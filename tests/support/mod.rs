@@ -12,6 +12,8 @@
 
 pub mod webdriver;
 
+pub mod peers;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -198,20 +200,4 @@ pub fn get_text(base: &str, path: &str) -> Option<String> {
         .body_mut()
         .read_to_string()
         .ok()
-}
-
-/// Whether the missing peer may be skipped; panics where peers are required.
-pub fn peer_missing(program: &str) -> bool {
-    let there = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
-    if there {
-        return false;
-    }
-    let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-    assert!(
-        !required,
-        "{program} is required here and not installed; `cargo xtask peers` installs it"
-    );
-    eprintln!("SKIPPED: {program} is not installed; `cargo xtask peers` installs it");
-    true
 }

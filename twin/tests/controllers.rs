@@ -12,6 +12,8 @@
 mod world;
 
 use heliostat_models::{DecisionKind, Watts};
+use heliostat_optimizer::grid_event::{Ask, GridEvent};
+use heliostat_store::Clock as _;
 use std::time::Duration;
 use world::{Setup, World, broker, site};
 
@@ -65,6 +67,55 @@ async fn the_other_takes_over_within_two_leases_when_the_holder_dies() {
         told.iter()
             .any(|d| d.summary.contains("stands by") || d.summary.contains("in charge"))
     );
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grid_event_is_kept_whoever_heard_of_it_and_whoever_dies() {
+    let mut world = running(5).await;
+    let event = GridEvent {
+        id: "dso-1".into(),
+        from: world.clock.now(),
+        to: world.clock.now() + Duration::from_secs(3_600),
+        ask: Ask::ReduceBy(0.2),
+        reason: "the operator asks".into(),
+    };
+    let of = |world: &World, seat: usize| {
+        let handle = world.seats[seat].handle.as_ref();
+        handle.map_or(Vec::new(), |h| h.view().borrow().grid_events.clone())
+    };
+    // The one that stands by hears of it, and the one in charge follows.
+    let handle = world.seats[1].handle.clone().unwrap();
+    handle.submit_grid_event(event.clone());
+    world
+        .pass_until(10, |w| of(w, 0) == of(w, 1) && !of(w, 0).is_empty())
+        .await;
+    let capped = world.capped();
+    world.pass(10).await;
+    assert!(world.capped() < capped, "{} of {capped}", world.capped());
+    let asked = world.capped();
+    // It dies, and the next one in charge keeps what was promised; so does one
+    // that comes back and knows nothing.
+    world.kill_controller(0).await;
+    world.pass_until(TWO_LEASES, |w| w.in_charge() == [1]).await;
+    world.start_controller(0);
+    world.reconnect().await;
+    world.pass(20).await;
+    assert_eq!(of(&world, 0), [event]);
+    assert!(
+        world.capped() <= asked * 1.1,
+        "{} of {asked}",
+        world.capped()
+    );
+    // Called off at one, it is over at both.
+    let handle = world.seats[0].handle.clone().unwrap();
+    handle.cancel_grid_event("dso-1");
+    world
+        .pass_until(10, |w| of(w, 0).is_empty() && of(w, 1).is_empty())
+        .await;
+    world.pass(20).await;
+    assert!(world.capped() > asked, "{} of {asked}", world.capped());
+    world.judge("at the end");
     world.end().await;
 }
 

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bench;
+mod dependencies;
 mod peers;
 mod seed;
 mod step;
@@ -94,10 +95,7 @@ fn test(root: &std::path::Path, no_install: bool, checks_only: bool) -> anyhow::
     match &peers.cargo_deny {
         // Advisories need the network at large; sources, licences and bans do not.
         Some(deny) => steps.program("licences", deny, &["check", "bans", "licenses", "sources"]),
-        None => steps.note(
-            "licences",
-            "not checked, cargo-deny is not installed (`cargo install cargo-deny`)",
-        ),
+        None => steps.run_fn("licences", || dependencies::check(root)),
     }
     if !checks_only {
         if let Some(seed) = seed::of(root) {

@@ -75,11 +75,6 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Notes a check that needs a program that is not there and is nobody's peer.
-    pub fn note(&mut self, name: &str, remark: &str) {
-        self.lines.push(format!("SKIPPED {name}: {remark}"));
-    }
-
     /// Prints all steps; fails when one did.
     pub fn finish(self) -> anyhow::Result<()> {
         for line in &self.lines {

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 /// Records that may wait while the disk is full.
 const QUEUE: usize = 10_000;
+/// More hours than this has no job.
+const LONGEST_HOURS: f64 = 1e6;
 /// First and longest pause before a table that failed is tried again (wall time).
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -90,9 +92,11 @@ impl JobDesk {
             "`gang_size` must be at least 1"
         } else if ![record.remaining_hours, record.total_hours]
             .iter()
-            .all(|h| h.is_finite() && *h >= 0.0)
+            .all(|h| (0.0..=LONGEST_HOURS).contains(h))
         {
-            "`remaining_hours` and `total_hours` must be 0 or more"
+            "`remaining_hours` and `total_hours` must be 0 to 1,000,000"
+        } else if let Some(fault) = record.curve.fault() {
+            return Err(format!("`curve`: {fault}"));
         } else {
             return Ok(record);
         };

@@ -249,12 +249,18 @@ async fn who_ran_a_job_is_nowhere_to_be_found() {
     let secret = "grace.hopper";
     let mut bad_id = record("4", secret);
     bad_id.id = JobId::from(format!("/home/{secret}"));
+    let mut steep = record("6", secret);
+    steep.curve = serde_json::from_str("[[200,0.1],[700,1e308]]").unwrap();
+    let mut endless = record("7", secret);
+    endless.remaining_hours = 1e300;
     let broken = format!("{{\"id\": \"5\", \"owner\": \"{secret}\", \"class\": \"{secret}\"}}");
     let records = [
         record("1", secret),
         record("2", secret),
         record("3", "ada"),
         bad_id,
+        steep,
+        endless,
     ];
     for payload in records
         .iter()
@@ -268,7 +274,7 @@ async fn who_ran_a_job_is_nowhere_to_be_found() {
     }
     until("all records are handled", || {
         let stats = ingest.stats();
-        (stats.jobs_stored, stats.jobs_refused) == (3, 2)
+        (stats.jobs_stored, stats.jobs_refused) == (3, 4)
     })
     .await;
     let owner = |id: &str| stage.jobs.get(&JobId::from(id)).unwrap().record.owner;

@@ -13,4 +13,6 @@ mod caps;
 mod delivery;
 mod ingest;
 mod mosquitto;
+#[path = "../../../tests/support/peers.rs"]
+mod peers;
 mod stage;

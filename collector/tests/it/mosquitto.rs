@@ -2,6 +2,7 @@
 
 use crate::caps::{FileDevice, command, limit, next};
 use crate::ingest::client;
+use crate::peers;
 use crate::stage::{Stage, until};
 use heliostat_collector::broker_probe::{ProbeError, round_trip};
 use heliostat_collector::{Credentials, MqttConfig};
@@ -51,14 +52,7 @@ fn start(directory: &Path, access: &str) -> Option<(Mosquitto, SocketAddr)> {
 }
 
 fn skipped() {
-    let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-    assert!(
-        !required,
-        "HELIOSTAT_PEERS=required, but mosquitto is not installed (apt install mosquitto)"
-    );
-    eprintln!(
-        "SKIPPED: mosquitto is not installed (apt install mosquitto); nothing was tested against a foreign broker"
-    );
+    peers::skip("mosquitto", "it does not start");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! Control: where it stands, and the two writes. A write needs the token.
+//! Control: where it stands, and the writes. A write needs the token.
 
 use super::{Call, json};
 use crate::app::ControlCommands;
@@ -6,7 +6,7 @@ use crate::guard::equal_in_constant_time;
 use crate::params::ApiError;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use heliostat_optimizer::grid_event::{Ask, GridEvent};
+use heliostat_optimizer::grid_event::{Ask, GridEvent, MAX_EVENTS};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json as object;
@@ -29,8 +29,32 @@ pub(super) async fn submit_grid_event(call: Call) -> Result<Response, ApiError> 
     let control = allowed(&call)?;
     let event: GridEvent = body(&call)?;
     check(&event, call.shared.app.clock.now())?;
+    let view = call.shared.app.view.borrow().clone();
+    let is_known = view.grid_events.iter().any(|known| known.id == event.id);
+    if view.grid_events.len() >= MAX_EVENTS && !is_known {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("{MAX_EVENTS} grid events run or are to come, which is the most there may be"),
+            "call one off with DELETE /api/v1/grid-events/{id}, or wait until one is over",
+        ));
+    }
     control.submit_grid_event(event.clone());
     let answer = json(&object!({ "accepted": event }))?;
+    Ok((StatusCode::ACCEPTED, answer).into_response())
+}
+
+pub(super) async fn cancel_grid_event(call: Call) -> Result<Response, ApiError> {
+    let control = allowed(&call)?;
+    let view = call.shared.app.view.borrow().clone();
+    if !view.grid_events.iter().any(|event| event.id == call.name) {
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "no grid event of this name runs or is to come",
+            "see /api/v1/grid-events for their names",
+        ));
+    }
+    control.cancel_grid_event(&call.name);
+    let answer = json(&object!({ "accepted": { "called_off": call.name } }))?;
     Ok((StatusCode::ACCEPTED, answer).into_response())
 }
 

@@ -86,6 +86,8 @@ pub(super) async fn decisions(call: Call) -> Result<Response, ApiError> {
             ("arming", DecisionKind::Arming),
             ("refusal", DecisionKind::Refusal),
             ("incident", DecisionKind::Incident),
+            ("relief", DecisionKind::Relief),
+            ("retention", DecisionKind::Retention),
         ],
     )?;
     let limit = call.params.count("limit", 50, 1..=2_000)?;

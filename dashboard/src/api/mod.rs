@@ -17,7 +17,7 @@ use axum::extract::rejection::{BytesRejection, QueryRejection, RawPathParamsReje
 use axum::extract::{Query, RawPathParams, State};
 use axum::http::{HeaderMap, Method as HttpMethod, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub(crate) const DOCUMENT: &str = "/api/v1/openapi.json";
 pub(crate) enum Method {
     Get,
     Post,
+    Delete,
 }
 
 impl Method {
@@ -39,6 +40,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Delete => "DELETE",
         }
     }
 }
@@ -226,7 +228,7 @@ static ENDPOINTS: &[Endpoint] = &[
             param("limit", "at most this many, 1 to 2000 (default 50)"),
             param(
                 "kind",
-                "allocation, plan, grid_event, arming, refusal or incident",
+                "allocation, plan, grid_event, arming, refusal, incident, relief or retention",
             ),
         ],
         "/api/v1/decisions?limit=5",
@@ -259,7 +261,7 @@ static ENDPOINTS: &[Endpoint] = &[
     ),
     reads(
         "/api/v1/grid-events",
-        "Grid events that are running or to come.",
+        "Grid events that are running or to come. They outlive the server: they are kept on disk and by the broker.",
         &[],
         "/api/v1/grid-events",
         handler!(control::grid_events),
@@ -274,6 +276,15 @@ static ENDPOINTS: &[Endpoint] = &[
         ),
         example: "",
         handler: handler!(control::submit_grid_event),
+    },
+    Endpoint {
+        method: Method::Delete,
+        path: "/api/v1/grid-events/{id}",
+        about: "Calls a grid event off, whether it runs or is to come.",
+        params: &[],
+        body: None,
+        example: "",
+        handler: handler!(control::cancel_grid_event),
     },
     reads(
         "/api/v1/control",
@@ -340,6 +351,7 @@ fn route(endpoint: &'static Endpoint) -> MethodRouter<Arc<Shared>> {
     match endpoint.method {
         Method::Get => get(serve),
         Method::Post => post(serve),
+        Method::Delete => delete(serve),
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn document() -> OpenApi {
         let method = match endpoint.method {
             Method::Get => HttpMethod::Get,
             Method::Post => HttpMethod::Post,
+            Method::Delete => HttpMethod::Delete,
         };
         paths.add_path_operation(endpoint.path, vec![method], operation(endpoint));
     }
@@ -67,7 +68,7 @@ fn operation(endpoint: &Endpoint) -> Operation {
             .name("id")
             .parameter_in(ParameterIn::Path)
             .required(Required::True)
-            .description(Some("Name of the job"))
+            .description(Some("Its name"))
             .schema(Some(text_schema()));
         builder = builder.parameter(id);
     }
@@ -95,10 +96,11 @@ fn operation(endpoint: &Endpoint) -> Operation {
             .content(JSON, content)
             .required(Some(Required::True))
             .build();
+        builder = builder.request_body(Some(body));
+    }
+    if endpoint.method != Method::Get {
         let no_scopes: [&str; 0] = [];
-        builder = builder
-            .request_body(Some(body))
-            .security(SecurityRequirement::new("token", no_scopes));
+        builder = builder.security(SecurityRequirement::new("token", no_scopes));
     }
     builder.build()
 }
@@ -111,7 +113,7 @@ fn responses(endpoint: &Endpoint) -> utoipa::openapi::Responses {
     };
     let (status, words) = match endpoint.method {
         Method::Get => ("200", "The answer"),
-        Method::Post => ("202", "Accepted; control takes it up at once"),
+        Method::Post | Method::Delete => ("202", "Accepted; control takes it up at once"),
     };
     let mut builder = ResponsesBuilder::new()
         .response(
@@ -124,7 +126,7 @@ fn responses(endpoint: &Endpoint) -> utoipa::openapi::Responses {
             "400",
             error().description("A parameter or the body is not allowed"),
         );
-    if endpoint.method == Method::Post {
+    if endpoint.method != Method::Get {
         builder = builder
             .response("403", error().description("No token, or a wrong one"))
             .response("413", error().description("The body is too long"));

@@ -79,9 +79,9 @@ fn folded(out: &mut String, count: usize, from: Timestamp, to: Timestamp, sequen
 
 fn line(out: &mut String, decision: &Decision) {
     let class = match decision.kind {
-        DecisionKind::Refusal | DecisionKind::Incident => "bad",
+        DecisionKind::Refusal | DecisionKind::Incident | DecisionKind::Relief => "bad",
         DecisionKind::GridEvent | DecisionKind::Arming => "notice",
-        DecisionKind::Plan | DecisionKind::Allocation => "",
+        DecisionKind::Plan | DecisionKind::Allocation | DecisionKind::Retention => "",
     };
     let (summary, is_cut) = clip(&decision.summary, SUMMARY);
     let (reason, is_reason_cut) = clip(&decision.reason, REASON);

@@ -331,6 +331,7 @@ pub fn view(site: &Site, at: Timestamp, event: bool) -> ControlView {
                 })
                 .collect(),
             slots,
+            contracts: Vec::new(),
         }),
         grid_events: if event {
             vec![GridEvent {

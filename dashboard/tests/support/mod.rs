@@ -46,12 +46,16 @@ pub struct World {
 #[derive(Default)]
 pub struct FakeControl {
     pub events: Mutex<Vec<GridEvent>>,
+    pub called_off: Mutex<Vec<String>>,
     pub arms: Mutex<Vec<(bool, String)>>,
 }
 
 impl ControlCommands for FakeControl {
     fn submit_grid_event(&self, event: GridEvent) {
         self.events.lock().unwrap().push(event);
+    }
+    fn cancel_grid_event(&self, id: &str) {
+        self.called_off.lock().unwrap().push(id.to_owned());
     }
     fn arm(&self, armed: bool, who: &str) {
         self.arms.lock().unwrap().push((armed, who.to_owned()));

@@ -10,6 +10,7 @@ mod ramp;
 mod sums;
 
 use super::MeterRole;
+use super::config::expand::{KEEP_DAYS, KEEP_DECISIONS};
 use super::config::fault::Sink;
 use super::config::reader::{At, Field};
 use super::config::schema::{ControlSection, SiteFile};
@@ -296,6 +297,26 @@ fn control(section: &ControlSection, sink: &Sink) {
             format!(
                 "use at least {} s, or one lost message sets all devices to their safe caps",
                 2.0 * allocate
+            ),
+        );
+    }
+    let inputs = section.keep_inputs_days.as_ref();
+    let log = section.keep_decisions_days.as_ref();
+    let (inputs_days, log_days) = (
+        inputs.map_or(KEEP_DAYS, |days| days.value),
+        log.map_or(KEEP_DECISIONS, |days| days.value),
+    );
+    if let Some(stated) = log.or(inputs)
+        && log_days < inputs_days
+    {
+        sink.error(
+            stated.at,
+            "control.keep_decisions_days",
+            format!(
+                "decisions are kept for {log_days} days and their inputs for {inputs_days}: of no use without them"
+            ),
+            format!(
+                "use at least {inputs_days}, or a keep_inputs_days of at most {log_days} ({KEEP_DAYS} if absent)"
             ),
         );
     }

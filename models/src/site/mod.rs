@@ -256,6 +256,8 @@ pub struct ControlPolicy {
     pub keep_inputs_days: u32,
     /// For how many days a job is known after its end.
     pub keep_jobs_days: u32,
+    /// For how many days decisions are kept in their log.
+    pub keep_decisions_days: u32,
 }
 
 /// What a name in the site stands for.

@@ -1,6 +1,8 @@
 //! For how long a breaker surely bears more than its rating: its manufacturer's
 //! inverse-time curve.
 
+use serde::{Deserialize, Serialize};
+
 /// What standards promise of any breaker that keeps them: 1.05 times its
 /// rating for an hour (IEC 60947-2, conventional non-tripping current), 2.55
 /// times for a second (IEC 60898-1, table 7), nothing above.
@@ -23,7 +25,8 @@ pub const CLASSES: [(&str, &[(f64, f64)]); 6] = [
 
 /// For how long a breaker surely bears a load: stairs, so that nothing is
 /// promised between two points that the worse of them does not promise.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(f64, f64)>", into = "Vec<(f64, f64)>")]
 pub struct TripCurve {
     points: Vec<(f64, f64)>,
 }
@@ -37,6 +40,20 @@ pub struct NotACurve {
     place: usize,
     multiple: f64,
     seconds: f64,
+}
+
+impl TryFrom<Vec<(f64, f64)>> for TripCurve {
+    type Error = NotACurve;
+
+    fn try_from(points: Vec<(f64, f64)>) -> Result<Self, NotACurve> {
+        Self::new(&points)
+    }
+}
+
+impl From<TripCurve> for Vec<(f64, f64)> {
+    fn from(curve: TripCurve) -> Self {
+        curve.points
+    }
 }
 
 impl Default for TripCurve {
@@ -76,6 +93,12 @@ impl TripCurve {
         class.map(|(_, points)| Self {
             points: points.to_vec(),
         })
+    }
+
+    /// Its points: (multiple of the rating, seconds that it is surely borne), by
+    /// rising multiple.
+    pub fn points(&self) -> &[(f64, f64)] {
+        &self.points
     }
 
     /// Seconds for which a load, as a multiple of the rating, is surely borne.

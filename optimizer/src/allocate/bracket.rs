@@ -21,7 +21,11 @@ const MANY: usize = 96;
 /// Units that the gangs of a place take at a price, above their floors.
 pub(super) fn own(dense: &Dense, place: usize, price: f64) -> f64 {
     let (begin, end) = segments(dense, place);
-    let (slopes, widths) = (&dense.slope[begin..end], &dense.width[begin..end]);
+    units_above(&dense.slope[begin..end], &dense.width[begin..end], price)
+}
+
+/// Units of the stretches worth more than a price.
+pub(super) fn units_above(slopes: &[f64], widths: &[f64], price: f64) -> f64 {
     let ((slope, last), (width, rest)) = (slopes.as_chunks::<LANES>(), widths.as_chunks::<LANES>());
     let mut sums = [0.0f64; LANES];
     for (slope, width) in slope.iter().zip(width) {
@@ -81,11 +85,16 @@ fn collect(dense: &Dense, place: usize, low: f64, high: f64, items: &mut Vec<Ite
 
 /// Adds those of one slot.
 pub(super) fn collect_of(dense: &Dense, slot: u32, (low, high): (f64, f64), items: &mut Vec<Item>) {
-    for segment in dense.segments(slot as usize) {
-        let slope = dense.slope[segment];
-        if slope > low && slope <= high {
+    let segments = dense.segments(slot as usize);
+    let slopes = &dense.slope[segments.clone()];
+    // Mostly there is none; this is looked at without a branch a stretch.
+    if !(slopes.iter()).fold(false, |any, s| any | ((*s > low) & (*s <= high))) {
+        return;
+    }
+    for (segment, slope) in segments.zip(slopes) {
+        if *slope > low && *slope <= high {
             items.push(Item {
-                slope,
+                slope: *slope,
                 width: dense.width[segment],
                 segment: segment as u32,
                 slot,
@@ -162,15 +171,18 @@ pub(super) fn find(
         at_low: all.max(wanted),
         at_high: 0.0,
     };
-    let known = hint.filter(|hint| *hint > above && *hint < high);
-    let mut guess = known.or_else(|| guess(dense, room, top, &bracket));
-    // From a guess on, the other end is looked for close by.
     let near = if slots_below(dense, top) < MANY * MANY {
         NEAR_FEW
     } else {
         NEAR
     };
-    let mut stride = if guess.is_some() { near } else { 0.0 };
+    // The price that a row had stands in the middle of its bracket: the next
+    // change may move it either way.
+    let known = (hint.map(|hint| hint * (1.0 + near))).filter(|p| *p > above && *p < high);
+    let wide = if known.is_some() { 2.0 } else { 1.0 };
+    let mut guess = known.or_else(|| guess(dense, room, top, &bracket));
+    // From a guess on, the other end is looked for close by.
+    let mut stride = if guess.is_some() { wide * near } else { 0.0 };
     let mut fitted = true;
     for round in 0..TRIES {
         let width = bracket.high - bracket.low;

@@ -282,18 +282,23 @@ impl Dense {
         self.left[row] = (room.0 / self.unit).floor() - self.load[row];
     }
 
-    /// Reads a gang anew whose curve, weight, floor or range has changed;
-    /// `false` when the arrays are too small for it and all must be made anew.
-    pub fn set_gang(&mut self, problem: &Problem, group: usize) -> bool {
-        let slot = self.slot[group] as usize;
+    /// Reads a gang anew whose curve, weight or floor has changed, or, as a
+    /// `whole`, the range of a device; `false` when the arrays are too small
+    /// for it and all must be made anew.
+    pub fn set_gang(&mut self, problem: &Problem, slot: usize, whole: bool) -> bool {
+        let group = &problem.groups[self.group[slot] as usize];
         let before = self.floor_load(slot);
-        let range = gang::range(problem, &problem.groups[group]);
+        let range = if whole {
+            gang::range(problem, group)
+        } else {
+            self.range[slot].of_job(group)
+        };
         if range.count != self.range[slot].count {
             return false;
         }
         self.steepest -= self.steepness(slot);
         self.range[slot] = range;
-        if !self.stretches(&problem.groups[group], slot) {
+        if !self.stretches(group, slot) {
             return false;
         }
         let change = self.floor_load(slot) - before;

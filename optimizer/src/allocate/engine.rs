@@ -99,10 +99,10 @@ impl Engine {
     ///
     /// # Errors
     /// The contradiction.
-    pub fn change(&mut self, change: Change) -> Result<(), ProblemError> {
+    pub fn change(&mut self, change: &Change) -> Result<(), ProblemError> {
         change.check(&self.problem, &self.dense.holder)?;
         self.solved = None;
-        match change {
+        match *change {
             Change::Limit { node, limit } => {
                 self.problem.nodes[node].limit = limit;
                 self.node_changed(node);
@@ -130,13 +130,13 @@ impl Engine {
                 self.stale(|parts| parts.touch_device(device));
                 let group = self.dense.holder[device];
                 if group != NONE {
-                    self.gang_changed(group as usize);
+                    self.gang_changed(group as usize, true);
                 }
             }
-            Change::Curve { group, curve } => {
-                self.problem.groups[group].curve = curve;
+            Change::Curve { group, ref curve } => {
+                self.problem.groups[group].curve.clone_from(curve);
                 self.stale(|parts| parts.touch_group(group));
-                self.gang_changed(group);
+                self.gang_changed(group, false);
             }
             Change::Service {
                 group,
@@ -146,7 +146,7 @@ impl Engine {
                 self.problem.groups[group].weight = weight;
                 self.problem.groups[group].floor_speed = floor_speed;
                 self.stale(|parts| parts.touch_group(group));
-                self.gang_changed(group);
+                self.gang_changed(group, false);
             }
             Change::PriceOfEnergy(price) => {
                 self.problem.price_of_energy = price;
@@ -166,30 +166,31 @@ impl Engine {
         self.dense.set_room(&self.problem, node);
     }
 
-    fn gang_changed(&mut self, group: usize) {
+    fn gang_changed(&mut self, group: usize, whole: bool) {
         if let Some(touched) = self.told.touched.get_mut(group) {
             *touched = true;
         }
         if self.outgrown {
             return;
         }
+        let slot = self.dense.slot[group] as usize;
         if !self.afresh {
-            self.touched
-                .note(&self.dense, self.dense.slot[group] as usize);
+            self.touched.note(&self.dense, slot);
         }
-        self.outgrown = !self.dense.set_gang(&self.problem, group) || !self.dense.unit_holds();
+        self.outgrown = !self.dense.set_gang(&self.problem, slot, whole);
     }
 
     /// Makes the arrays anew where a change did not fit into them.
     fn grow(&mut self) {
-        if std::mem::take(&mut self.outgrown) {
-            self.dense = Dense::new(&self.problem, Rows::new(&self.problem));
-            self.levels = Levels::new(&self.dense);
-            self.touched = Touched::new(&self.dense);
-            self.afresh = true;
-            // Units may be others now.
-            self.told.taken.clear();
+        if !std::mem::take(&mut self.outgrown) && self.dense.unit_holds() {
+            return;
         }
+        self.dense = Dense::new(&self.problem, Rows::new(&self.problem));
+        self.levels = Levels::new(&self.dense);
+        self.touched = Touched::new(&self.dense);
+        self.afresh = true;
+        // Units may be others now.
+        self.told.taken.clear();
     }
 
     /// Solves; `None` when the floors do not fit below the limits, see

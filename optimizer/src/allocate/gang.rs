@@ -8,6 +8,8 @@ use heliostat_models::Watts;
 pub(super) struct Range {
     /// Devices that can be commanded.
     pub count: f64,
+    /// Lowest cap that all its devices can be set to, in watts.
+    pub low: f64,
     /// Lowest cap that keeps the floor, in watts.
     pub floor: f64,
     /// Highest cap, in watts.
@@ -64,28 +66,40 @@ pub(super) fn range(problem: &Problem, group: &Group) -> Range {
         high = high.min(device.max.0);
         step = common_step(step, device.step.0);
     }
-    let worth = group.weight * group.devices.len() as f64;
-    if count == 0.0 {
+    let (low, ceiling) = if count == 0.0 {
         let cap = if slowest.is_finite() { slowest } else { 0.0 };
-        return Range {
-            count,
-            floor: cap,
-            ceiling: cap,
-            base: worth * group.curve.speed(Watts(cap)),
-            worth,
-            step,
-        };
-    }
-    let low = round_up(low, step).min(high);
-    let ceiling = round_down(high.min(slowest.max(low)), step).max(low);
-    let floor = round_up(cap_for(group, group.floor_speed), step).clamp(low, ceiling);
-    Range {
+        (cap, cap)
+    } else {
+        let low = round_up(low, step).min(high);
+        (low, round_down(high.min(slowest.max(low)), step).max(low))
+    };
+    let of_devices = Range {
         count,
-        floor,
+        low,
+        floor: low,
         ceiling,
-        base: worth * group.curve.speed(Watts(floor)),
-        worth,
+        base: 0.0,
+        worth: 0.0,
         step,
+    };
+    of_devices.of_job(group)
+}
+
+impl Range {
+    /// The range of the same devices when only the job's curve, weight or floor has changed.
+    pub fn of_job(self, group: &Group) -> Self {
+        let floor = if self.count == 0.0 {
+            self.low
+        } else {
+            round_up(cap_for(group, group.floor_speed), self.step).clamp(self.low, self.ceiling)
+        };
+        let worth = group.weight * group.devices.len() as f64;
+        Self {
+            floor,
+            base: worth * group.curve.speed(Watts(floor)),
+            worth,
+            ..self
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Efficient {
 pub fn most_work_per_joule(problem: &Problem, slowdown: f64) -> Result<Efficient, ProblemError> {
     let mut engine = Engine::new(problem.clone())?;
     let mut at = |price: f64| -> Result<Efficient, ProblemError> {
-        engine.change(Change::PriceOfEnergy(price))?;
+        engine.change(&Change::PriceOfEnergy(price))?;
         let outcome = engine.outcome();
         let caps = &outcome.allocation().caps;
         let power: Watts = caps.iter().copied().sum();

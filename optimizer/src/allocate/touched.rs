@@ -4,16 +4,18 @@
 //! to date by what the changed ones take more or less. Sums are of whole
 //! units, so that gives the same bits as counting all of them again.
 
-use super::bracket::where_above;
+use super::bracket::units_above;
 use super::dense::Dense;
 
 /// Changes since the last answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Touched {
     /// Slot, and where its stretches of before begin; rising after [`Touched::sort`].
     slots: Vec<(u32, u32)>,
-    /// Worth and units of the stretches of before.
-    before: Vec<(f64, f64)>,
+    /// Worth of the stretches of before.
+    slope: Vec<f64>,
+    /// Units of the same.
+    width: Vec<f64>,
     /// Whether a slot is among them.
     is: Vec<bool>,
     /// Whether a place has one of them.
@@ -24,9 +26,11 @@ impl Touched {
     /// None so far.
     pub fn new(dense: &Dense) -> Self {
         Self {
+            slots: Vec::new(),
+            slope: Vec::new(),
+            width: Vec::new(),
             is: vec![false; dense.group.len()],
             at: vec![false; dense.rows.tree.row.len()],
-            ..Self::default()
         }
     }
 
@@ -35,12 +39,10 @@ impl Touched {
         if std::mem::replace(&mut self.is[slot], true) {
             return;
         }
-        self.slots.push((slot as u32, self.before.len() as u32));
+        self.slots.push((slot as u32, self.slope.len() as u32));
         let segments = dense.segments(slot);
-        let widths = &dense.width[segments.clone()];
-        let pairs = dense.slope[segments].iter().zip(widths);
-        self.before
-            .extend(pairs.map(|(slope, width)| (*slope, *width)));
+        self.slope.extend_from_slice(&dense.slope[segments.clone()]);
+        self.width.extend_from_slice(&dense.width[segments]);
         self.at[dense.home[slot] as usize] = true;
     }
 
@@ -55,7 +57,8 @@ impl Touched {
             self.is[slot as usize] = false;
             self.at[dense.home[slot as usize] as usize] = false;
         }
-        self.before.clear();
+        self.slope.clear();
+        self.width.clear();
     }
 
     /// Whether a slot is among them.
@@ -78,12 +81,12 @@ impl Touched {
     /// Units that a slot takes at a price now, less those that it took before.
     pub fn change(&self, dense: &Dense, (slot, begin): (u32, u32), price: f64) -> f64 {
         let segments = dense.segments(slot as usize);
-        let before = &self.before[begin as usize..begin as usize + segments.len()];
-        let (mut now, mut then) = (0.0, 0.0);
-        for (segment, (slope, width)) in segments.zip(before) {
-            now += where_above(dense.slope[segment], price, dense.width[segment]);
-            then += where_above(*slope, price, *width);
-        }
-        now - then
+        let before = begin as usize..begin as usize + segments.len();
+        let now = units_above(
+            &dense.slope[segments.clone()],
+            &dense.width[segments],
+            price,
+        );
+        now - units_above(&self.slope[before.clone()], &self.width[before], price)
     }
 }

@@ -8,7 +8,9 @@ use super::seen::{known_or, ranges};
 use super::{Broken, Facts, Findings, Rule, TOLERANCE};
 use heliostat_models::site::trip::TripCurve;
 use heliostat_models::{DeviceId, Watts};
+use serde::Serialize;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The way from the caps that devices have to those that they are to have, by
 /// their places in the site.
@@ -27,7 +29,7 @@ pub struct Moment<'a> {
 }
 
 /// A breaker that does not surely bear a moment.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Excursion {
     /// Its power node, by place in the tree.
     pub node: usize,
@@ -41,42 +43,85 @@ pub struct Excursion {
     pub used: f64,
 }
 
+/// A breaker as it stands before any cap counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Breaker<'a> {
+    /// Name of its power node.
+    pub id: &'a str,
+    /// What it bears without end.
+    pub rating: Watts,
+    /// What it carries besides caps, at its upper bound.
+    pub load: Watts,
+}
+
+/// A compute node: its devices by place, and the power nodes above it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// Its devices.
+    pub devices: Range<usize>,
+    /// The places of the power nodes above them, its own among them.
+    pub above: Vec<usize>,
+}
+
 /// The breakers of a site under the loads of now.
 #[derive(Clone, Debug)]
 pub struct Breakers<'a> {
-    facts: &'a Facts<'a>,
+    breakers: Vec<Breaker<'a>>,
+    below: Vec<Below>,
     curves: &'a BTreeMap<String, TripCurve>,
-    /// The power nodes above each compute node.
-    above: Vec<Vec<usize>>,
 }
 
 impl<'a> Breakers<'a> {
     /// `curves` holds the time-current curve of power nodes by name; the
     /// [standard's](heliostat_models::site::trip::STANDARD) stands for the others.
-    pub fn new(facts: &'a Facts<'a>, curves: &'a BTreeMap<String, TripCurve>) -> Self {
-        let nodes = facts.site.nodes.iter();
+    pub fn new(facts: &Facts<'a>, curves: &'a BTreeMap<String, TripCurve>) -> Self {
+        let load = |v: usize| {
+            facts.uncontrolled.get(v).copied().unwrap_or_default() + facts.uncertainty(v)
+        };
+        let nodes = facts.site.power.nodes().iter().enumerate();
+        let breakers = nodes.map(|(place, node)| Breaker {
+            id: &node.id,
+            rating: node.rating,
+            load: load(place),
+        });
+        let below = facts.site.nodes.iter().map(|node| Below {
+            devices: node.devices.clone(),
+            above: facts.site.power.path_up(node.power_node),
+        });
+        Self::of(breakers.collect(), below.collect(), curves)
+    }
+
+    /// The same from its parts: breakers by their places in the power tree, and
+    /// what stands below them.
+    pub fn of(
+        breakers: Vec<Breaker<'a>>,
+        below: Vec<Below>,
+        curves: &'a BTreeMap<String, TripCurve>,
+    ) -> Self {
         Self {
-            facts,
+            breakers,
+            below,
             curves,
-            above: nodes
-                .map(|n| facts.site.power.path_up(n.power_node))
-                .collect(),
         }
     }
 
-    /// The power nodes above a device.
-    pub fn above(&self, device: usize) -> &[usize] {
-        &self.above[self.facts.site.devices[device].node]
+    /// The breakers, by their places in the power tree.
+    pub fn all(&self) -> &[Breaker<'a>] {
+        &self.breakers
+    }
+
+    /// The compute nodes below them.
+    pub fn below(&self) -> &[Below] {
+        &self.below
     }
 
     /// Those that may trip. First every device counts at the larger of its two
     /// caps, then those at theirs that are not late; what comes after is for the
     /// limits to say.
     pub fn strained(&self, moment: &Moment<'_>) -> Vec<Excursion> {
-        let nodes = self.facts.site.power.nodes();
-        let mut first = self.loads();
+        let mut first: Vec<Watts> = self.breakers.iter().map(|b| b.load).collect();
         let mut second = first.clone();
-        for (node, above) in self.facts.site.nodes.iter().zip(&self.above) {
+        for node in &self.below {
             let (mut at_first, mut later) = (Watts::ZERO, Watts::ZERO);
             for device in node.devices.clone() {
                 let (now, then) = (moment.now[device], moment.then[device]);
@@ -84,7 +129,7 @@ impl<'a> Breakers<'a> {
                 at_first += now.max(then);
                 later += if is_late { now.max(then) } else { then };
             }
-            for up in above {
+            for up in &node.above {
                 first[*up] += at_first;
                 second[*up] += later;
             }
@@ -92,12 +137,12 @@ impl<'a> Breakers<'a> {
         let rest = (moment.late_seconds - moment.seconds).max(0.0);
         let standard = TripCurve::default();
         let mut strained = Vec::new();
-        for (place, node) in nodes.iter().enumerate() {
+        for (place, node) in self.breakers.iter().enumerate() {
             let rated = node.rating + TOLERANCE;
             if first[place] <= rated && second[place] <= rated {
                 continue;
             }
-            let curve = self.curves.get(&node.id).unwrap_or(&standard);
+            let curve = self.curves.get(node.id).unwrap_or(&standard);
             let multiple = first[place] / node.rating;
             let loads = [
                 (multiple, moment.seconds),
@@ -116,14 +161,6 @@ impl<'a> Breakers<'a> {
             }
         }
         strained
-    }
-
-    /// What each power node carries besides caps, at its upper bound.
-    fn loads(&self) -> Vec<Watts> {
-        let facts = self.facts;
-        (0..facts.site.power.nodes().len())
-            .map(|v| facts.uncontrolled.get(v).copied().unwrap_or_default() + facts.uncertainty(v))
-            .collect()
     }
 }
 

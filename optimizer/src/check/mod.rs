@@ -14,7 +14,7 @@ mod seen;
 mod terms;
 mod transition;
 
-pub use excursion::{Breakers, Excursion, Moment, check_excursion};
+pub use excursion::{Below, Breaker, Breakers, Excursion, Moment, check_excursion};
 pub use heliostat_models::site::trip::TripCurve;
 pub use terms::{ContractTerm, NO_TERMS, Terms};
 pub use transition::check_transition;

@@ -5,7 +5,7 @@ use super::at_feed;
 use crate::allocate::{Allocation, Contract, DeviceSpec, Group, Problem};
 use crate::check::Facts;
 use heliostat_models::site::{ClassPolicy, FINEST_STEP, PowerContract};
-use heliostat_models::{DeviceId, JobRecord, Site, Watts};
+use heliostat_models::{DeviceId, JobRecord, Site, SpeedCurve, Watts};
 use std::collections::{BTreeMap, HashMap};
 
 /// The jobs that run, made consistent: devices that the site does not know are
@@ -21,6 +21,14 @@ pub fn running_jobs(
     jobs.sort_by(|a, b| b.at.cmp(&a.at).then(a.id.cmp(&b.id)));
     let mut held = vec![false; site.devices.len()];
     for job in &mut jobs {
+        if let Some(fault) = job.curve.fault() {
+            // Kept from before such records were refused: nobody else pays for it.
+            troubles.push(format!(
+                "the speed curve of job `{}` makes no sense ({fault}); it counts as a job that no cap slows",
+                job.id
+            ));
+            job.curve = SpeedCurve::unaffected();
+        }
         let known = site.devices_named(&job.devices).map(|(place, _)| place);
         let places: Vec<usize> = known.collect();
         if places.len() == job.devices.len() && takes(&mut held, &places) {

@@ -7,8 +7,9 @@ use heliostat_models::Timestamp;
 use heliostat_models::lease::ControlLock;
 use std::time::Duration;
 
-/// Whoever holds the lock is heard within this after connecting (network time).
-const LOCK_IS_HEARD: Duration = Duration::from_millis(300);
+/// What the broker keeps is heard within this after connecting (network time):
+/// who holds the lock, and grid events.
+pub(super) const KEPT_IS_HEARD: Duration = Duration::from_millis(300);
 
 impl Control {
     /// Whether caps are sent: control is armed, and this controller is in charge.
@@ -40,6 +41,7 @@ impl Control {
     /// The broker is reached again.
     pub fn hear_connected(&mut self) {
         self.connected = Some(tokio::time::Instant::now());
+        self.forget_told();
         self.lock.reconnected(self.deps.clock.now());
     }
 
@@ -51,7 +53,7 @@ impl Control {
         let now = self.deps.clock.now();
         let held = self.lock.fence();
         let listening = self.link.is_connected()
-            && (self.connected).is_some_and(|since| since.elapsed() >= LOCK_IS_HEARD);
+            && (self.connected).is_some_and(|since| since.elapsed() >= KEPT_IS_HEARD);
         if let Some(lock) = self.lock.tick(now, listening)
             && !self.link.lock(&lock)
         {

@@ -8,6 +8,7 @@
 
 use super::measure::Measured;
 use crate::check::ContractTerm;
+use crate::plan_service::ContractLoad;
 use heliostat_models::Watts;
 use heliostat_models::site::power::PowerNodeKind;
 use heliostat_models::site::{PowerContract, Site};
@@ -53,16 +54,7 @@ impl Contracts {
     ) -> Vec<ContractTerm> {
         (site.power_contracts.iter().zip(&self.covered))
             .map(|(contract, covered)| {
-                let (mut load, mut more) = (Watts::ZERO, Watts::ZERO);
-                for node in &covered.nodes {
-                    load += measured.overhead[*node].0;
-                    more += measured.overhead[*node].1;
-                }
-                for device in covered.singles.iter().map(|place| &site.devices[*place]) {
-                    if whole.contains(&device.node) {
-                        more += device.max_cap - device.min_cap;
-                    }
-                }
+                let (load, more) = covered.besides_caps(site, measured, whole);
                 let limit = contract.usable(margin);
                 ContractTerm {
                     id: contract.id.clone(),
@@ -71,6 +63,27 @@ impl Contracts {
                     uncontrolled: load + covered.plant(site, measured, limit),
                     uncertainty: more,
                     members: contract.members.clone(),
+                }
+            })
+            .collect()
+    }
+
+    /// What the contracts' members draw besides caps, for what is planned ahead.
+    pub fn loads(
+        &self,
+        site: &Site,
+        measured: &Measured,
+        margin: f64,
+        whole: &BTreeSet<usize>,
+    ) -> Vec<ContractLoad> {
+        (site.power_contracts.iter().zip(&self.covered))
+            .map(|(contract, covered)| {
+                let (load, more) = covered.besides_caps(site, measured, whole);
+                let limit = contract.usable(margin);
+                ContractLoad {
+                    it: load + more,
+                    plant: covered.plant(site, measured, limit),
+                    carries: covered.carries(site, limit),
                 }
             })
             .collect()
@@ -105,6 +118,36 @@ impl Covered {
                 .collect(),
             singles: singles(site, contract, &below),
         }
+    }
+
+    /// What the nodes below draw of themselves, and by how much it may be more.
+    fn besides_caps(
+        &self,
+        site: &Site,
+        measured: &Measured,
+        whole: &BTreeSet<usize>,
+    ) -> (Watts, Watts) {
+        let (mut load, mut more) = (Watts::ZERO, Watts::ZERO);
+        for node in &self.nodes {
+            load += measured.overhead[*node].0;
+            more += measured.overhead[*node].1;
+        }
+        for device in self.singles.iter().map(|place| &site.devices[*place]) {
+            if whole.contains(&device.node) {
+                more += device.max_cap - device.min_cap;
+            }
+        }
+        (load, more)
+    }
+
+    /// Most power that may pass members which carry the plant.
+    fn carries(&self, site: &Site, limit: Watts) -> Watts {
+        if self.feed {
+            return limit;
+        }
+        let tree = site.power.nodes();
+        let own = |place: &usize| tree[*place].limit.min(limit);
+        self.transformers.iter().map(own).sum()
     }
 
     /// Most that the plant may draw below the members when they may draw this

@@ -15,6 +15,7 @@ use heliostat_store::decisions::DecisionLog;
 use heliostat_store::jobs::JobTable;
 use heliostat_store::{Clock, TimeSeriesStore};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -43,6 +44,8 @@ pub struct ControllerConfig {
     /// Name that this controller keeps over restarts, if it has one: it takes
     /// over at once from a run of the same name, which is no more.
     pub identity: Option<String>,
+    /// Directory in which grid events are kept, so that a restart knows them.
+    pub directory: Option<PathBuf>,
 }
 
 /// What control works with.
@@ -256,6 +259,8 @@ async fn attend(
                     control.round("this controller took charge").await;
                 } else if heard.charge {
                     control.round("another controller took charge").await;
+                } else if heard.events {
+                    control.round("another controller told of a grid event").await;
                 } else if heard.hello {
                     control.round("an agent said what its devices have").await;
                 } else if clock.now() >= next {
@@ -310,6 +315,8 @@ struct Heard {
     hello: bool,
     answer: bool,
     jobs: bool,
+    /// Grid events that we did not know.
+    events: bool,
     /// We are no longer in charge.
     charge: bool,
 }
@@ -338,6 +345,7 @@ fn hear(control: &mut Control, first: Arrival, arrivals: &mut mpsc::Receiver<Arr
             }
             Arrival::Jobs => heard.jobs = true,
             Arrival::Lock(lock) => control.hear_lock(&lock),
+            Arrival::Events(notices) => heard.events |= control.hear_events(notices),
             Arrival::Connected => control.hear_connected(),
         }
         next = arrivals.try_recv().ok();

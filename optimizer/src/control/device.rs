@@ -103,6 +103,15 @@ impl Device {
         self.sent.clear();
     }
 
+    /// Its agent said what cannot be: what it has is unknown, and it is left alone.
+    pub fn on_nonsense(&mut self, fault: String, fenced: bool, at: Timestamp) {
+        self.fenced = fenced;
+        self.state(None, at);
+        self.settled = 0;
+        self.leaving = None;
+        self.refused = Some(fault);
+    }
+
     /// We are in charge under a new fence, which no agent knows yet.
     pub fn unfence(&mut self) {
         self.fenced = false;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// First byte of the content: another form gets another number.
+/// First byte of the content: another form gets another number, below 128;
+/// from there on they are those of [reliefs](super::relief::Question).
 const VERSION: u8 = 2;
 /// The form of before: its differences say nothing of contracts, which were the
 /// same then.

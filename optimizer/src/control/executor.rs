@@ -22,6 +22,7 @@
 
 mod hear;
 mod pace;
+mod sense;
 mod tell;
 mod wanted;
 mod whole;

@@ -1,14 +1,16 @@
 //! What is worth a line in the decision log: changes, not repetitions.
 
-use super::evidence::{self, Question};
+use super::evidence::{self, EvidenceError, Question};
 use crate::allocate::{Method, Outcome, Problem, Shed};
 use crate::check::Broken;
 use crate::control::events::Change;
+use crate::control::relief::{self, Noted, Relief};
 use heliostat_models::decision::JobCap;
 use heliostat_models::{Certificate, Decision, DecisionKind, JobId, Timestamp};
 use heliostat_store::decisions::{DecisionLog, Evidence};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A cap that changed by less than this share is no news.
 const MATERIAL: f64 = 0.01;
@@ -16,6 +18,8 @@ const MATERIAL: f64 = 0.01;
 const UNCHANGED: f64 = 3_600.0;
 /// The same refusal is not repeated within this time, seconds.
 const AGAIN: f64 = 900.0;
+/// Inputs stand in a file a day.
+const DAY: Duration = Duration::from_secs(86_400);
 /// So many power nodes are named; the others are counted.
 const NAMED: usize = 3;
 
@@ -24,8 +28,10 @@ const NAMED: usize = 3;
 pub(super) struct Journal {
     log: Arc<DecisionLog>,
     caps: BTreeMap<(Option<JobId>, u64), f64>,
-    /// What the last allocation that was noted was made from.
-    logged: Option<Arc<Problem>>,
+    /// What the last allocation that was noted was made from, and its day.
+    logged: Option<(Timestamp, Arc<Problem>)>,
+    /// The relief noted last, while load is being taken off.
+    relieved: Option<Noted>,
     allocation_at: Option<Timestamp>,
     shed: BTreeSet<String>,
     refusal: Option<(String, Timestamp)>,
@@ -42,6 +48,7 @@ impl Journal {
             log,
             caps: BTreeMap::new(),
             logged: None,
+            relieved: None,
             allocation_at: None,
             shed: BTreeSet::new(),
             refusal: None,
@@ -120,6 +127,44 @@ impl Journal {
         self.shed = shed;
         self.allocation_at = Some(now);
         self.refusal = None;
+        if let Some(relieved) = &mut self.relieved {
+            relieved.is_behind = true;
+        }
+    }
+
+    /// Notes what is taken off at once where it differs from what was noted last,
+    /// with what it was worked out from; `None`: that it is over.
+    pub fn relief(&mut self, now: Timestamp, asked: &relief::Question, relief: Option<&Relief>) {
+        let noted = relief.map(|relief| Noted::new(asked, relief));
+        let is_news = match (&self.relieved, &noted) {
+            (Some(had), Some(has)) => had.is_other(has),
+            (None, None) => false,
+            _ => true,
+        };
+        if !is_news {
+            return;
+        }
+        let caps = relief.map_or_else(Vec::new, |relief| relief::explained(asked, relief));
+        let (summary, reason) = relief::summary(asked, relief, caps.len());
+        let mut decision = decision(now, DecisionKind::Relief, true, summary, reason);
+        decision.caps = caps;
+        let evidence = asked.encode().and_then(|inputs| {
+            let outcome = relief::hash_of(relief)?;
+            Ok(Evidence { inputs, outcome })
+        });
+        self.write_evidence(decision, evidence);
+        self.relieved = noted;
+        if relief.is_none() {
+            self.allocation_at = None;
+        }
+    }
+
+    /// Load is no longer taken off, because nothing is asked for any more; the
+    /// next allocation is noted, whatever it is.
+    pub fn relief_is_off(&mut self) {
+        if self.relieved.take().is_some() {
+            self.allocation_at = None;
+        }
     }
 
     /// Notes that the checker refused; the same refusal is not repeated at once.
@@ -213,10 +258,17 @@ impl Journal {
     }
 
     /// Notes what goes wrong and was contained; each trouble once while it lasts.
-    pub fn troubles(&mut self, now: Timestamp, armed: bool, troubles: Vec<String>) {
+    /// `decides`: whether decisions are still taken.
+    pub fn troubles(&mut self, now: Timestamp, armed: bool, troubles: Vec<String>, decides: bool) {
         let current: BTreeSet<String> = troubles.into_iter().collect();
         for trouble in current.difference(&self.trouble) {
-            let reason = "Contained: everything else goes on.".to_owned();
+            let reason = match decides {
+                true => "Contained: everything else goes on.",
+                false => {
+                    "Nothing is decided while this lasts, grid events included: leases end, and agents set safe caps."
+                }
+            };
+            let reason = reason.to_owned();
             let kind = DecisionKind::Incident;
             self.write(decision(now, kind, armed, format!("{trouble}."), reason));
         }
@@ -225,24 +277,38 @@ impl Journal {
 
     /// Writes an allocation with all that is needed to take it again.
     fn write_with(&mut self, decision: Decision, outcome: &Outcome, question: &Question) {
+        let day = decision.at.floor_to(DAY);
         let whole = self.log.needs_whole(decision.at);
-        let before = self.logged.as_deref().filter(|_| !whole);
+        // A relief may have begun the day's file: what differs needs an allocation there.
+        let before = (self.logged.as_ref())
+            .filter(|(of, _)| !whole && *of == day)
+            .map(|(_, problem)| &**problem);
         let evidence = evidence::encode(question, before).and_then(|inputs| {
             let outcome = evidence::hash_of(outcome)?;
             Ok(Evidence { inputs, outcome })
         });
+        let is_there = self.write_evidence(decision, evidence);
+        // Nothing can differ from what is not in the file.
+        self.logged = is_there.then(|| (day, Arc::clone(&question.problem)));
+    }
+
+    /// Whether both are in the log.
+    fn write_evidence(
+        &self,
+        decision: Decision,
+        evidence: Result<Evidence, EvidenceError>,
+    ) -> bool {
         match evidence {
-            Ok(evidence) => {
-                if let Err(error) = self.log.record_with(decision, &evidence) {
-                    tracing::error!(%error, "a decision could not be logged");
-                }
-            }
+            Ok(evidence) => match self.log.record_with(decision, &evidence) {
+                Ok(_) => return true,
+                Err(error) => tracing::error!(%error, "a decision could not be logged"),
+            },
             Err(error) => {
                 tracing::error!(%error, "a decision is logged without its inputs");
                 self.write(decision);
             }
         }
-        self.logged = Some(Arc::clone(&question.problem));
+        false
     }
 
     fn write(&self, decision: Decision) {
@@ -343,110 +409,4 @@ fn changed(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::allocate::{DeviceSpec, Group, LimitNode, allocate};
-    use heliostat_models::{DeviceId, JobClass, SpeedCurve, Watts};
-
-    /// Nodes below a feed, one device of 200 to 700 W and one job each.
-    fn outcome(nodes: usize, feed: f64, each: f64) -> (Outcome, Question) {
-        let node = |id: String, parents, limit| LimitNode {
-            id,
-            parents,
-            limit: Watts(limit),
-            uncontrolled: Watts::ZERO,
-            spare: Watts::ZERO,
-            uncertainty: Watts::ZERO,
-        };
-        let mut all = vec![node("feed".into(), vec![], feed)];
-        all.extend((0..nodes).map(|n| node(format!("n{n}"), vec![0], each)));
-        let device = |n: usize| DeviceSpec {
-            id: DeviceId::from(format!("d{n}")),
-            min: Watts(200.0),
-            max: Watts(700.0),
-            node: n + 1,
-            fixed: None,
-            step: Watts::ZERO,
-        };
-        let group = |n: usize| Group {
-            job: JobId::from(format!("j{n}")),
-            class: JobClass::Training,
-            weight: 1.0,
-            floor_speed: 0.6,
-            curve: SpeedCurve::envelope(&[(Watts(200.0), 0.2), (Watts(700.0), 1.0)])
-                .unwrap_or_else(|| panic!("a curve")),
-            devices: vec![n],
-        };
-        let problem = Problem {
-            nodes: all,
-            devices: (0..nodes).map(device).collect(),
-            groups: (0..nodes).map(group).collect(),
-            contracts: Vec::new(),
-            price_of_energy: 0.0,
-            step: Watts(0.001),
-        };
-        let outcome = allocate(&problem).unwrap_or_else(|e| panic!("{e}"));
-        let question = Question {
-            problem: Arc::new(problem),
-            trials: Vec::new(),
-        };
-        (outcome, question)
-    }
-
-    fn note(journal: &mut Journal, at: i64, made: &(Outcome, Question)) {
-        journal.allocation(Timestamp(at), true, &made.0, &made.1, "by the clock");
-    }
-
-    fn log() -> (tempfile::TempDir, Arc<DecisionLog>) {
-        let directory = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
-        let log = DecisionLog::open(directory.path()).unwrap_or_else(|e| panic!("{e}"));
-        (directory, Arc::new(log))
-    }
-
-    #[test]
-    fn what_cannot_be_kept_is_called_infeasible_and_few_nodes_are_named() {
-        let (_directory, log) = log();
-        let mut journal = Journal::new(Arc::clone(&log));
-        note(&mut journal, 0, &outcome(9, 9e3, 150.0));
-        note(&mut journal, 1, &outcome(9, 2.5e3, 7e2));
-        note(&mut journal, 2, &outcome(9, 9e3, 7e2));
-        let all = log.latest(9, |_| true);
-        let find = |text: &str| all.iter().find(|d| d.reason.contains(text));
-        let beyond = find("even the lowest caps exceed").map(|d| d.summary.clone());
-        let beyond = beyond.unwrap_or_else(|| panic!("{all:?}"));
-        assert!(
-            beyond.contains("n8 (by 0.1 kW)") || beyond.contains("n8 (by 0.0 kW)"),
-            "{beyond}"
-        );
-        assert!(
-            beyond.contains("and 6 more") && !beyond.contains("n3"),
-            "{beyond}"
-        );
-        let floors = find("infeasible: the floors").unwrap_or_else(|| panic!("{all:?}"));
-        assert!(
-            floors.summary.contains("limit at feed"),
-            "{}",
-            floors.summary
-        );
-        for decision in &all {
-            let exact = decision.reason.contains("exact");
-            assert!(
-                exact != decision.reason.contains("infeasible"),
-                "{}",
-                decision.reason
-            );
-        }
-    }
-
-    #[test]
-    fn an_unchanged_allocation_is_noted_once_an_hour_and_a_changed_one_at_once() {
-        let (_directory, log) = log();
-        let mut journal = Journal::new(Arc::clone(&log));
-        for minute in 0..=180i64 {
-            let feed = if minute < 90 { 4_000.0 } else { 5_000.0 };
-            note(&mut journal, minute * 60_000, &outcome(9, feed, 700.0));
-        }
-        // At 0 and 60 min, the change at 90, then at 150.
-        assert_eq!(log.latest(99, |_| true).len(), 4);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The control loop's connection to the broker: hellos and answers in,
 //! commands and orders out. Kept up; nothing waits for it.
 
+use super::events::Notice;
 use heliostat_models::AgentId;
 use heliostat_models::SiteId;
 use heliostat_models::lease::{AgentHello, CapAnswer, CapCommand, ControlLock};
@@ -34,6 +35,8 @@ pub(super) enum Arrival {
     Jobs,
     /// A controller holds the lock.
     Lock(ControlLock),
+    /// Grid events that a controller knows.
+    Events(Vec<Notice>),
     /// The broker is reached, and subscribed at.
     Connected,
 }
@@ -95,6 +98,11 @@ impl Link {
     /// Says that we hold the lock, or have given it up; whether it left.
     pub fn lock(&self, lock: &ControlLock) -> bool {
         self.publish(self.topics.control(), lock, Kind::Kept)
+    }
+
+    /// Tells of grid events; whether it left.
+    pub fn events(&self, notices: &[Notice]) -> bool {
+        self.publish(self.topics.grid_events(), &notices, Kind::Kept)
     }
 
     /// Messages refused because their signature is missing or wrong.
@@ -200,6 +208,7 @@ impl Receiver {
             (self.topics.all_applied(), QoS::AtLeastOnce),
             (self.topics.jobs(), QoS::AtLeastOnce),
             (self.topics.control(), QoS::AtLeastOnce),
+            (self.topics.grid_events(), QoS::AtLeastOnce),
         ] {
             if let Err(error) = self.client.try_subscribe(&topic, qos) {
                 tracing::error!(%error, topic, "control could not subscribe");
@@ -225,6 +234,8 @@ impl Receiver {
         let is_hello = (named.as_ref()).is_some_and(|a| topic == self.topics.hello(a));
         let arrival = if topic == self.topics.control() {
             serde_json::from_slice(content).map(Arrival::Lock)
+        } else if topic == self.topics.grid_events() {
+            serde_json::from_slice(content).map(Arrival::Events)
         } else if is_hello {
             serde_json::from_slice(content).map(Arrival::Hello)
         } else {

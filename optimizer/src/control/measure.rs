@@ -18,6 +18,15 @@ const OVERHEAD_RESERVE: f64 = 0.1;
 /// The same where only the sum of all nodes counts, at the utility feed: what
 /// one node adds between two readings another leaves.
 const OVERHEAD_RESERVE_AT_FEED: f64 = 0.03;
+/// Readings of a node and of its devices belong together when they are at most so
+/// far apart: of a device that was read later than its node and draws more by then,
+/// the difference would be missing in the node's overhead.
+const TOGETHER: Duration = Duration::from_secs(2);
+/// A device that is said to draw more than this many times its highest cap is misread.
+const MISREAD: f64 = 1.2;
+/// What runs draws at least this share of its rated or design figure; a reading
+/// below is not believed.
+const LEAST_SHARE: f64 = 0.2;
 /// Without fresh meters the plant is taken to need this many times its design overhead.
 const UNKNOWN_PLANT: f64 = 1.5;
 /// A further watt of IT costs at most this many times the plant's design overhead.
@@ -229,8 +238,8 @@ fn changes(site: &Site, jobs: &[JobEntry]) -> Vec<Timestamp> {
     changed
 }
 
-/// What a node draws besides its devices, when all of it was read after the
-/// last change; grown in step with the devices from what they drew to what
+/// What a node draws besides its devices, when all of it was read together, after
+/// the last change, and can be; grown in step with the devices from what they drew to what
 /// their caps allow, up to the rated overhead where they allow everything; and
 /// by how much it may be more.
 fn overhead(
@@ -253,11 +262,20 @@ fn overhead(
     let (mut drawn, mut allowed, mut most) = (Watts::ZERO, Watts::ZERO, Watts::ZERO);
     for place in node.devices.clone() {
         let device = &site.devices[place];
-        drawn += readings.watts(&device.id, Catalogue::gpu_power())?.0;
+        let (watts, when) = readings.watts(&device.id, Catalogue::gpu_power())?;
+        let apart = when.millis().abs_diff(at.millis());
+        if u128::from(apart) > TOGETHER.as_millis() || watts > device.max_cap * MISREAD {
+            return None;
+        }
+        drawn += watts;
         allowed += caps.get(place).copied().unwrap_or(device.max_cap);
         most += device.max_cap;
     }
-    let measured = (all - drawn).max(Watts::ZERO);
+    if drawn > all {
+        // One of them is wrong, and nothing says which.
+        return None;
+    }
+    let measured = (all - drawn).max(node.overhead * LEAST_SHARE);
     if measured >= node.overhead {
         return Some((measured, Watts::ZERO));
     }
@@ -310,11 +328,13 @@ impl Measured {
     /// Most that the plant may draw at a node with this limit that carries this share of it.
     pub(super) fn plant(&self, site: &Site, limit: Watts, share: f64) -> Watts {
         let design = (site.cooling.design_pue - 1.0).max(0.0);
-        let (Some(all), Some(it)) = (self.site_power, self.it_power) else {
+        let metered = self.site_power.zip(self.it_power);
+        // Where IT is said to draw more than the whole site, a meter is wrong.
+        let Some((all, it)) = metered.filter(|(all, it)| all >= it) else {
             let rate = design * UNKNOWN_PLANT;
             return limit * (rate / (1.0 + rate));
         };
-        let plant = (all - it).max(Watts::ZERO) * share;
+        let plant = (all - it).max(it * design * LEAST_SHARE) * share;
         let it = it * share;
         let room = limit - plant;
         if room <= it {

@@ -26,6 +26,7 @@ mod journal;
 mod link;
 pub mod lock;
 pub mod measure;
+mod notices;
 mod planning;
 mod probing;
 mod ramp;

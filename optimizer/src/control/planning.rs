@@ -1,9 +1,11 @@
 //! The slow loop's side in the control loop: asks the planner, keeps its
 //! answer, knows the price of energy of every slot.
 
-use crate::plan_service::{PlanInput, PlanOutput, PlanService};
+use super::measure::measure;
+use super::round::Control;
+use crate::plan_service::{ContractLoad, PlanInput, PlanOutput, PlanService};
 use heliostat_models::job::JobOrder;
-use heliostat_models::{Catalogue, DeviceId, Frame, JobId, MetricId, Timestamp};
+use heliostat_models::{Catalogue, DeviceId, Frame, JobId, MetricId, Timestamp, Watts};
 use heliostat_store::query::Selector;
 use heliostat_store::{Query, StoreError, TimeSeriesStore};
 use std::collections::BTreeMap;
@@ -88,6 +90,22 @@ impl Planning {
         } else {
             0.0
         }
+    }
+}
+
+impl Control {
+    /// What power contracts may carry besides caps while every device has its
+    /// highest: a plan does not know which caps there will be.
+    pub(super) fn contract_loads(&self) -> Vec<ContractLoad> {
+        let site = &self.deps.site;
+        if site.power_contracts.is_empty() {
+            return Vec::new();
+        }
+        let highest: Vec<Watts> = site.devices.iter().map(|d| d.max_cap).collect();
+        let (readings, jobs) = (&self.inputs.readings, &self.inputs.jobs);
+        let measured = measure(site, readings, jobs, &highest);
+        let margin = self.config.policy.margin;
+        (self.contracts).loads(site, &measured, margin, self.executor.limited_whole())
     }
 }
 

@@ -5,6 +5,15 @@
 //! then down to the lowest caps, until what is left is surely borne. A watt less
 //! asked of those that answer is a watt less while others are late.
 
+mod noted;
+mod question;
+mod words;
+
+pub(super) use noted::Noted;
+pub use question::{Question, hash_of};
+pub use words::caps as explained;
+pub(super) use words::summary;
+
 use super::answers::AnswerTimes;
 use super::curves::cap_for;
 use super::round::Control;
@@ -12,7 +21,9 @@ use crate::check::{
     Breakers, Excursion, Facts, Moment, NO_TERMS, Proposal, Rule, TripCurve, check_caps,
 };
 use heliostat_models::site::FINEST_STEP;
-use heliostat_models::{DeviceId, JobClass, JobId, JobRecord, Timestamp, Watts};
+use heliostat_models::{DeviceId, JobClass, JobId, Timestamp, Watts};
+use question::JobAsked;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,11 +34,8 @@ const ORDER: [JobClass; 4] = [
     JobClass::Training,
     JobClass::Inference,
 ];
-/// So many breakers are named; the others are counted.
-const NAMED: usize = 3;
-
 /// What is asked for instead of the caps that were decided.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Relief {
     /// A cap for every device, by place in the site; none above the decided one.
     pub caps: Vec<Watts>,
@@ -46,88 +54,119 @@ pub fn relief(
     curves: &BTreeMap<String, TripCurve>,
     moment: &Moment<'_>,
 ) -> Option<Relief> {
-    let all = Breakers::new(facts, curves);
-    let breakers = all.strained(moment);
-    if breakers.is_empty() {
-        return None;
-    }
-    let mut caps = moment.then.to_vec();
-    let mut dropped = Vec::new();
-    let mut strained = breakers.clone();
-    let steps = [true, false]
-        .into_iter()
-        .flat_map(|keep| ORDER.map(|class| (keep, class)));
-    for (keep_level, class) in steps {
-        let mut changed = false;
-        for job in facts.jobs.iter().filter(|job| job.class == class) {
-            let Some((devices, lowest, level)) = gang(facts, job) else {
-                continue;
-            };
-            let is_below = |device: &usize| {
-                let mut nodes = all.above(*device).iter();
-                nodes.any(|v| strained.iter().any(|s| s.node == *v))
-            };
-            if !devices.iter().any(is_below) {
-                continue;
-            }
-            let cap = if keep_level { level } else { lowest };
-            for device in &devices {
-                changed |= caps[*device] > cap;
-                caps[*device] = caps[*device].min(cap);
-            }
-            if cap < level {
-                dropped.push(job.id.clone());
-            }
-        }
-        if changed {
-            strained = all.strained(&Moment {
-                then: &caps,
-                ..*moment
-            });
-            if strained.is_empty() {
-                break;
-            }
-        }
-    }
-    Some(Relief {
-        caps,
-        dropped,
-        breakers,
-        is_enough: strained.is_empty(),
-    })
+    Question::new(facts, curves, moment).answer()
 }
 
-/// Those of a job's devices that can be commanded, the lowest cap that they can
-/// share, and the lowest at which the job keeps its service level.
-fn gang(facts: &Facts<'_>, job: &JobRecord) -> Option<(Vec<usize>, Watts, Watts)> {
-    let (mut low, mut high, mut step) = (Watts::ZERO, Watts(f64::INFINITY), 1);
-    let mut devices = Vec::new();
-    for id in job
-        .devices
-        .iter()
-        .filter(|d| !facts.pinned.contains_key(*d))
-    {
-        let (place, device) = facts.site.device(id)?;
-        let stated = facts.ranges.get(id).copied();
-        let (least, most) = stated.unwrap_or((device.min_cap, device.max_cap));
-        (low, high) = (low.max(least), high.min(most));
-        step = common(step, (device.cap_step / FINEST_STEP).round() as u64);
-        devices.push(place);
+impl Question {
+    /// What must come off at once; `None` where all breakers bear the moment.
+    pub fn answer(&self) -> Option<Relief> {
+        let all = self.as_breakers();
+        let now: Vec<Watts> = self.devices.iter().map(|d| d.now).collect();
+        let mut caps: Vec<Watts> = self.devices.iter().map(|d| d.then).collect();
+        let late: Vec<bool> = self.devices.iter().map(|d| d.late).collect();
+        let strained_by = |caps: &[Watts]| {
+            all.strained(&Moment {
+                now: &now,
+                then: caps,
+                seconds: self.seconds,
+                late: &late,
+                late_seconds: self.late_seconds,
+            })
+        };
+        let breakers = strained_by(&caps);
+        if breakers.is_empty() {
+            return None;
+        }
+        let gangs: Vec<Option<Gang>> = self.jobs.iter().map(|job| self.gang(job)).collect();
+        let mut dropped = Vec::new();
+        let mut strained = breakers.clone();
+        let steps = [true, false]
+            .into_iter()
+            .flat_map(|keep| ORDER.map(|class| (keep, class)));
+        for (keep_level, class) in steps {
+            let is_below = self.below_any(&strained);
+            let mut changed = false;
+            for (job, gang) in self.jobs.iter().zip(&gangs) {
+                let Some(gang) = gang.as_ref().filter(|_| job.class == class) else {
+                    continue;
+                };
+                if !gang.devices.iter().any(|device| is_below[*device]) {
+                    continue;
+                }
+                let cap = if keep_level { gang.level } else { gang.lowest };
+                for device in &gang.devices {
+                    changed |= caps[*device] > cap;
+                    caps[*device] = caps[*device].min(cap);
+                }
+                if cap < gang.level {
+                    dropped.push(job.id.clone());
+                }
+            }
+            if changed {
+                strained = strained_by(&caps);
+                if strained.is_empty() {
+                    break;
+                }
+            }
+        }
+        Some(Relief {
+            caps,
+            dropped,
+            breakers,
+            is_enough: strained.is_empty(),
+        })
     }
-    if devices.is_empty() || low > high {
-        return None;
+
+    /// Of each device, whether it hangs below any of these breakers.
+    fn below_any(&self, strained: &[Excursion]) -> Vec<bool> {
+        let mut is_strained = vec![false; self.breakers.len()];
+        strained.iter().for_each(|s| is_strained[s.node] = true);
+        let mut below = Vec::with_capacity(self.devices.len());
+        for (count, above) in &self.below {
+            let any = above.iter().any(|place| is_strained[*place as usize]);
+            below.extend(std::iter::repeat_n(any, *count as usize));
+        }
+        below
     }
-    let step = FINEST_STEP * step as f64;
-    // The rounding of a division must not take a whole step.
-    let up = |cap: Watts| (step * (cap / step - 1e-6).ceil()).clamp(low, high);
-    let floor = facts
-        .site
-        .classes
-        .get(&job.class)
-        .map_or(0.0, |c| c.floor_speed);
-    let lowest = up(low);
-    let level = cap_for(&job.curve, floor).map_or(lowest, |cap| up(cap).max(lowest));
-    Some((devices, lowest, level))
+
+    /// What of a job can be asked; `None` where nothing can.
+    fn gang(&self, job: &JobAsked) -> Option<Gang> {
+        let (mut low, mut high, mut step) = (Watts::ZERO, Watts(f64::INFINITY), 1);
+        let mut devices = Vec::new();
+        for place in &job.devices {
+            let place = *place as usize;
+            let device = &self.devices[place];
+            if device.pinned {
+                continue;
+            }
+            (low, high) = (low.max(device.min), high.min(device.max));
+            step = common(step, (device.step / FINEST_STEP).round() as u64);
+            devices.push(place);
+        }
+        if devices.is_empty() || low > high {
+            return None;
+        }
+        let step = FINEST_STEP * step as f64;
+        // The rounding of a division must not take a whole step.
+        let up = |cap: Watts| (step * (cap / step - 1e-6).ceil()).clamp(low, high);
+        let floor = self.floors.get(&job.class).copied().unwrap_or(0.0);
+        let lowest = up(low);
+        let level = cap_for(&job.curve, floor).map_or(lowest, |cap| up(cap).max(lowest));
+        Some(Gang {
+            devices,
+            lowest,
+            level,
+        })
+    }
+}
+
+/// Those of a job's devices that can be commanded.
+struct Gang {
+    devices: Vec<usize>,
+    /// The lowest cap that they can share.
+    lowest: Watts,
+    /// The lowest at which the job keeps its service level.
+    level: Watts,
 }
 
 /// The smallest number that both divide.
@@ -136,7 +175,7 @@ fn common(a: u64, b: u64) -> u64 {
     while y != 0 {
         (x, y) = (y, x % y);
     }
-    a.max(1) / x * b.max(1)
+    (a.max(1) / x).saturating_mul(b.max(1))
 }
 
 /// Whether lowering caps can break a rule. Sums can only shrink by it.
@@ -157,8 +196,8 @@ fn is_at_stake(rule: Rule) -> bool {
 pub(super) struct Watch {
     /// How long lowering takes.
     pub answers: AnswerTimes,
-    /// Whether load is being taken off.
-    active: bool,
+    /// The caps asked for while load is being taken off, by place in the site.
+    caps: Option<Vec<Watts>>,
     /// What it has to say.
     pub troubles: Vec<String>,
     /// Decisions, executor and inputs at the last look.
@@ -170,7 +209,7 @@ impl Watch {
     pub fn new(answers: AnswerTimes) -> Self {
         Self {
             answers,
-            active: false,
+            caps: None,
             troubles: Vec::new(),
             from: None,
         }
@@ -178,7 +217,12 @@ impl Watch {
 
     /// Whether load is being taken off.
     pub fn is_active(&self) -> bool {
-        self.active
+        self.caps.is_some()
+    }
+
+    /// The caps asked for while it is, by place in the site.
+    pub fn caps(&self) -> Option<&[Watts]> {
+        self.caps.as_deref()
     }
 }
 
@@ -192,13 +236,15 @@ impl Control {
             self.inputs.version(),
         ));
         let waits = self.executor.unanswered() > 0;
-        if self.watch.from == from && !waits && !self.watch.active {
+        let was_active = self.watch.is_active();
+        if self.watch.from == from && !waits && !was_active {
             return;
         }
         self.watch.from = from;
         self.watch.troubles.clear();
-        let was_active = std::mem::take(&mut self.watch.active);
+        self.watch.caps = None;
         if !self.armed() || self.refused {
+            self.journal.relief_is_off();
             return;
         }
         let Some(in_force) = &self.in_force else {
@@ -234,10 +280,21 @@ impl Control {
             // Then they count as beyond reach, and limits are kept around them.
             late_seconds: 2.0 * self.config.policy.lease.as_secs_f64(),
         };
-        let Some(relief) = relief(&facts, &site.trip_curves, &moment) else {
-            if was_active {
-                self.executor.set_targets(&in_force.caps);
-            }
+        // Most rounds end here: nothing is strained and nothing was.
+        let bears = Breakers::new(&facts, &site.trip_curves)
+            .strained(&moment)
+            .is_empty();
+        if bears && !was_active {
+            return;
+        }
+        let asked = Question::new(&facts, &site.trip_curves, &moment);
+        let Some(relief) = asked.answer() else {
+            self.executor.set_targets(&in_force.caps);
+            self.journal.relief(now, &asked, None);
+            // So that the latest word on every cap is the one that holds.
+            let why = "breakers bear the way to the caps decided";
+            let (outcome, question) = (&in_force.outcome, &in_force.question);
+            self.journal.allocation(now, true, outcome, question, why);
             return;
         };
         let caps: BTreeMap<DeviceId, Watts> = (site.devices.iter().zip(&relief.caps))
@@ -254,6 +311,7 @@ impl Control {
         broken.retain(|b| is_at_stake(b.rule));
         if !broken.is_empty() {
             self.journal.refusal(now, true, &broken, None);
+            self.journal.relief_is_off();
             return;
         }
         let names: Vec<&str> = (relief.breakers.iter())
@@ -273,22 +331,9 @@ impl Control {
                 "load is taken off at once"
             );
         }
-        self.watch.troubles.push(told(&names));
-        self.watch.active = true;
+        self.watch.troubles.push(words::trouble(&names));
         self.executor.set_targets(&caps);
+        self.journal.relief(now, &asked, Some(&relief));
+        self.watch.caps = Some(relief.caps);
     }
-}
-
-fn told(names: &[&str]) -> String {
-    let mut listed = names[..names.len().min(NAMED)]
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > NAMED {
-        listed += &format!(" and {} more", names.len() - NAMED);
-    }
-    format!(
-        "What devices may draw until caps are lowered is more than {listed} surely bears for so long; below, load is taken off at once, by class"
-    )
 }

@@ -1,14 +1,15 @@
-//! Takes the allocations of a day again, from the inputs that were logged with
-//! them, and holds what comes out against what was decided: bit for bit.
+//! Takes the allocations and reliefs of a day again, from the inputs that were
+//! logged with them, and holds what comes out against what was decided: bit for bit.
 
 use super::evidence::{self, EvidenceError, Question};
 use super::probing;
+use super::relief;
 use crate::allocate::{Outcome, ProblemError, allocate};
 use heliostat_models::decision::JobCap;
 use heliostat_models::{Decision, DecisionKind, Timestamp};
 use heliostat_store::StoreError;
 use heliostat_store::decisions::{
-    Break, Hash, Logged, Removed, read_decisions, read_inputs, read_removed,
+    Break, Checkpoint, Hash, Logged, Removed, read_decisions, read_inputs, read_removed,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub struct Replayed {
     /// Begin of the day, UTC.
     pub day: Timestamp,
-    /// Allocations logged on that day.
+    /// Allocations logged on that day; the next three figures are of these.
     pub allocations: u64,
     /// Those that came out the same, bit for bit.
     pub same: u64,
@@ -30,16 +31,35 @@ pub struct Replayed {
     pub without_inputs: u64,
     /// Those whose inputs were removed, because they are of long ago.
     pub removed: u64,
+    /// Decisions to take load off at once, or no longer.
+    pub reliefs: Reliefs,
     /// When the inputs of the day were removed, where they were.
     pub inputs_removed: Option<Removed>,
-    /// Those that came out otherwise, or could not be taken again.
+    /// Decisions that came out otherwise, or could not be taken again.
     pub differing: Vec<Difference>,
     /// Records of the whole log from before it was chained.
     pub unchained: u64,
     /// Where the chain of the whole log breaks first, in words.
     pub broken_chain: Option<String>,
-    /// Seconds from the first of the day's allocations to the last.
+    /// When the first decision was taken that the log has.
+    pub log_from: Option<Timestamp>,
+    /// What was cut off the log's beginning, where anything was.
+    pub cut: Option<Checkpoint>,
+    /// Seconds from the first of these decisions of the day to the last.
     pub spanned_s: f64,
+}
+
+/// What came of the reliefs of a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reliefs {
+    /// Logged on that day.
+    pub decisions: u64,
+    /// Those that came out the same, bit for bit.
+    pub same: u64,
+    /// Those logged without inputs, because they could not be written.
+    pub without_inputs: u64,
+    /// Those whose inputs were removed, because they are of long ago.
+    pub removed: u64,
 }
 
 /// A decision that did not come out as it stands in the log.
@@ -47,6 +67,8 @@ pub struct Replayed {
 pub struct Difference {
     /// Its number.
     pub decision: u64,
+    /// What it is.
+    pub kind: DecisionKind,
     /// When it was taken.
     pub at: Timestamp,
     /// What differs, and how.
@@ -58,6 +80,17 @@ impl Replayed {
     pub fn is_sound(&self) -> bool {
         self.differing.is_empty() && self.broken_chain.is_none()
     }
+
+    /// Decisions of any kind whose inputs were removed in their time.
+    pub fn removed_in_all(&self) -> u64 {
+        self.removed + self.reliefs.removed
+    }
+
+    /// Whether decisions of the day were cut off the log in their time.
+    pub fn is_cut_off(&self) -> bool {
+        let of_day = |cut: &Checkpoint| self.day <= cut.until && cut.first < self.day + DAY;
+        self.cut.as_ref().is_some_and(of_day)
+    }
 }
 
 /// Why one decision is not the same.
@@ -67,6 +100,8 @@ enum Fault {
     NoInputs,
     #[error("its inputs are not what was written: their hash does not fit")]
     Inputs,
+    #[error("its inputs are those of another kind of decision")]
+    Kind,
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
     #[error("its inputs contradict themselves: {0}")]
@@ -75,7 +110,7 @@ enum Fault {
     Other(String),
 }
 
-/// Takes the allocations of the day of `at` again. `store` is the directory of
+/// Takes the decisions of the day of `at` again. `store` is the directory of
 /// the log. Changes nothing.
 ///
 /// # Errors
@@ -87,10 +122,13 @@ pub fn replay_day(store: &Path, at: Timestamp) -> Result<Replayed, StoreError> {
         day,
         unchained: history.chain.unchained,
         broken_chain: history.chain.broken.as_ref().map(Break::to_string),
+        log_from: history.decisions.first().map(|l| l.decision.at),
+        cut: history.chain.cut.clone(),
         ..Replayed::default()
     };
+    let again = [DecisionKind::Allocation, DecisionKind::Relief];
     let of_day: Vec<&Logged> = (history.decisions.iter())
-        .filter(|l| l.decision.kind == DecisionKind::Allocation)
+        .filter(|l| again.contains(&l.decision.kind))
         .filter(|l| l.decision.at.floor_to(DAY) == day)
         .collect();
     if let (Some(first), Some(last)) = (of_day.first(), of_day.last()) {
@@ -98,22 +136,45 @@ pub fn replay_day(store: &Path, at: Timestamp) -> Result<Replayed, StoreError> {
     }
     let mut waiting: HashMap<Hash, Vec<&Logged>> = HashMap::new();
     for logged in of_day {
-        replayed.allocations += 1;
+        let is_relief = replayed.count(logged.decision.kind);
         match logged.evidence {
             Some(reference) => waiting.entry(reference.inputs).or_default().push(logged),
+            None if is_relief => replayed.reliefs.without_inputs += 1,
             None => replayed.without_inputs += 1,
         }
     }
     let mut before: Option<Question> = None;
     for found in read_inputs(store, day)? {
+        let asked_by = waiting.remove(&found.hash).unwrap_or_default();
+        // What allocations differ from is not touched by reliefs between them,
+        // nor by the damaged inputs of one.
+        let is_relief = relief::Question::is_one(&found.inputs)
+            || asked_by
+                .iter()
+                .any(|l| l.decision.kind == DecisionKind::Relief);
+        if is_relief {
+            let question = if found.sound {
+                relief::Question::decode(&found.inputs).map_err(Fault::from)
+            } else {
+                Err(Fault::Inputs)
+            };
+            for logged in asked_by {
+                let outcome = match &question {
+                    Ok(question) => relieve_again(question, logged),
+                    Err(fault) => Err(Fault::Other(fault.to_string())),
+                };
+                replayed.note(&logged.decision, outcome);
+            }
+            continue;
+        }
         let question = if found.sound {
             evidence::decode(&found.inputs, before.take()).map_err(Fault::from)
         } else {
             Err(Fault::Inputs)
         };
-        for logged in waiting.remove(&found.hash).unwrap_or_default() {
+        for logged in asked_by {
             let outcome = match &question {
-                Ok(question) => again(question, logged),
+                Ok(question) => allocate_again(question, logged),
                 Err(fault) => Err(Fault::Other(fault.to_string())),
             };
             replayed.note(&logged.decision, outcome);
@@ -122,22 +183,35 @@ pub fn replay_day(store: &Path, at: Timestamp) -> Result<Replayed, StoreError> {
     }
     replayed.inputs_removed = read_removed(store, day)?;
     for logged in waiting.into_values().flatten() {
-        if replayed.inputs_removed.is_some() {
-            replayed.removed += 1;
-            continue;
+        match (&replayed.inputs_removed, logged.decision.kind) {
+            (Some(_), DecisionKind::Relief) => replayed.reliefs.removed += 1,
+            (Some(_), _) => replayed.removed += 1,
+            (None, _) => replayed.note(&logged.decision, Err(Fault::NoInputs)),
         }
-        replayed.note(&logged.decision, Err(Fault::NoInputs));
     }
     replayed.differing.sort_by_key(|d| d.decision);
     Ok(replayed)
 }
 
 impl Replayed {
+    /// Counts a decision; whether it is a relief.
+    fn count(&mut self, kind: DecisionKind) -> bool {
+        let is_relief = kind == DecisionKind::Relief;
+        if is_relief {
+            self.reliefs.decisions += 1;
+        } else {
+            self.allocations += 1;
+        }
+        is_relief
+    }
+
     fn note(&mut self, decision: &Decision, outcome: Result<(), Fault>) {
         match outcome {
+            Ok(()) if decision.kind == DecisionKind::Relief => self.reliefs.same += 1,
             Ok(()) => self.same += 1,
             Err(fault) => self.differing.push(Difference {
                 decision: decision.sequence,
+                kind: decision.kind,
                 at: decision.at,
                 how: fault.to_string(),
             }),
@@ -145,8 +219,30 @@ impl Replayed {
     }
 }
 
-/// Takes one decision again and compares.
-fn again(question: &Question, logged: &Logged) -> Result<(), Fault> {
+/// Works one relief out again and compares.
+fn relieve_again(question: &relief::Question, logged: &Logged) -> Result<(), Fault> {
+    if logged.decision.kind != DecisionKind::Relief {
+        return Err(Fault::Kind);
+    }
+    let outcome = question.answer();
+    let caps = outcome
+        .as_ref()
+        .map_or_else(Vec::new, |outcome| relief::explained(question, outcome));
+    compare_caps(&logged.decision.caps, &caps)?;
+    let hash = relief::hash_of(outcome.as_ref())?;
+    match logged.evidence {
+        Some(reference) if reference.outcome == hash => Ok(()),
+        _ => Err(Fault::Other(
+            "a cap of a device, a job that gives way or a strained breaker is another".to_owned(),
+        )),
+    }
+}
+
+/// Takes one allocation again and compares.
+fn allocate_again(question: &Question, logged: &Logged) -> Result<(), Fault> {
+    if logged.decision.kind != DecisionKind::Allocation {
+        return Err(Fault::Kind);
+    }
     let mut outcome = allocate(&question.problem)?;
     probing::tell(&mut outcome, &question.trials);
     compare(&outcome, &logged.decision)?;
@@ -183,16 +279,19 @@ fn compare(outcome: &Outcome, decision: &Decision) -> Result<(), Fault> {
         Some(_) => {}
         None => return other("the log has no certificate".to_owned()),
     }
-    if decision.caps.len() != allocation.jobs.len() {
-        return other(format!(
+    compare_caps(&decision.caps, &allocation.jobs)
+}
+
+fn compare_caps(logged: &[JobCap], now: &[JobCap]) -> Result<(), Fault> {
+    if logged.len() != now.len() {
+        return Err(Fault::Other(format!(
             "the log has caps for {} jobs or groups of devices, from the inputs there are {}",
-            decision.caps.len(),
-            allocation.jobs.len()
-        ));
+            logged.len(),
+            now.len()
+        )));
     }
-    let pairs = decision.caps.iter().zip(&allocation.jobs);
-    match pairs.into_iter().find(|(logged, now)| logged != now) {
-        Some((logged, now)) => other(differ(logged, now)),
+    match logged.iter().zip(now).find(|(logged, now)| logged != now) {
+        Some((logged, now)) => Err(Fault::Other(differ(logged, now))),
         None => Ok(()),
     }
 }

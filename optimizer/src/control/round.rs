@@ -13,6 +13,7 @@ use super::journal::Journal;
 use super::link::Link;
 use super::lock::Lock;
 use super::measure::Readings;
+use super::notices::Notices;
 use super::planning::{Planning, grid_history};
 use super::relief::Watch;
 use super::show::{self, Shown};
@@ -39,6 +40,8 @@ pub(super) struct Control {
     pub planning: Planning,
     pub mode: ControlMode,
     pub events: GridEvents,
+    /// Where they are kept besides.
+    pub(super) notices: Notices,
     pub in_force: Option<InForce>,
     pub inputs: Inputs,
     /// What the allocator was asked last.
@@ -90,6 +93,7 @@ impl Control {
     ) -> Self {
         let now = deps.clock.now();
         let contracts = Contracts::new(&deps.site);
+        let notices = Notices::new(config.directory.as_deref());
         let watch = Watch::new(AnswerTimes::new(run.clone(), config.policy.lease));
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
@@ -107,6 +111,7 @@ impl Control {
             deps,
             planning,
             events: GridEvents::default(),
+            notices,
             in_force: None,
             inputs: Inputs::default(),
             problem: None,
@@ -132,10 +137,11 @@ impl Control {
         }
     }
 
-    /// Logs how control starts.
+    /// Takes up the grid events of an earlier run, and logs how control starts.
     pub fn begin(&mut self) {
+        let now = self.deps.clock.now();
+        self.recall_events(now);
         if self.is_to_act() {
-            let now = self.deps.clock.now();
             self.journal.arming(now, true, "the configuration at start");
         }
     }
@@ -159,15 +165,21 @@ impl Control {
         match command {
             Command::Submit(event) => {
                 let drawn = self.drawn();
-                self.events.submit(event, drawn);
-                self.next_plan = now;
+                let id = event.id.clone();
+                if !self.events.submit(event, drawn, now) {
+                    tracing::warn!(
+                        id,
+                        "a grid event is not taken: it asks nothing that makes sense, or there are too many"
+                    );
+                }
+                self.plan_soon(now);
                 "a grid event came in"
             }
             Command::Cancel(id) => {
-                if !self.events.cancel(&id) {
+                if !self.events.cancel(&id, now) {
                     tracing::warn!(id, "no grid event of this name");
                 }
-                self.next_plan = now;
+                self.plan_soon(now);
                 "a grid event was called off"
             }
             Command::Arm(armed, who) => {
@@ -220,6 +232,8 @@ impl Control {
         for change in self.events.changes(now) {
             self.journal.grid(now, self.armed(), &change);
         }
+        // Before anything is decided by them.
+        self.mind_events();
         let fresh = Readings::freshness(self.config.policy.sample_every);
         let jobs_are_new = self.inputs.read_jobs(&self.deps.jobs);
         let store = self.deps.store.as_ref();
@@ -242,9 +256,13 @@ impl Control {
         if !self.refused && self.in_force.is_some() {
             self.allocated = Some(now);
         }
-        let troubles = trouble.into_iter().chain(self.told_troubles());
+        // Load that is taken off is a decision of its own in the log.
+        self.notices.unmet = self.unmet(now);
+        let decided = self.troubles.iter().chain(self.notices.troubles()).cloned();
+        let troubles = (trouble.into_iter().chain(decided)).chain(self.agents.troubles());
+        let troubles = troubles.collect();
         let armed = self.armed();
-        self.journal.troubles(now, armed, troubles.collect());
+        self.journal.troubles(now, armed, troubles, !self.refused);
         self.send();
         if now >= self.next_plan && self.planning.is_idle() {
             self.next_plan = now.next_multiple_of(self.config.policy.plan_every);
@@ -252,9 +270,15 @@ impl Control {
         }
     }
 
+    /// A plan is made with the next round.
+    pub(super) fn plan_soon(&mut self, now: Timestamp) {
+        self.next_plan = now;
+    }
+
     /// What went wrong in the last decision, and what agents tell.
     pub(super) fn told_troubles(&self) -> Vec<String> {
-        let decided = self.troubles.iter().chain(&self.watch.troubles).cloned();
+        let decided = self.troubles.iter().chain(&self.watch.troubles);
+        let decided = decided.chain(self.notices.troubles()).cloned();
         decided.chain(self.agents.troubles()).collect()
     }
 
@@ -262,6 +286,7 @@ impl Control {
     pub fn send(&mut self) {
         let now = self.deps.clock.now();
         self.next_beat = now + BEAT;
+        self.mind_events();
         if self.lock.fence().is_some() {
             self.mind_lock();
         }
@@ -340,6 +365,7 @@ impl Control {
             caps: self.executor.acknowledged().into_iter().collect(),
             site_power: self.inputs.measured.as_ref().and_then(|m| m.site_power),
             it_power: self.inputs.measured.as_ref().and_then(|m| m.it_power),
+            contract_loads: self.contract_loads(),
         };
         self.planning.ask(now, input);
     }
@@ -350,7 +376,8 @@ impl Control {
         let output = match plan {
             Ok(output) => output,
             Err(trouble) => {
-                self.journal.troubles(now, self.armed(), vec![trouble]);
+                self.journal
+                    .troubles(now, self.armed(), vec![trouble], !self.refused);
                 return;
             }
         };

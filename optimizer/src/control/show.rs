@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub(super) struct Shown {
     /// What they were made from: decisions made, and the executor's state.
     from: Option<(u64, u64)>,
+    /// The caps asked for while load was being taken off.
+    relieved: Option<Vec<Watts>>,
     caps: CapsView,
     power: Arc<[PowerNodeView]>,
     contracts: Arc<[PowerNodeView]>,
@@ -23,13 +25,15 @@ impl Shown {
     /// Makes them anew where what they show has changed.
     fn update(control: &mut Control) {
         let from = Some((control.allocations, control.executor.version()));
-        if control.shown.from == from {
+        let relieved = control.watch.caps();
+        if control.shown.from == from && control.shown.relieved.as_deref() == relieved {
             return;
         }
         let site = &control.deps.site;
         let allocation = control.in_force.as_ref().map(|f| f.outcome.allocation());
         let prices = allocation.map_or(&[][..], |a| &a.node_prices);
-        let decided = allocation.map_or(&[][..], |a| &a.caps);
+        let allocated = allocation.map_or(&[][..], |a| &a.caps);
+        let decided = relieved.unwrap_or(allocated);
         let reported = control.executor.reported();
         let whole = control.executor.limited_whole();
         let devices = site.devices.iter().zip(decided).zip(reported);
@@ -58,9 +62,11 @@ impl Shown {
                 }
             })
             .collect();
-        let contracts = contracts(control, decided);
+        let contracts = contracts(control, allocated);
+        let relieved = relieved.map(<[Watts]>::to_vec);
         control.shown = Shown {
             from,
+            relieved,
             caps: CapsView::new(Arc::clone(site), caps),
             power,
             contracts,

@@ -1,5 +1,6 @@
 //! From a site, its jobs and an outlook to a [`Problem`].
 
+use super::members::{self, ContractLimit};
 use super::outlook::Outlook;
 use super::policy::{PlanPolicy, SLOT};
 use super::price::{self, Worker};
@@ -24,6 +25,8 @@ pub struct Built {
     pub impossible: Vec<(JobId, String)>,
     /// What the site may draw, by slot.
     pub limits: Vec<SiteLimit>,
+    /// What power contracts let through, in the order of the site file.
+    pub contracts: Vec<ContractLimit>,
     /// Weighted work per hour that the mean watt buys.
     pub work_per_watt: f64,
     /// Highest settable cap of an accelerator.
@@ -68,6 +71,8 @@ pub fn build(
         slot_hours,
         policy,
     };
+    let contracts = members::limits(input, outlook);
+    let mut homes = members::homes(site, &alive);
     let mut impossible = Vec::new();
     let mut jobs = Vec::new();
     for record in alive {
@@ -84,7 +89,8 @@ pub fn build(
         let class = class_policy(site, record);
         let lambda = policy.strength * work_per_watt;
         let levels = levels(record, &class, lambda, range, slot_hours, policy);
-        jobs.extend(job(&context, record, &class, levels));
+        let home = homes.remove(&record.id);
+        jobs.extend(job(&context, record, &class, levels).map(|job| Job { home, ..job }));
     }
     jobs.sort_by(|a, b| a.id.cmp(&b.id));
 
@@ -119,9 +125,11 @@ pub fn build(
             devices,
             slots,
             jobs,
+            contracts: contracts.iter().map(ContractLimit::for_solver).collect(),
         },
         impossible,
         limits,
+        contracts,
         work_per_watt,
         highest_cap: range.1,
     }
@@ -270,6 +278,7 @@ fn job(
         hold,
         late,
         terminal: quantum * (1.0 + policy.terminal_premium) + hold / f64::from(QUANTA_A_SLOT),
+        home: None,
         levels,
     })
 }

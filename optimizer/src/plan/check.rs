@@ -6,6 +6,7 @@
 //! (but for what pinned jobs force, which must be priced), the claimed cost is
 //! the true one, and the prices prove the claimed bound.
 
+use super::check_contracts::{At, Priced, begins, most, runs_on, share, whereabouts};
 use super::problem::{Job, OVERLOAD, Problem, Schedule, Solution};
 use heliostat_models::JobId;
 use std::collections::BTreeMap;
@@ -86,6 +87,20 @@ pub enum PlanFault {
         /// There is.
         limit: f64,
     },
+    /// More could be drawn below a power contract than it allows.
+    #[error(
+        "slot {slot} lets devices below power contract `{contract}` have {used:.1} W of {limit:.1} W"
+    )]
+    Contract {
+        /// Its name.
+        contract: String,
+        /// Where.
+        slot: usize,
+        /// What could be given there, above what devices have anyway.
+        used: f64,
+        /// There is.
+        limit: f64,
+    },
     /// The cost is not what the plan says.
     #[error("the plan claims a cost of {claimed}, it is {found}")]
     Cost {
@@ -105,8 +120,8 @@ pub enum PlanFault {
     /// A price is negative, too high or no number.
     #[error("the price of {what} in slot {slot} is {price}, outside 0 to {most}")]
     Price {
-        /// Of a device or of a watt.
-        what: &'static str,
+        /// Of a device, of a watt, of a watt below a contract.
+        what: String,
         /// Where.
         slot: usize,
         /// As given.
@@ -183,10 +198,14 @@ pub fn check_bound(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
     let mut faults = shape(problem, plan);
     for (slot, (device, watt)) in plan.prices.iter().enumerate() {
         let whole = |price: f64, most: f64| price >= 0.0 && price <= most * (1.0 + TOLERANCE);
-        for (what, price, most) in [
-            ("a device", *device, OVERLOAD),
-            ("a watt", *watt, OVERLOAD / 1e3),
-        ] {
+        let below = (problem.contracts.iter().zip(&plan.contract_prices))
+            .filter_map(|(contract, prices)| Some((contract, *prices.get(slot)?)))
+            .map(|(c, price)| (format!("a watt below `{}`", c.id), price, OVERLOAD / 1e3));
+        let common = [
+            ("a device".to_owned(), *device, OVERLOAD),
+            ("a watt".to_owned(), *watt, OVERLOAD / 1e3),
+        ];
+        for (what, price, most) in common.into_iter().chain(below) {
             if !whole(price, most) {
                 faults.push(PlanFault::Price {
                     what,
@@ -204,8 +223,27 @@ pub fn check_bound(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
     for (slot, (device, watt)) in problem.slots.iter().zip(&plan.prices) {
         proven -= device * f64::from(problem.devices) + watt * slot.power.0;
     }
+    for (contract, prices) in problem.contracts.iter().zip(&plan.contract_prices) {
+        let worth = contract
+            .power
+            .iter()
+            .zip(prices)
+            .map(|(p, price)| p.0 * price);
+        proven -= worth.sum::<f64>();
+    }
+    let shares: Vec<Vec<f64>> = (0..problem.contracts.len())
+        .map(|c| {
+            (0..problem.slots.len())
+                .map(|t| share(problem, c, t))
+                .collect()
+        })
+        .collect();
     for job in &problem.jobs {
-        proven += cheapest(problem, job, &plan.prices);
+        let below = shares.iter().enumerate();
+        let below: Vec<Priced> = below
+            .map(|(c, shares)| Priced::new(problem, job, c, shares))
+            .collect();
+        proven += cheapest(problem, job, plan, &below);
     }
     let near = TOLERANCE * plan.primal.abs().max(1.0);
     if exceeds(plan.bound, proven + near) {
@@ -268,6 +306,16 @@ fn shape(problem: &Problem, plan: &Solution) -> Vec<PlanFault> {
         expect("slots in a schedule", schedule.0.len(), slots);
     }
     expect("prices", plan.prices.len(), slots);
+    let contracts = problem.contracts.len();
+    expect(
+        "contracts with prices",
+        plan.contract_prices.len(),
+        contracts,
+    );
+    for (contract, prices) in problem.contracts.iter().zip(&plan.contract_prices) {
+        expect("slots of a contract", contract.power.len(), slots);
+        expect("prices of a contract", prices.len(), slots);
+    }
     faults
 }
 
@@ -391,6 +439,39 @@ fn capacity(problem: &Problem, schedules: &[Schedule], faults: &mut Vec<PlanFaul
             cost += OVERLOAD * over_watts / 1e3;
         }
     }
+    cost + contracts(problem, schedules, faults)
+}
+
+/// Power contracts of every slot, whatever devices jobs are given; as above, what
+/// jobs that must go on take for themselves is no fault, and costs.
+fn contracts(problem: &Problem, schedules: &[Schedule], faults: &mut Vec<PlanFault>) -> f64 {
+    if problem.contracts.is_empty() {
+        return 0.0;
+    }
+    let mut cost = 0.0;
+    let whereabouts = whereabouts(problem, schedules);
+    for (c, contract) in problem.contracts.iter().enumerate() {
+        for (slot, limit) in contract.power.iter().enumerate() {
+            let drawn = |counts: &dyn Fn(&Job) -> bool| {
+                most(problem, schedules, &whereabouts, (c, slot), counts)
+            };
+            let used = drawn(&|_| true);
+            let over = used - limit.0;
+            if over <= WATT_TOLERANCE {
+                continue;
+            }
+            cost += OVERLOAD * over / 1e3;
+            let forced = drawn(&|job| job.running && !job.interruptible);
+            if used > forced + WATT_TOLERANCE {
+                faults.push(PlanFault::Contract {
+                    contract: contract.id.clone(),
+                    slot,
+                    used,
+                    limit: limit.0,
+                });
+            }
+        }
+    }
     cost
 }
 
@@ -410,17 +491,17 @@ fn others_draw(problem: &Problem, schedules: &[Schedule], slot: usize) -> f64 {
 }
 
 /// Least cost of one job at given prices: forwards through the slots, a table
-/// from (work done, runs) to the least cost so far.
-fn cheapest(problem: &Problem, job: &Job, prices: &[(f64, f64)]) -> f64 {
+/// from (work done, where it runs) to the least cost so far.
+fn cheapest(problem: &Problem, job: &Job, plan: &Solution, below: &[Priced]) -> f64 {
     let gang = f64::from(job.gang);
-    let mut reached: BTreeMap<(u32, bool), f64> = BTreeMap::from([((0, job.running), 0.0)]);
+    let mut reached: BTreeMap<(u32, At), f64> = BTreeMap::from([((0, begins(job)), 0.0)]);
     let mut finished = f64::INFINITY;
     if job.work == 0 {
         return 0.0;
     }
     for (t, slot) in problem.slots.iter().enumerate() {
-        let mut next: BTreeMap<(u32, bool), f64> = BTreeMap::new();
-        let mut keep = |state: (u32, bool), cost: f64| {
+        let mut next: BTreeMap<(u32, At), f64> = BTreeMap::new();
+        let mut keep = |state: (u32, At), cost: f64| {
             next.entry(state)
                 .and_modify(|known| *known = known.min(cost))
                 .or_insert(cost);
@@ -432,31 +513,40 @@ fn cheapest(problem: &Problem, job: &Job, prices: &[(f64, f64)]) -> f64 {
                 waiting += job.late;
             }
         }
-        for ((done, runs), cost) in &reached {
+        for ((done, before), cost) in &reached {
             let cost = cost + waiting;
-            if !runs {
-                keep((*done, false), cost);
+            if *before == At::Rest {
+                keep((*done, At::Rest), cost);
             } else if job.interruptible {
-                keep((*done, false), cost + job.pause);
+                keep((*done, At::Rest), cost + job.pause);
             }
+            let at = runs_on(*before);
             if t < job.release {
                 continue;
             }
             for level in &job.levels {
                 let power = gang * (level.power.0 + slot.each.0);
                 let must = job.running && !job.interruptible;
-                let too_much = job.gang > problem.devices || power > slot.power.0 + WATT_TOLERANCE;
+                let contracts = problem.contracts.iter().zip(below);
+                let too_much = job.gang > problem.devices
+                    || power > slot.power.0 + WATT_TOLERANCE
+                    || contracts.clone().any(|(contract, below)| {
+                        below.alone(t, at) * level.power.0 > contract.power[t].0 + WATT_TOLERANCE
+                    });
                 if too_much && !must {
                     continue;
                 }
-                let price = gang * (level.energy * slot.cost + level.slow)
-                    + gang * prices[t].0
-                    + power * prices[t].1;
+                let mut price = gang * (level.energy * slot.cost + level.slow)
+                    + gang * plan.prices[t].0
+                    + power * plan.prices[t].1;
+                for (prices, below) in plan.contract_prices.iter().zip(below) {
+                    price += below.count(t, at) * level.power.0 * prices[t];
+                }
                 let after = done + level.quanta;
                 if after >= job.work {
                     finished = finished.min(cost + price);
                 } else {
-                    keep((after, true), cost + price);
+                    keep((after, at), cost + price);
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! subject to sum of x_k over the columns of job j      = 1         for every job
 //!            sum of devices_kb x_k − beyond_b         <= devices_b  for every block b of slots
 //!            sum of kilowatts_kb x_k − beyond'_b      <= power_b
+//!            the same of what counts below each contract, at the least (see [`super::contracts`])
 //! ```
 //!
 //! A block is a few slots taken together (an hour of four quarters): their
@@ -13,6 +14,7 @@
 //! prove a bound, and it keeps the program small. Rows that no mixture can
 //! break are left out.
 
+use super::contracts::Rules;
 use super::problem::{OVERLOAD, Problem, Schedule};
 use good_lp::solvers::clarabel::clarabel;
 use good_lp::{
@@ -31,11 +33,44 @@ pub struct Column {
     pub cost: f64,
     /// Device slots and kilowatt slots by block.
     usage: Vec<(f64, f64)>,
+    /// Kilowatt slots below contracts, by contract and block.
+    below: Vec<Vec<f64>>,
 }
 
-/// Prices of capacity, constant over a block: per device and slot, per
-/// kilowatt and slot.
-pub type BlockPrices = Vec<(f64, f64)>;
+/// Prices of capacity. By block, where they are constant, those of power are per
+/// kilowatt and slot; by slot, per watt.
+#[derive(Clone, Debug, Default)]
+pub struct Prices {
+    /// Of a device, and of power.
+    pub common: Vec<(f64, f64)>,
+    /// Of power below each contract.
+    pub contracts: Vec<Vec<f64>>,
+}
+
+impl Prices {
+    /// Everything is free.
+    pub fn none(blocks: usize, contracts: usize) -> Self {
+        Self {
+            common: vec![(0.0, 0.0); blocks],
+            contracts: vec![vec![0.0; blocks]; contracts],
+        }
+    }
+
+    /// Halfway and so on: `weight` of these, the rest of those.
+    pub fn blend(&self, newest: &Self, weight: f64) -> Self {
+        let mix = |a: &f64, b: &f64| weight * a + (1.0 - weight) * b;
+        let common = self.common.iter().zip(&newest.common);
+        let contracts = self.contracts.iter().zip(&newest.contracts);
+        Self {
+            common: common
+                .map(|(a, b)| (mix(&a.0, &b.0), mix(&a.1, &b.1)))
+                .collect(),
+            contracts: contracts
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| mix(a, b)).collect())
+                .collect(),
+        }
+    }
+}
 
 /// What the linear program says.
 #[derive(Clone, Debug)]
@@ -44,23 +79,32 @@ pub struct Mixture {
     pub value: f64,
     /// Weight of each column.
     pub weights: Vec<f64>,
-    /// Prices of capacity.
-    pub prices: BlockPrices,
+    /// Prices of capacity, by block.
+    pub prices: Prices,
 }
 
 /// The master and its columns.
 #[derive(Debug)]
 pub struct Master<'a> {
     problem: &'a Problem,
+    rules: &'a Rules,
     block: usize,
     /// Limits by block: device slots, kilowatt slots.
     limits: Vec<(f64, f64)>,
+    /// Kilowatt slots by contract and block.
+    contracts: Vec<Vec<f64>>,
     columns: Vec<Column>,
 }
 
 impl<'a> Master<'a> {
     /// A master without columns whose blocks are `block` slots long.
-    pub fn new(problem: &'a Problem, block: usize) -> Self {
+    pub fn new(problem: &'a Problem, rules: &'a Rules, block: usize) -> Self {
+        let contracts = problem.contracts.iter().map(|contract| {
+            let blocks = contract.power.chunks(block.max(1));
+            blocks
+                .map(|slots| slots.iter().map(|power| power.0 / 1e3).sum())
+                .collect()
+        });
         let limits = problem
             .slots
             .chunks(block.max(1))
@@ -71,8 +115,10 @@ impl<'a> Master<'a> {
             .collect();
         Self {
             problem,
+            rules,
             block: block.max(1),
             limits,
+            contracts: contracts.collect(),
             columns: Vec::new(),
         }
     }
@@ -80,11 +126,6 @@ impl<'a> Master<'a> {
     /// The columns, in the order in which they came.
     pub fn columns(&self) -> &[Column] {
         &self.columns
-    }
-
-    /// Number of blocks.
-    pub fn blocks(&self) -> usize {
-        self.limits.len()
     }
 
     /// Adds a schedule unless it is known. Returns whether it was new.
@@ -103,23 +144,47 @@ impl<'a> Master<'a> {
                 block.1 += the_job.takes(l, slot) / 1e3;
             }
         }
+        let stays = the_job.stays(schedule);
+        let below = (0..self.contracts.len()).map(|c| {
+            let mut below = vec![0.0; self.limits.len()];
+            for t in 0..self.problem.slots.len() {
+                if let Some(l) = schedule.level(t) {
+                    let devices = self.rules.share(c, t, the_job, t < stays);
+                    below[t / self.block] += devices * the_job.levels[l].power.0 / 1e3;
+                }
+            }
+            below
+        });
         self.columns.push(Column {
             job,
             schedule: schedule.clone(),
             cost,
             usage,
+            below: below.collect(),
         });
         true
     }
 
     /// Prices by slot: per device, per watt.
-    pub fn by_slot(&self, prices: &BlockPrices) -> Vec<(f64, f64)> {
-        (0..self.problem.slots.len())
-            .map(|t| {
-                let (device, kilowatt) = prices[t / self.block];
-                (device, kilowatt / 1e3)
-            })
-            .collect()
+    pub fn by_slot(&self, prices: &Prices) -> Prices {
+        let slots = 0..self.problem.slots.len();
+        let common = slots.clone().map(|t| {
+            let (device, kilowatt) = prices.common[t / self.block];
+            (device, kilowatt / 1e3)
+        });
+        let by_slot = |prices: &Vec<f64>| {
+            let slots = slots.clone();
+            slots.map(|t| prices[t / self.block] / 1e3).collect()
+        };
+        Prices {
+            common: common.collect(),
+            contracts: prices.contracts.iter().map(by_slot).collect(),
+        }
+    }
+
+    /// No prices.
+    pub fn free(&self) -> Prices {
+        Prices::none(self.limits.len(), self.contracts.len())
     }
 
     /// Solves the linear program. `None` when the solver gives up.
@@ -143,21 +208,22 @@ impl<'a> Master<'a> {
             .collect();
         let mut limits = Vec::new();
         for (block, which) in contested {
-            let part = |usage: &(f64, f64)| match which {
-                Resource::Devices => usage.0,
-                Resource::Power => usage.1,
+            let limit = match which {
+                Resource::Devices => self.limits[block].0,
+                Resource::Power => self.limits[block].1,
+                Resource::Contract(c) => self.contracts[c][block],
             };
             let beyond = vars.add(variable().min(0.0));
             objective.add_mul(OVERLOAD, beyond);
             let mut row = Expression::with_capacity(self.columns.len());
             for (column, x) in self.columns.iter().zip(&x) {
-                let taken = part(&column.usage[block]);
+                let taken = column.takes(block, which);
                 if taken > 0.0 {
                     row.add_mul(taken, *x);
                 }
             }
             row.add_mul(-1.0, beyond);
-            limits.push((block, which, row, part(&self.limits[block])));
+            limits.push((block, which, row, limit));
         }
         let mut model = vars.minimise(objective.clone()).using(clarabel);
         model
@@ -176,13 +242,14 @@ impl<'a> Master<'a> {
         let value = objective.eval_with(&solved);
         let weights = x.iter().map(|x| solved.value(*x)).collect();
         let dual = solved.compute_dual();
-        let mut prices = vec![(0.0, 0.0); self.limits.len()];
+        let mut prices = self.free();
         for (block, which, row) in limit_rows {
             // One more device lowers the cost: the dual is negative, the price is not.
             let price = (-dual.dual(row)).clamp(0.0, OVERLOAD);
             match which {
-                Resource::Devices => prices[block].0 = price,
-                Resource::Power => prices[block].1 = price,
+                Resource::Devices => prices.common[block].0 = price,
+                Resource::Power => prices.common[block].1 = price,
+                Resource::Contract(c) => prices.contracts[c][block] = price,
             }
         }
         value.is_finite().then_some(Mixture {
@@ -206,7 +273,7 @@ impl<'a> Master<'a> {
         Mixture {
             value,
             weights,
-            prices: vec![(0.0, 0.0); self.limits.len()],
+            prices: self.free(),
         }
     }
 
@@ -229,6 +296,19 @@ impl<'a> Master<'a> {
                 rows.push((block, Resource::Power));
             }
         }
+        for (c, limits) in self.contracts.iter().enumerate() {
+            let mut most = vec![vec![0.0f64; limits.len()]; self.problem.jobs.len()];
+            for column in &self.columns {
+                for (most, below) in most[column.job].iter_mut().zip(&column.below[c]) {
+                    *most = most.max(*below);
+                }
+            }
+            for (block, limit) in limits.iter().enumerate() {
+                if most.iter().map(|m| m[block]).sum::<f64>() > limit + 1e-9 {
+                    rows.push((block, Resource::Contract(c)));
+                }
+            }
+        }
         rows
     }
 }
@@ -238,4 +318,16 @@ impl<'a> Master<'a> {
 enum Resource {
     Devices,
     Power,
+    /// Power below a contract, by its place.
+    Contract(usize),
+}
+
+impl Column {
+    fn takes(&self, block: usize, which: Resource) -> f64 {
+        match which {
+            Resource::Devices => self.usage[block].0,
+            Resource::Power => self.usage[block].1,
+            Resource::Contract(c) => self.below[c][block],
+        }
+    }
 }

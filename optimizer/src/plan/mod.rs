@@ -6,15 +6,21 @@
 //! ```
 //!
 //! Interruptible jobs are put into the best hours under the site's limits of
-//! power and devices; others run from their release on; experiments soon.
+//! power and devices and under its power contracts; others run from their release
+//! on; experiments soon. Plans say when jobs run, not where: a contract is kept
+//! wherever schedulers put them ([`contracts`]).
 //! The bound of column generation tells how far from the best plan the plan
 //! can be at most. It is made anew on a rolling horizon: pausing costs, so
 //! what runs changes only when the gain exceeds the cost of the change.
 
 pub mod build;
 pub mod check;
+mod check_contracts;
+mod contract_view;
+pub mod contracts;
 mod cost;
 mod master;
+mod members;
 pub mod outlook;
 mod place;
 pub mod policy;
@@ -91,6 +97,7 @@ impl Planner {
                 certificate: Certificate::new(plan.primal, plan.bound, hash(&built.problem)),
                 jobs,
                 slots,
+                contracts: contract_view::contracts(&built, &plan),
             },
             orders,
             price_of_energy,

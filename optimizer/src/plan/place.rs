@@ -3,9 +3,11 @@
 //! putting them back. What is placed always fits, but for jobs that must go
 //! on whatever the limits say; what they take too much is priced.
 
-use super::cost::{self, POWER_SLACK, Usage, excess};
+use super::contracts::Rules;
+use super::cost::{self, POWER_SLACK, Usage};
+use super::master::Prices;
 use super::pricing::{Pricer, SlotCosts};
-use super::problem::{Job, MAX_LEVELS, Problem, Schedule};
+use super::problem::{MAX_LEVELS, Problem, Schedule};
 
 /// Smallest gain for which anything is moved.
 const WORTH: f64 = 1e-7;
@@ -14,30 +16,35 @@ const WORTH: f64 = 1e-7;
 #[derive(Debug)]
 pub struct Placer<'a> {
     problem: &'a Problem,
+    rules: &'a Rules,
     pricer: &'a mut Pricer,
     usage: Usage,
     schedules: Vec<Option<Schedule>>,
     costs: Vec<SlotCosts>,
+    /// On the devices that the job has now.
+    home_costs: Vec<SlotCosts>,
     /// Searches done.
     searches: u32,
 }
 
 impl<'a> Placer<'a> {
     /// An empty site.
-    pub fn new(problem: &'a Problem, pricer: &'a mut Pricer) -> Self {
+    pub fn new(problem: &'a Problem, rules: &'a Rules, pricer: &'a mut Pricer) -> Self {
+        let costs = vec![[f64::INFINITY; MAX_LEVELS]; problem.slots.len()];
         Self {
             problem,
+            rules,
             pricer,
-            usage: Usage::new(problem.slots.len()),
+            usage: Usage::new(problem),
             schedules: vec![None; problem.jobs.len()],
-            costs: vec![[f64::INFINITY; MAX_LEVELS]; problem.slots.len()],
+            home_costs: costs.clone(),
+            costs,
             searches: 0,
         }
     }
 
-    /// Puts all jobs in, in the given order. `guide` are prices by slot (per
-    /// device, per watt) that make a job leave contested slots to others.
-    pub fn fill(&mut self, order: &[usize], guide: Option<&[(f64, f64)]>) {
+    /// Puts all jobs in, in the given order. `guide` are prices by slot that make a job leave contested slots to others.
+    pub fn fill(&mut self, order: &[usize], guide: Option<&Prices>) {
         for job in order {
             if self.schedules[*job].is_none() {
                 let (_, schedule) = self.search(*job, guide);
@@ -48,11 +55,14 @@ impl<'a> Placer<'a> {
 
     /// Puts a job in as given, if that fits. Returns whether it did.
     pub fn try_put(&mut self, job: usize, schedule: &Schedule) -> bool {
-        let the_job = &self.problem.jobs[job];
+        let stays = self.problem.jobs[job].stays(schedule);
         let fits = (0..self.problem.slots.len()).all(|t| {
-            schedule
-                .level(t)
-                .is_none_or(|l| self.added(the_job, t, l) == 0.0)
+            schedule.level(t).is_none_or(|l| {
+                self.usage
+                    .added(self.problem, &self.problem.jobs[job], t, l)
+                    == 0.0
+                    && self.contracts_bear(job, t, l, t < stays)
+            })
         });
         if fits {
             self.put(job, schedule.clone());
@@ -94,63 +104,111 @@ impl<'a> Placer<'a> {
             .into_iter()
             .map(|s| s.unwrap_or_else(|| Schedule::idle(slots)))
             .collect();
-        (cost::of_plan(self.problem, &schedules), schedules)
+        let cost = cost::of_plan(self.problem, self.rules, &schedules);
+        (cost, schedules)
     }
 
     fn put(&mut self, job: usize, schedule: Schedule) {
-        self.usage
-            .add(self.problem, &self.problem.jobs[job], &schedule);
+        self.usage.add(self.problem, self.rules, job, &schedule);
         self.schedules[job] = Some(schedule);
     }
 
     fn take(&mut self, job: usize) -> Option<Schedule> {
         let schedule = self.schedules[job].take()?;
-        self.usage
-            .remove(self.problem, &self.problem.jobs[job], &schedule);
+        self.usage.remove(self.problem, self.rules, job, &schedule);
         Some(schedule)
     }
 
-    /// Overload that a job adds in a slot at a level.
-    fn added(&self, job: &Job, slot: usize, level: usize) -> f64 {
-        let (devices, watts) = self.usage.taken[slot];
-        let more = watts + job.takes(level, &self.problem.slots[slot]);
-        excess(self.problem, slot, devices + job.gang, more)
-            - excess(self.problem, slot, devices, watts)
+    fn contracts_bear(&self, job: usize, slot: usize, level: usize, at_home: bool) -> bool {
+        let (problem, rules) = (self.problem, self.rules);
+        let entry = |c| rules.entry(problem, (c, slot), job, level, at_home);
+        (self.usage).contracts_bear(problem, rules, slot, entry)
+    }
+
+    /// Overload of contracts that a job which must go on adds in a slot.
+    fn contracts_added(&self, job: usize, slot: usize, level: usize, at_home: bool) -> f64 {
+        let (problem, rules) = (self.problem, self.rules);
+        let entry = |c| rules.entry(problem, (c, slot), job, level, at_home);
+        (self.usage).contracts_added(problem, rules, slot, entry)
     }
 
     /// The best schedule in what is left, and its cost with what it overloads.
-    fn search(&mut self, job: usize, guide: Option<&[(f64, f64)]>) -> (f64, Schedule) {
+    fn search(&mut self, job: usize, guide: Option<&Prices>) -> (f64, Schedule) {
         self.searches += 1;
+        let mut costs = std::mem::take(&mut self.costs);
+        self.running_costs(job, guide, false, &mut costs);
+        self.costs = costs;
+        let the_job = &self.problem.jobs[job];
+        if the_job.home.is_none() {
+            return self.pricer.best(the_job, &self.costs, None);
+        }
+        let mut costs = std::mem::take(&mut self.home_costs);
+        self.running_costs(job, guide, true, &mut costs);
+        self.home_costs = costs;
+        (self.pricer).best(the_job, &self.costs, Some(&self.home_costs))
+    }
+
+    /// What running costs by slot and level in what is left.
+    fn running_costs(
+        &self,
+        job: usize,
+        guide: Option<&Prices>,
+        at_home: bool,
+        costs: &mut [SlotCosts],
+    ) {
         let the_job = &self.problem.jobs[job];
         let gang = f64::from(the_job.gang);
         for (t, slot) in self.problem.slots.iter().enumerate() {
             let (devices, watts) = self.usage.taken[t];
             let room = devices + the_job.gang <= self.problem.devices;
-            for l in 0..the_job.levels.len() {
+            for (l, cost) in costs[t].iter_mut().enumerate().take(the_job.levels.len()) {
                 let power = the_job.takes(l, slot);
                 let fits = room && watts + power <= slot.power.0 + POWER_SLACK;
-                let mut cost = if fits {
-                    cost::running_cost(the_job, l, slot.cost)
-                } else if the_job.pinned() {
-                    cost::running_cost(the_job, l, slot.cost) + self.added(the_job, t, l)
+                let own = cost::running_cost(the_job, l, slot.cost);
+                *cost = if the_job.pinned() {
+                    let over = if fits {
+                        0.0
+                    } else {
+                        self.usage
+                            .added(self.problem, &self.problem.jobs[job], t, l)
+                    };
+                    own + over + self.contracts_added(job, t, l, at_home)
+                } else if fits && self.contracts_bear(job, t, l, at_home) {
+                    own
                 } else {
                     f64::INFINITY
                 };
                 if let Some(guide) = guide {
-                    cost += gang * guide[t].0 + power * guide[t].1;
+                    *cost += gang * guide.common[t].0 + power * guide.common[t].1;
+                    for (c, prices) in guide.contracts.iter().enumerate() {
+                        let below = self.rules.share(c, t, the_job, at_home);
+                        *cost += below * the_job.levels[l].power.0 * prices[t];
+                    }
                 }
-                self.costs[t][l] = cost;
             }
         }
-        self.pricer.best(the_job, &self.costs)
     }
 
     /// Cost of a job as it stands, with the overload that would go with it.
     fn stands(&mut self, job: usize, schedule: &Schedule) -> f64 {
         let the_job = &self.problem.jobs[job];
-        let over: f64 = (0..self.problem.slots.len())
-            .filter_map(|t| schedule.level(t).map(|l| self.added(the_job, t, l)))
+        let mut over: f64 = (0..self.problem.slots.len())
+            .filter_map(|t| {
+                schedule.level(t).map(|l| {
+                    self.usage
+                        .added(self.problem, &self.problem.jobs[job], t, l)
+                })
+            })
             .sum();
+        if the_job.pinned() {
+            let stays = the_job.stays(schedule);
+            over += (0..self.problem.slots.len())
+                .filter_map(|t| {
+                    let level = schedule.level(t)?;
+                    Some(self.contracts_added(job, t, level, t < stays))
+                })
+                .sum::<f64>();
+        }
         cost::of_schedule(self.problem, the_job, schedule) + over
     }
 

@@ -2,6 +2,7 @@
 //! budgets and the price of energy by slot.
 
 use super::build::{Built, SiteLimit, expected_power};
+use super::contract_view::{Book, beyond_help};
 use super::cost::POWER_SLACK;
 use super::outlook::{Expected, Outlook, mean};
 use super::policy::{PlanPolicy, SLOT};
@@ -22,6 +23,7 @@ pub fn slots(
     policy: &PlanPolicy,
 ) -> Vec<BudgetSlot> {
     let problem = &built.problem;
+    let book = Book::new(problem, plan);
     let at = |series: &Option<Vec<Expected>>, t: usize| {
         series.as_ref().and_then(|s| s.get(t)).map(|e| e.value)
     };
@@ -46,7 +48,8 @@ pub fn slots(
                 price: at(&outlook.price, t).map(EurosPerMegawattHour),
                 renewable,
                 quality: outlook.quality(),
-                reason: slot_reason(problem, plan, t, busy, &limit.reason),
+                reason: slot_reason(&book, problem, plan, t, busy, &limit.reason)
+                    + &beyond_help(&built.contracts, t),
             }
         })
         .collect()
@@ -66,10 +69,33 @@ fn taken(problem: &Problem, plan: &Solution, slot: usize) -> (u32, Watts) {
 }
 
 /// What binds in a slot: what has a price there.
-fn slot_reason(problem: &Problem, plan: &Solution, slot: usize, busy: u32, limit: &str) -> String {
+fn slot_reason(
+    book: &Book<'_>,
+    problem: &Problem,
+    plan: &Solution,
+    slot: usize,
+    busy: u32,
+    limit: &str,
+) -> String {
     let (device, watt) = plan.prices.get(slot).copied().unwrap_or_default();
     let all = problem.devices;
-    if watt * 1e3 > 1e-6 {
+    let contracts = book.binding(slot);
+    if !contracts.is_empty() {
+        let too = if watt * 1e3 > 1e-6 {
+            ", and so does power"
+        } else {
+            ""
+        };
+        let (s, bind) = if contracts.len() > 1 {
+            ("s", "bind")
+        } else {
+            ("", "binds")
+        };
+        format!(
+            "{limit}; power contract{s} {} {bind}{too}; {busy} of {all} devices are planned",
+            contracts.join(" and ")
+        )
+    } else if watt * 1e3 > 1e-6 {
         format!("{limit}; power binds, {busy} of {all} devices are planned")
     } else if device > 1e-6 {
         format!("{limit}; the number of devices binds: {busy} of {all} are planned")
@@ -91,17 +117,19 @@ pub fn jobs(
         outlook,
         plan,
         limits: &built.limits,
+        book: Book::new(problem, plan),
     };
     let mut jobs: Vec<PlannedJob> = problem
         .jobs
         .iter()
         .zip(&plan.schedules)
-        .map(|(job, schedule)| {
+        .enumerate()
+        .map(|(place, (job, schedule))| {
             let record = input.jobs.iter().find(|r| r.id == job.id);
             PlannedJob {
                 job: job.id.clone(),
                 runs: runs(problem, job, schedule, built.highest_cap),
-                reason: teller.reason(job, schedule, record.and_then(|r| r.deadline)),
+                reason: teller.reason(place, schedule, record.and_then(|r| r.deadline)),
             }
         })
         .collect();
@@ -146,17 +174,19 @@ struct Teller<'a> {
     outlook: &'a Outlook,
     plan: &'a Solution,
     limits: &'a [SiteLimit],
+    book: Book<'a>,
 }
 
 impl Teller<'_> {
-    fn reason(&self, job: &Job, schedule: &Schedule, deadline: Option<Timestamp>) -> String {
+    fn reason(&self, place: usize, schedule: &Schedule, deadline: Option<Timestamp>) -> String {
+        let job = &self.problem.jobs[place];
         let first = (0..self.problem.slots.len()).find(|t| schedule.level(*t).is_some());
         let late = self.late(job, schedule, deadline);
         let why = match first {
             _ if job.work == 0 => "all its work is done".to_owned(),
-            None => self.never(job),
-            Some(first) if !job.interruptible => self.unbroken(job, first),
-            Some(first) => self.shifted(job, schedule, first),
+            None => self.never(place),
+            Some(first) if !job.interruptible => self.unbroken(place, schedule, first),
+            Some(first) => self.shifted(place, schedule, first),
         };
         match late {
             Some(late) => format!("{why}; {late}"),
@@ -165,12 +195,13 @@ impl Teller<'_> {
     }
 
     /// A job that does not run within the horizon.
-    fn never(&self, job: &Job) -> String {
+    fn never(&self, place: usize) -> String {
+        let job = &self.problem.jobs[place];
         let all = self.problem.slots.len();
         if job.release >= all {
             return "is released only after the horizon".to_owned();
         }
-        let obstacles = self.obstacles(job, job.release..all);
+        let obstacles = self.obstacles(place, job.release..all);
         if !obstacles.is_empty() {
             return format!("does not run within the horizon: {}", obstacles.join("; "));
         }
@@ -178,23 +209,32 @@ impl Teller<'_> {
             .to_owned()
     }
 
-    fn unbroken(&self, job: &Job, first: usize) -> String {
+    fn unbroken(&self, place: usize, schedule: &Schedule, first: usize) -> String {
+        let job = &self.problem.jobs[place];
         let what = match job.class {
             JobClass::Inference => "serves requests, so it is never paused",
             _ => "may not be interrupted",
         };
         if job.running {
-            return format!("runs and {what}");
+            let exceeded = self.book.exceeded(place, schedule);
+            if exceeded.is_empty() {
+                return format!("runs and {what}");
+            }
+            return format!(
+                "runs and {what}; power contract {} leaves less than it needs, so control may slow it below what its class is promised",
+                exceeded.join(" and ")
+            );
         }
         if first <= job.release {
             return format!("{what}; starts at its release");
         }
         let until = instant(self.problem, first);
-        let why = self.why_not(job, &(job.release..first).collect::<Vec<_>>());
+        let why = self.why_not(place, &(job.release..first).collect::<Vec<_>>());
         format!("{what}; waits until {until}{why}")
     }
 
-    fn shifted(&self, job: &Job, schedule: &Schedule, first: usize) -> String {
+    fn shifted(&self, place: usize, schedule: &Schedule, first: usize) -> String {
+        let job = &self.problem.jobs[place];
         let chosen = slots_of(self.problem, schedule);
         let soonest: Vec<usize> = (job.release..self.problem.slots.len())
             .take(chosen.len())
@@ -225,24 +265,29 @@ impl Teller<'_> {
         let still: Vec<usize> = (job.release..last)
             .filter(|t| schedule.level(*t).is_none())
             .collect();
-        let mut reasons = self.obstacles(job, still.iter().copied());
+        let mut reasons = self.obstacles(place, still.iter().copied());
         reasons.extend(self.gain(&chosen, &soonest));
         if reasons.is_empty() {
-            return format!("{waits}{}", self.why_not(job, &still));
+            return format!("{waits}{}", self.why_not(place, &still));
         }
         format!("{waits}: {}", reasons.join("; "))
     }
 
     /// Why it stands still in these slots, where no gain of its own says it.
-    fn why_not(&self, job: &Job, still: &[usize]) -> String {
-        let obstacles = self.obstacles(job, still.iter().copied());
+    fn why_not(&self, place: usize, still: &[usize]) -> String {
+        let obstacles = self.obstacles(place, still.iter().copied());
         if !obstacles.is_empty() {
             return format!(": {}", obstacles.join("; "));
         }
         let scarce = |price: &dyn Fn(&(f64, f64)) -> f64| {
             (still.iter()).any(|t| self.plan.prices.get(*t).is_some_and(|p| price(p) > 1e-6))
         };
-        if scarce(&|p| p.1 * 1e3) {
+        let binding = still.iter().flat_map(|t| self.book.binding(*t)).next();
+        if let Some(contract) = binding {
+            format!(
+                ": below power contract {contract} power is short meanwhile, and other jobs make more of it"
+            )
+        } else if scarce(&|p| p.1 * 1e3) {
             ": power is short meanwhile, and other jobs make more of it".to_owned()
         } else if scarce(&|p| p.0) {
             ": devices are short meanwhile, and other jobs make more of them".to_owned()
@@ -252,8 +297,10 @@ impl Teller<'_> {
     }
 
     /// What keeps a job from running in these slots, whatever it would gain:
-    /// what a grid event allows, other limits, devices that others hold.
-    fn obstacles(&self, job: &Job, slots: impl Iterator<Item = usize>) -> Vec<String> {
+    /// what a grid event allows, other limits, power contracts, devices that others hold.
+    fn obstacles(&self, place: usize, slots: impl Iterator<Item = usize>) -> Vec<String> {
+        let job = &self.problem.jobs[place];
+        let schedule = &self.plan.schedules[place];
         let mut said: Vec<String> = Vec::new();
         for t in slots {
             let (busy, watts) = self.others(job, t);
@@ -266,6 +313,15 @@ impl Teller<'_> {
                 reasons.push(match &self.limits[t].event {
                     Some(event) => format!("grid event {event} leaves too little power for it"),
                     None => "the limits leave too little power for it".to_owned(),
+                });
+            }
+            // As soon as it stands still, it may come back on any devices.
+            let at_home = t <= job.stays(schedule) && job.running && job.home.is_some();
+            for (contract, alone) in self.book.obstacles(place, t, at_home) {
+                reasons.push(if alone {
+                    format!("power contract {contract} leaves too little power for it on devices that it may be given, even were it alone")
+                } else {
+                    format!("power contract {contract} leaves too little power for it beside other jobs")
                 });
             }
             if busy + job.gang > self.problem.devices {

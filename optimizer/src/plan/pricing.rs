@@ -1,6 +1,7 @@
 //! The best schedule of one job when every slot and level has a cost: a
 //! shortest path over (slot, work left, running or not), backwards in time.
-//! Exact. Its cost is O(slots · quanta · levels); the inner loop is plain
+//! Exact. A job that runs may have other costs until it is first paused: that is one
+//! state more. Its cost is O(slots · quanta · levels); the inner loop is plain
 //! arithmetic on rows, so that it runs as vector instructions.
 
 use super::problem::{Job, MAX_LEVELS, QUANTA_A_SLOT, Schedule};
@@ -13,14 +14,22 @@ pub type SlotCosts = [f64; MAX_LEVELS];
 pub struct Pricer {
     idle: Vec<f64>,
     busy: Vec<f64>,
+    /// Running on the devices that it has now.
+    home: Vec<f64>,
     go: Vec<f64>,
 }
 
 impl Pricer {
     /// The cheapest schedule of `job` and its cost, given what running costs
     /// in each slot (prices of capacity included). An infinite cost means that
-    /// the job must go on but is forbidden to.
-    pub fn best(&mut self, job: &Job, costs: &[SlotCosts]) -> (f64, Schedule) {
+    /// the job must go on but is forbidden to. `home`: the same while it is on
+    /// the devices that it has now, where that makes a difference.
+    pub fn best(
+        &mut self,
+        job: &Job,
+        costs: &[SlotCosts],
+        home: Option<&[SlotCosts]>,
+    ) -> (f64, Schedule) {
         let slots = costs.len();
         // More than this cannot be done within the slots.
         let doable = slots.saturating_sub(job.release) as u32 * QUANTA_A_SLOT;
@@ -33,11 +42,19 @@ impl Pricer {
         self.busy.resize((slots + 1) * width, 0.0);
         self.go.clear();
         self.go.resize(width, 0.0);
+        let home = home.filter(|_| job.running);
+        self.home.clear();
+        if home.is_some() {
+            self.home.resize((slots + 1) * width, 0.0);
+        }
 
         for left in 0..width {
             let value = job.left_over(left as u32 + beyond, slots);
             self.idle[slots * width + left] = value;
             self.busy[slots * width + left] = value;
+            if home.is_some() {
+                self.home[slots * width + left] = value;
+            }
         }
         // With work beyond the slots, nothing left of `work` is not the end.
         let never_ends = beyond > 0;
@@ -50,15 +67,7 @@ impl Pricer {
             let busy_now = &mut busy_now[t * width..];
             let (idle_next, busy_next) = (&idle_next[..width], &busy_next[..width]);
             let go = &mut self.go[..width];
-            go[low..].fill(f64::INFINITY);
-            if job.waits_in(t) {
-                for (l, level) in job.levels.iter().enumerate() {
-                    let cost = costs[t][l];
-                    if cost.is_finite() {
-                        advance(go, busy_next, low, level.quanta as usize, cost);
-                    }
-                }
-            }
+            advance_all(job, t, &costs[t], go, busy_next, low);
             let hold = job.holding(t);
             let pause = if job.interruptible {
                 job.pause
@@ -71,9 +80,22 @@ impl Pricer {
                 idle_now[r] = stop.min(run);
                 busy_now[r] = (stop + pause).min(run);
             }
+            if let Some(home) = home {
+                let (now, next) = self.home.split_at_mut((t + 1) * width);
+                let now = &mut now[t * width..];
+                advance_all(job, t, &home[t], go, &next[..width], low);
+                for r in low..width {
+                    now[r] = (idle_next[r] + hold + pause).min(go[r] + hold);
+                }
+            }
         }
-        let value = if job.running { &self.busy } else { &self.idle }[work as usize];
-        (value, self.trace(job, costs, work, width, never_ends))
+        let rows = match (home, job.running) {
+            (Some(_), _) => &self.home,
+            (None, true) => &self.busy,
+            (None, false) => &self.idle,
+        };
+        let value = rows[work as usize];
+        (value, self.trace(job, costs, home, work, never_ends))
     }
 
     /// Walks forward along the cheapest choices.
@@ -81,14 +103,16 @@ impl Pricer {
         &self,
         job: &Job,
         costs: &[SlotCosts],
+        home: Option<&[SlotCosts]>,
         work: u32,
-        width: usize,
         never_ends: bool,
     ) -> Schedule {
         let slots = costs.len();
+        let width = work as usize + 1;
         let mut schedule = Schedule::idle(slots);
         let mut left = work as usize;
         let mut running = job.running;
+        let mut home = home;
         for (t, costs) in costs.iter().enumerate() {
             if left == 0 && !never_ends {
                 break;
@@ -101,10 +125,14 @@ impl Pricer {
             };
             let mut best = self.idle[next + left] + pause;
             let mut choice = None;
+            let (costs, rows) = match home {
+                Some(home) => (&home[t], &self.home),
+                None => (costs, &self.busy),
+            };
             if job.waits_in(t) {
                 for (l, level) in job.levels.iter().enumerate() {
                     let after = left.saturating_sub(level.quanta as usize);
-                    let value = costs[l] + self.busy[next + after];
+                    let value = costs[l] + rows[next + after];
                     // On a tie a job that runs goes on, and one that waits waits.
                     if value < best || (running && choice.is_none() && value <= best) {
                         best = value;
@@ -113,12 +141,33 @@ impl Pricer {
                 }
             }
             running = choice.is_some();
+            // Once paused, it comes back wherever there is room.
+            home = home.filter(|_| running);
             if let Some((l, after)) = choice {
                 schedule.0[t] = l as u8 + 1;
                 left = after;
             }
         }
         schedule
+    }
+}
+
+/// Cost of running in a slot and of what comes then, by what is left before it.
+fn advance_all(
+    job: &Job,
+    slot: usize,
+    costs: &SlotCosts,
+    go: &mut [f64],
+    next: &[f64],
+    low: usize,
+) {
+    go[low..].fill(f64::INFINITY);
+    if job.waits_in(slot) {
+        for (level, cost) in job.levels.iter().zip(costs) {
+            if cost.is_finite() {
+                advance(go, next, low, level.quanta as usize, *cost);
+            }
+        }
     }
 }
 

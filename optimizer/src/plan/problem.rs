@@ -19,7 +19,9 @@
 //! ```
 //!
 //! Limits of every slot t: the gangs that run need no more than `devices`;
-//! `gang · (power + each_t)` of those that run is no more than `power_t`.
+//! `gang · (power + each_t)` of those that run is no more than `power_t`; of every
+//! power contract, what could be drawn below it is no more than its `power_t`,
+//! see [`super::contracts`].
 
 use heliostat_models::{JobClass, JobId, Timestamp, Watts};
 use serde::Serialize;
@@ -42,6 +44,21 @@ pub struct Problem {
     pub slots: Vec<Slot>,
     /// The jobs, in order of their ids.
     pub jobs: Vec<Job>,
+    /// Limits over some of the devices, in the order of the site file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contracts: Vec<Contract>,
+}
+
+/// A power contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Contract {
+    /// Its name.
+    pub id: String,
+    /// Devices that it covers.
+    pub devices: u32,
+    /// By slot: power that the devices below it may be given together, above what
+    /// every device has anyway.
+    pub power: Vec<Watts>,
 }
 
 /// One slot.
@@ -87,6 +104,10 @@ pub struct Job {
     pub late: f64,
     /// Cost of a quantum of work that is left at the end of the slots.
     pub terminal: f64,
+    /// Of a job that runs on devices that are known: how many of them each contract
+    /// covers. It has them until it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home: Option<Vec<u32>>,
 }
 
 /// A pace at which a job may run.
@@ -121,6 +142,15 @@ impl Job {
     /// Runs now and may not be paused: it goes on whatever the limits say.
     pub fn pinned(&self) -> bool {
         self.running && !self.interruptible
+    }
+
+    /// How many of the first slots of a schedule it spends on the devices that it
+    /// has now, where these are known.
+    pub fn stays(&self, schedule: &Schedule) -> usize {
+        if !self.running || self.home.is_none() {
+            return 0;
+        }
+        schedule.0.iter().take_while(|l| **l > 0).count()
     }
 
     /// Whether it is in the system in a slot.
@@ -181,6 +211,8 @@ pub struct Solution {
     pub bound: f64,
     /// The prices that prove the bound, per slot: of a device, of a watt.
     pub prices: Vec<(f64, f64)>,
+    /// Those of a watt below each contract, by slot.
+    pub contract_prices: Vec<Vec<f64>>,
     /// How the solver got there.
     pub effort: Effort,
 }

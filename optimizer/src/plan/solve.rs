@@ -2,11 +2,12 @@
 //! plans placed with the help of those prices. Deterministic: no clock, no
 //! randomness, no threads; it stops by counts, never by time.
 
+use super::contracts::Rules;
 use super::cost::{self, POWER_SLACK};
-use super::master::{BlockPrices, Master, Mixture};
+use super::master::{Master, Mixture, Prices};
 use super::place::Placer;
 use super::pricing::{Pricer, SlotCosts};
-use super::problem::{Effort, MAX_LEVELS, Problem, Schedule, Solution};
+use super::problem::{Effort, Job, MAX_LEVELS, Problem, Schedule, Solution};
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -46,16 +47,18 @@ pub fn solve(problem: &Problem, limits: Limits) -> Solution {
         BLOCK
     };
     let mut pricer = Pricer::default();
+    let rules = Rules::new(problem);
     let mut search = Search {
         problem,
-        master: Master::new(problem, block),
+        rules: &rules,
+        master: Master::new(problem, &rules, block),
         best: Bound::default(),
         effort: Effort::default(),
     };
     let order = insertion_order(problem);
 
     // As good as it gets without a look at prices: a start for the columns.
-    let mut placer = Placer::new(problem, &mut pricer);
+    let mut placer = Placer::new(problem, &rules, &mut pricer);
     placer.fill(&order, None);
     let mut plans = vec![placer.finish()];
     search.learn(&plans[0].1);
@@ -63,11 +66,11 @@ pub fn solve(problem: &Problem, limits: Limits) -> Solution {
     let mixture = search.generate(&mut pricer, limits);
 
     let prices = search.master.by_slot(&search.best.prices);
-    let mut placer = Placer::new(problem, &mut pricer);
+    let mut placer = Placer::new(problem, &rules, &mut pricer);
     placer.fill(&order, Some(&prices));
     plans.push(placer.finish());
     if let Some(mixture) = &mixture {
-        let mut placer = Placer::new(problem, &mut pricer);
+        let mut placer = Placer::new(problem, &rules, &mut pricer);
         let pinned: Vec<usize> = (order.iter().copied())
             .filter(|j| problem.jobs[*j].pinned())
             .collect();
@@ -85,7 +88,7 @@ pub fn solve(problem: &Problem, limits: Limits) -> Solution {
     plans.truncate(2);
     let mut best: Option<(f64, Vec<Schedule>)> = None;
     for (_, schedules) in &plans {
-        let mut placer = Placer::new(problem, &mut pricer);
+        let mut placer = Placer::new(problem, &rules, &mut pricer);
         placer.adopt(schedules);
         placer.improve(limits.searches);
         let plan = placer.finish();
@@ -99,7 +102,8 @@ pub fn solve(problem: &Problem, limits: Limits) -> Solution {
         primal,
         // Rounding in sums must not lift the bound above what was reached.
         bound: search.best.value.min(primal),
-        prices,
+        prices: prices.common,
+        contract_prices: prices.contracts,
         effort: search.effort,
     }
 }
@@ -142,26 +146,35 @@ fn heaviest<'m>(master: &'m Master<'_>, mixture: &Mixture) -> Vec<(usize, &'m Sc
 #[derive(Debug)]
 struct Bound {
     value: f64,
-    prices: BlockPrices,
+    prices: Prices,
 }
 
 impl Default for Bound {
     fn default() -> Self {
         Self {
             value: f64::NEG_INFINITY,
-            prices: Vec::new(),
+            prices: Prices::default(),
         }
     }
 }
 
 struct Search<'a> {
     problem: &'a Problem,
+    rules: &'a Rules,
     master: Master<'a>,
     best: Bound,
     effort: Effort,
 }
 
 impl Search<'_> {
+    fn of_job<'j>(&'j self, job: &'j Job) -> AtPrices<'j> {
+        AtPrices {
+            problem: self.problem,
+            rules: self.rules,
+            job,
+        }
+    }
+
     /// Gives the master the schedules of a whole plan.
     fn learn(&mut self, plan: &[Schedule]) {
         for (index, schedule) in plan.iter().enumerate() {
@@ -173,7 +186,7 @@ impl Search<'_> {
     /// Rounds of pricing and linear programs. The last mixture, if there is one.
     fn generate(&mut self, pricer: &mut Pricer, limits: Limits) -> Option<Mixture> {
         // Without prices every job gets its very best; a first bound.
-        self.price(pricer, &vec![(0.0, 0.0); self.master.blocks()]);
+        self.price(pricer, &self.master.free());
         let mut last = None;
         while self.effort.rounds < limits.rounds {
             self.effort.rounds += 1;
@@ -186,7 +199,7 @@ impl Search<'_> {
                 self.effort.converged = true;
                 return Some(mixture);
             }
-            let smooth = blend(&self.best.prices, &mixture.prices);
+            let smooth = self.best.prices.blend(&mixture.prices, SMOOTHING);
             let mut new = self.price(pricer, &smooth);
             if !new {
                 new = self.price(pricer, &mixture.prices);
@@ -204,14 +217,20 @@ impl Search<'_> {
     /// less the worth of all capacity at the prices, is a bound of every plan
     /// (weak duality; each price is between 0 and the price of overload).
     /// Returns whether a new schedule was found.
-    fn price(&mut self, pricer: &mut Pricer, prices: &BlockPrices) -> bool {
+    fn price(&mut self, pricer: &mut Pricer, prices: &Prices) -> bool {
         let by_slot = self.master.by_slot(prices);
         let mut value = -worth(self.problem, &by_slot);
         let mut costs = vec![[f64::INFINITY; MAX_LEVELS]; self.problem.slots.len()];
+        let mut home_costs = costs.clone();
         let mut new = false;
         for (index, job) in self.problem.jobs.iter().enumerate() {
-            priced(self.problem, index, &by_slot, &mut costs);
-            let (cost, schedule) = pricer.best(job, &costs);
+            let stands = self.of_job(job);
+            stands.priced(false, &by_slot, &mut costs);
+            if job.home.is_some() {
+                stands.priced(true, &by_slot, &mut home_costs);
+            }
+            let home = job.home.as_ref().map(|_| home_costs.as_slice());
+            let (cost, schedule) = pricer.best(job, &costs, home);
             value += cost;
             let own = cost::of_schedule(self.problem, job, &schedule);
             new |= self.master.add(index, &schedule, own);
@@ -226,39 +245,59 @@ impl Search<'_> {
     }
 }
 
-/// Cost of running a job in each slot at each level, with prices of capacity.
-/// What alone breaks a limit is forbidden, unless the job must go on.
-fn priced(problem: &Problem, job: usize, prices: &[(f64, f64)], costs: &mut [SlotCosts]) {
-    let job = &problem.jobs[job];
-    let gang = f64::from(job.gang);
-    for ((slot, (device, watt)), costs) in problem.slots.iter().zip(prices).zip(costs) {
-        for (l, cost) in costs.iter_mut().enumerate().take(job.levels.len()) {
-            let power = job.takes(l, slot);
-            let alone = job.gang <= problem.devices && power <= slot.power.0 + POWER_SLACK;
-            *cost = if alone || job.pinned() {
-                cost::running_cost(job, l, slot.cost) + gang * device + power * watt
-            } else {
-                f64::INFINITY
-            };
+/// A job at the prices of capacity.
+struct AtPrices<'a> {
+    problem: &'a Problem,
+    rules: &'a Rules,
+    job: &'a Job,
+}
+
+impl AtPrices<'_> {
+    /// Cost of running it in each slot at each level, with prices of capacity.
+    /// What alone breaks a limit is forbidden, unless the job must go on.
+    fn priced(&self, at_home: bool, prices: &Prices, costs: &mut [SlotCosts]) {
+        let Self {
+            problem,
+            rules,
+            job,
+        } = self;
+        let gang = f64::from(job.gang);
+        let slots = problem.slots.iter().zip(&prices.common);
+        for (t, ((slot, (device, watt)), costs)) in slots.zip(costs).enumerate() {
+            for (l, cost) in costs.iter_mut().enumerate().take(job.levels.len()) {
+                let power = job.takes(l, slot);
+                let alone = job.gang <= problem.devices
+                    && power <= slot.power.0 + POWER_SLACK
+                    && (problem.contracts.iter().enumerate()).all(|(c, contract)| {
+                        rules.alone(problem, (c, t), job, l, at_home)
+                            <= contract.power[t].0 + POWER_SLACK
+                    });
+                if !alone && !job.pinned() {
+                    *cost = f64::INFINITY;
+                    continue;
+                }
+                *cost = cost::running_cost(job, l, slot.cost) + gang * device + power * watt;
+                for (c, prices) in prices.contracts.iter().enumerate() {
+                    let below = rules.share(c, t, job, at_home);
+                    *cost += below * job.levels[l].power.0 * prices[t];
+                }
+            }
         }
     }
 }
 
 /// Worth of all capacity at these prices.
-fn worth(problem: &Problem, prices: &[(f64, f64)]) -> f64 {
+fn worth(problem: &Problem, prices: &Prices) -> f64 {
     let devices = f64::from(problem.devices);
-    problem
+    let common: f64 = problem
         .slots
         .iter()
-        .zip(prices)
+        .zip(&prices.common)
         .map(|(slot, (device, watt))| device * devices + watt * slot.power.0)
-        .sum()
-}
-
-fn blend(best: &BlockPrices, newest: &BlockPrices) -> BlockPrices {
-    let mix = |a: f64, b: f64| SMOOTHING * a + (1.0 - SMOOTHING) * b;
-    best.iter()
-        .zip(newest)
-        .map(|(a, b)| (mix(a.0, b.0), mix(a.1, b.1)))
-        .collect()
+        .sum();
+    let contracts = problem.contracts.iter().zip(&prices.contracts);
+    contracts.fold(common, |sum, (contract, prices)| {
+        let below = contract.power.iter().zip(prices);
+        sum + below.map(|(power, price)| power.0 * price).sum::<f64>()
+    })
 }

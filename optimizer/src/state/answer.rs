@@ -321,11 +321,11 @@ fn kilowatt_more(problem: &Problem, prices: &[f64]) -> Vec<Option<f64>> {
             }
         };
         let then = engine
-            .change(with(Watts(1_000.0)))
+            .change(&with(Watts(1_000.0)))
             .ok()
             .and_then(|()| engine.solve());
         more[row] = then.map(|then| (then.primal - now.primal).max(0.0));
-        if engine.change(with(Watts::ZERO)).is_err() {
+        if engine.change(&with(Watts::ZERO)).is_err() {
             break;
         }
     }

@@ -101,6 +101,7 @@ impl LoopWorld {
             policy: self.site.control.clone(),
             planner_enabled: false,
             identity: None,
+            directory: None,
         }
     }
 

@@ -4,12 +4,16 @@
 //! ```text
 //! chained record = 1(u8) own(32 bytes) before(32 bytes) body        own = SHA-256(before body)
 //! old record     = body alone, which begins with `{`                own = SHA-256(before body)
+//! checkpoint     = 2(u8) JSON, at the begin of the file only
 //! ```
 //!
-//! The first record follows 32 zero bytes. Records from before the log was
+//! The first record follows 32 zero bytes, or where the log's beginning was cut
+//! off what the checkpoint says that it follows. Records from before the log was
 //! chained carry no hash; the first chained one after them vouches for how
 //! they stood then.
 
+use super::cut::Checkpoint;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -39,6 +43,19 @@ impl Hash {
     }
 }
 
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("a hash has 64 hexadecimal digits"))
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -53,6 +70,8 @@ impl fmt::Debug for Hash {
 
 /// First byte of a chained record.
 const CHAINED: u8 = 1;
+/// First byte of a checkpoint.
+const CHECKPOINT: u8 = 2;
 /// Bytes before the body.
 const HEAD: usize = 1 + 32 + 32;
 
@@ -67,8 +86,16 @@ pub(super) fn link(before: Hash, body: &[u8]) -> (Vec<u8>, Hash) {
     (record, own)
 }
 
+/// The record with which a log begins whose beginning was cut off.
+pub(super) fn head(cut: &Checkpoint) -> Result<Vec<u8>, serde_json::Error> {
+    let mut record = vec![CHECKPOINT];
+    serde_json::to_writer(&mut record, cut)?;
+    Ok(record)
+}
+
 /// What is wrong with the chain at a record.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The record's own hash is not that of its content.
     #[error("its content is not what was written: its hash does not fit")]
@@ -82,12 +109,15 @@ pub enum Fault {
     /// It is neither a chained nor an old record.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
+    /// The log's beginning is missing, and no record says that it was cut off there.
+    #[error("what stood before it was cut off, and the log has no note of that")]
+    NotNoted,
 }
 
 /// The first place where the chain does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Break {
-    /// The record, counted from 0 in the file.
+    /// The record, counted from 0 since the log began, those cut off included.
     pub record: u64,
     /// The decision that stands there, where it can be read.
     pub decision: Option<u64>,
@@ -112,13 +142,57 @@ pub struct Chain {
     pub unchained: u64,
     /// Records with hashes.
     pub chained: u64,
-    /// The first that is broken.
+    /// The first that is broken, of those cut off too.
     pub broken: Option<Break>,
+    /// What was cut off before the first record.
+    pub cut: Option<Checkpoint>,
+    /// Whether a record says the same of what was cut off.
+    is_noted: bool,
     /// Hash of the last record, which the next one carries.
     pub(super) last: Hash,
 }
 
 impl Chain {
+    /// Takes a checkpoint in where one stands at the begin; whether that was one.
+    pub(super) fn begin(&mut self, record: &[u8]) -> bool {
+        let is_first = self.unchained + self.chained == 0 && self.cut.is_none();
+        let Some((&CHECKPOINT, text)) = record.split_first().filter(|_| is_first) else {
+            return false;
+        };
+        match serde_json::from_slice::<Checkpoint>(text) {
+            Ok(cut) => {
+                self.last = cut.last;
+                self.cut = Some(cut);
+            }
+            Err(error) => self.note(Fault::Unreadable(error.to_string())),
+        }
+        true
+    }
+
+    /// Takes in what a record says of what was cut off.
+    pub(super) fn notes(&mut self, cut: Option<&Checkpoint>) {
+        self.is_noted |= cut.is_some() && cut == self.cut.as_ref();
+    }
+
+    /// All records were taken.
+    pub(super) fn end(&mut self) {
+        let Some(cut) = &self.cut else { return };
+        if let Some(broken) = &cut.broken {
+            self.broken = Some(broken.clone());
+        } else if !self.is_noted && self.broken.is_none() {
+            self.broken = Some(Break {
+                record: cut.records,
+                decision: None,
+                fault: Fault::NotNoted,
+            });
+        }
+    }
+
+    /// Records before the next one, those cut off included.
+    pub(super) fn count(&self) -> u64 {
+        self.cut.as_ref().map_or(0, |cut| cut.records) + self.unchained + self.chained
+    }
+
     /// Takes the next record in; returns its body.
     pub(super) fn take<'a>(&mut self, record: &'a [u8]) -> &'a [u8] {
         if record.first() == Some(&CHAINED) && record.len() >= HEAD {
@@ -149,7 +223,7 @@ impl Chain {
 
     /// Says of the record taken last which decision it is, or why it cannot be read.
     pub(super) fn name(&mut self, decision: Result<u64, String>) {
-        let record = self.unchained + self.chained - 1;
+        let record = self.count() - 1;
         match decision {
             Ok(number) => {
                 if let Some(broken) = self.broken.as_mut().filter(|b| b.record == record) {
@@ -170,7 +244,7 @@ impl Chain {
     fn note(&mut self, fault: Fault) {
         if self.broken.is_none() {
             self.broken = Some(Break {
-                record: self.unchained + self.chained,
+                record: self.count(),
                 decision: None,
                 fault,
             });

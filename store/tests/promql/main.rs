@@ -10,6 +10,8 @@
     reason = "tests say what they expect, and wait for other programs by the wall"
 )]
 
+#[path = "../../../tests/support/peers.rs"]
+mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 

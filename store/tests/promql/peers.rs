@@ -1,6 +1,7 @@
 //! Prometheus and VictoriaMetrics, started on the same samples.
 
 use crate::data::{Sample, text};
+use crate::programs::missing;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -25,24 +26,6 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether a program is missing and may be.
-fn missing(program: &str) -> bool {
-    let there = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
-    if there {
-        return false;
-    }
-    let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-    assert!(
-        !required,
-        "HELIOSTAT_PEERS=required, but {program} is not installed; `cargo xtask peers` installs it"
-    );
-    eprintln!(
-        "SKIPPED: {program} is not installed; nothing was compared with it (`cargo xtask peers` installs it)"
-    );
-    true
 }
 
 fn free_address() -> String {

@@ -18,6 +18,7 @@ mod fault;
 mod gpu;
 mod job;
 mod readings;
+mod release;
 mod schedule;
 mod tally;
 mod tree;
@@ -216,7 +217,7 @@ impl Hall {
             facility: Facility::default(),
             outdoor: Celsius(0.0),
             meters: vec![Joules::ZERO; site.meters.len()],
-            watch: Watch::new(site.power.nodes()),
+            watch: Watch::new(site.power.nodes(), &site.trip_curves),
             grid_limit: None,
             disturbed: config.start,
             tally: Tally::default(),

@@ -4,25 +4,20 @@
 //! A **violation** is a draw above a power node's limit by more than 0.5 % for
 //! longer than 2 s: shorter is within what capping hardware can follow, and
 //! less is within what revenue meters tell apart. A **trip** is a draw above
-//! the rating for as long as an inverse-time curve allows: heat grows with
-//! `(P / rating)² - 1.05²` and trips at 63.4, so 1.25 times the rating trips
-//! after 138 s and double after 22 s: never later than IEC 60898 demands of a
-//! thermal release (1.45 times within an hour, 2.55 times within a minute), and
-//! earlier than it allows at 1.13 times, so that this referee is the stricter
-//! one. From 5 times the rating on, where class B has let go, it trips at once.
+//! the rating for longer than the breaker's curve allows: the site file's of that
+//! breaker, and where it states none a built-in one (`release.rs`).
 //! Trips are counted; the twin does not switch the load off.
 
+use super::release::Release;
 use heliostat_models::site::power::PowerNode;
+use heliostat_models::site::trip::TripCurve;
 use heliostat_models::{Timestamp, Watts};
+use std::collections::BTreeMap;
 
 /// Share above a limit that is not counted.
 pub const TOLERANCE: f64 = 0.005;
 /// Milliseconds above a limit that are not counted.
 pub const GRACE_MS: i64 = 2_000;
-const TRIP_FROM: f64 = 1.05;
-const TRIP_HEAT: f64 = 63.4;
-/// Multiple of the rating at which the magnetic release lets go at once.
-const TRIP_AT_ONCE: f64 = 5.0;
 
 /// A power node drew more than its limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +40,7 @@ struct Breaker {
     limit: Watts,
     rating: Watts,
     above: Option<(Timestamp, Timestamp, Watts)>,
-    heat: f64,
+    release: Release,
 }
 
 /// All breakers of a site.
@@ -70,15 +65,16 @@ impl Breaker {
 }
 
 impl Watch {
-    /// Breakers at every power node.
-    pub fn new(nodes: &[PowerNode]) -> Self {
+    /// Breakers at every power node; `curves` holds the time-current curves of
+    /// those whose site file states one, by name.
+    pub fn new(nodes: &[PowerNode], curves: &BTreeMap<String, TripCurve>) -> Self {
         let breakers = (nodes.iter())
             .map(|n| Breaker {
                 id: n.id.clone(),
                 limit: n.limit,
                 rating: n.rating,
                 above: None,
-                heat: 0.0,
+                release: Release::new(curves.get(&n.id)),
             })
             .collect();
         Self {
@@ -108,11 +104,8 @@ impl Watch {
                 breaker.above = None;
             }
             let load = *power / breaker.rating.max(Watts(1.0));
-            breaker.heat += seconds * (load * load - TRIP_FROM * TRIP_FROM);
-            breaker.heat = breaker.heat.max(0.0);
-            if breaker.heat > TRIP_HEAT || load >= TRIP_AT_ONCE {
+            if breaker.release.carry(load, seconds) {
                 self.trips += 1;
-                breaker.heat = 0.0;
             }
         }
     }
@@ -134,7 +127,7 @@ impl Watch {
         self.trips = 0;
         for breaker in &mut self.breakers {
             breaker.above = None;
-            breaker.heat = 0.0;
+            breaker.release.cool();
         }
     }
 }
@@ -208,13 +201,36 @@ mod tests {
     use heliostat_models::site::power::PowerNodeKind;
 
     fn watch() -> Watch {
-        Watch::new(&[PowerNode {
-            id: "feed".into(),
+        Watch::new(&[feed("feed")], &BTreeMap::new())
+    }
+
+    fn feed(id: &str) -> PowerNode {
+        PowerNode {
+            id: id.into(),
             kind: PowerNodeKind::UtilityFeed,
             parents: vec![],
             rating: Watts(1_200.0),
             limit: Watts(1_000.0),
-        }])
+        }
+    }
+
+    #[test]
+    fn each_breaker_trips_by_its_own_curve() {
+        let fast = TripCurve::new(&[(1.5, 10.0)]).unwrap();
+        let slow = TripCurve::new(&[(1.5, 300.0)]).unwrap();
+        let curves = BTreeMap::from([("fast".to_owned(), fast), ("slow".to_owned(), slow)]);
+        let mut w = Watch::new(&[feed("fast"), feed("slow"), feed("built-in")], &curves);
+        let mut first = None;
+        for second in 0..310 {
+            let at = |s: i64| Timestamp(1_000 * s);
+            w.see(&[Watts(1_500.0); 3], at(second), at(second + 1));
+            first = first.or((w.trips() > 0).then_some(second + 1));
+        }
+        assert_eq!(first, Some(11));
+        // 1.25 times the rating: every 11 s, once after 300, and after 138 and 276.
+        assert_eq!(w.trips(), 310 / 11 + 1 + 2);
+        w.reset();
+        assert_eq!(w.trips(), 0);
     }
 
     fn run(watch: &mut Watch, powers: &[f64], step_ms: i64) {

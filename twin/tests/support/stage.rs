@@ -71,6 +71,7 @@ impl Stage {
             policy,
             planner_enabled: false,
             identity: None,
+            directory: None,
         };
         let control = Controller::start(config, world.deps.clone()).unwrap();
         Self {

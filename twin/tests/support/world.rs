@@ -209,6 +209,7 @@ impl World {
             policy,
             planner_enabled: false,
             identity: Some(seat.identity.clone()),
+            directory: None,
         };
         seat.handle = Some(Controller::start(config, seat.deps.clone()).unwrap());
     }

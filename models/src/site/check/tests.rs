@@ -478,6 +478,18 @@ fn faults_of_meters_cooling_contracts_classes_and_control() {
         "lease_seconds",
         "two periods",
     );
+    error(
+        "lease_seconds = 30",
+        "lease_seconds = 30\nkeep_decisions_days = 399",
+        "keep_decisions_days",
+        "inputs for 400",
+    );
+    error(
+        "lease_seconds = 30",
+        "lease_seconds = 30\nkeep_inputs_days = 4_000",
+        "keep_inputs_days",
+        "3660 days",
+    );
     warning(
         "plan_every_seconds = 900",
         "plan_every_seconds = 3",

@@ -299,7 +299,10 @@ fn store(file: &SiteFile) -> Result<StoreChoice, Lacking> {
 }
 
 /// Where a site does not say: a year, and some to look into it.
-const KEEP_DAYS: u32 = 400;
+pub(crate) const KEEP_DAYS: u32 = 400;
+/// Ten years and a week: for so long records of measuring points and devices are
+/// to be kept by Delegated Regulation (EU) 2024/1364, annex II.
+pub(crate) const KEEP_DECISIONS: u32 = 3_660;
 
 fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
     let control = file.control.as_ref().ok_or("control")?;
@@ -318,6 +321,8 @@ fn control(file: &SiteFile) -> Result<ControlPolicy, Lacking> {
         carbon_weight: *need(&control.carbon_weight, "control.carbon_weight")?,
         keep_inputs_days: days(&control.keep_inputs_days),
         keep_jobs_days: days(&control.keep_jobs_days),
+        keep_decisions_days: (control.keep_decisions_days.as_ref())
+            .map_or(KEEP_DECISIONS, |days| days.value),
     })
 }
 

@@ -124,6 +124,7 @@ pub(crate) struct ControlSection {
     pub carbon_weight: Field<f64>,
     pub keep_inputs_days: Field<u32>,
     pub keep_jobs_days: Field<u32>,
+    pub keep_decisions_days: Field<u32>,
     pub ramp: RampFields,
     pub ramp_window: Field<f64>,
 }
@@ -330,6 +331,7 @@ impl ControlSection {
             carbon_weight: t.require("carbon_weight").share(),
             keep_inputs_days: t.optional("keep_inputs_days").count(1..=36_500),
             keep_jobs_days: t.optional("keep_jobs_days").count(1..=36_500),
+            keep_decisions_days: t.optional("keep_decisions_days").count(30..=36_500),
             ramp: RampFields::read(&mut t),
             ramp_window: t.optional("ramp_window_seconds").number(WINDOW),
         };

@@ -1,6 +1,6 @@
 //! What agents tell the executor: hellos and answers.
 
-use super::{Executor, outcome};
+use super::{Executor, outcome, sense};
 use heliostat_models::lease::{AgentHello, CapAnswer};
 
 impl Executor {
@@ -15,8 +15,15 @@ impl Executor {
             if self.site.nodes[device.node].id.as_str() != hello.agent.as_str() {
                 continue;
             }
+            let fenced = hello.fence >= self.fence;
+            if let Some(fault) = sense::fault(said, device.max_cap) {
+                self.devices[place].on_nonsense(fault, fenced, hello.at);
+                self.refresh(place);
+                self.pace_told(place);
+                continue;
+            }
             mine.push(place);
-            self.devices[place].on_hello(said, hello.fence >= self.fence, hello.at);
+            self.devices[place].on_hello(said, fenced, hello.at);
             let leaving = hello.leaving.then(|| said.found.clamp(said.min, said.max));
             if self.devices[place].leaving != leaving {
                 self.devices[place].leaving = leaving;
@@ -64,13 +71,14 @@ impl Executor {
                 }
                 continue;
             }
-            let Some((place, _)) = self.site.device(&report.device) else {
+            let Some((place, device)) = self.site.device(&report.device) else {
                 continue;
             };
             if !mine.contains(&place) {
                 continue;
             }
             let (now_has, refused) = outcome(report);
+            let now_has = sense::believed(now_has, device.max_cap);
             self.devices[place].on_report(now_has, refused, sequence, fenced, answer.at);
             self.refresh(place);
             self.pace_heard(place, sequence, last);

@@ -17,7 +17,7 @@
 //! processors and accelerators alike, and it would have to be raised before caps and
 //! lowered after them without keeping any limit that they do not keep already.
 
-use super::{Executor, SMALLEST_STEP, whole};
+use super::{Executor, SMALLEST_STEP, sense, whole};
 use crate::control::device::{Device, Part, Sent};
 use heliostat_models::lease::{AgentHello, CapCommand, CapLease, CapReport, CappableDevice};
 use heliostat_models::site::Node;
@@ -63,6 +63,18 @@ impl Executor {
             return Vec::new();
         };
         let fenced = hello.fence >= self.fence;
+        if let Some(fault) = sense::fault(said, highest(&self.site, at)) {
+            if let Some(limit) = self.wholes.get_mut(&node) {
+                limit.on_nonsense(fault, fenced, hello.at);
+                self.reflect(node);
+            } else {
+                for place in places {
+                    self.devices[place].on_nonsense(fault.clone(), fenced, hello.at);
+                    self.refresh(place);
+                }
+            }
+            return Vec::new();
+        }
         let safe: Watts = self.site.devices[at.devices.clone()]
             .iter()
             .map(|d| d.safe_cap)
@@ -139,6 +151,7 @@ impl Executor {
             return;
         };
         let (now_has, refused) = super::outcome(report);
+        let now_has = sense::believed(now_has, highest(&self.site, &self.site.nodes[node]));
         limit.on_report(now_has, refused, sequence, fenced, at);
         self.reflect(node);
         for place in self.site.nodes[node].devices.clone() {
@@ -289,6 +302,12 @@ const ROUNDING: f64 = 1e-6;
 fn most(site: &Site, node: &Node) -> Watts {
     let devices = &site.devices[node.devices.clone()];
     node.overhead + devices.iter().map(|d| d.max_cap).sum()
+}
+
+/// The highest limit that makes sense to speak of: where a node is not limited,
+/// controllers say the highest number that they have.
+fn highest(site: &Site, node: &Node) -> Watts {
+    most(site, node).max(Watts(10_000.0))
 }
 
 /// What the accelerators of a node may draw while its limit is this. Above the
