@@ -3,6 +3,7 @@ mod recorded;
 mod server;
 
 use super::*;
+use crate::actuate::heard::hear;
 use proptest::prelude::*;
 use serde_json::json;
 use server::{Answer, Fault, Server, Tree, hgx};
@@ -465,7 +466,12 @@ fn users_are_known_by_session_or_with_each_request() {
         };
         let guessed = wrong.is_some();
         let mut actuator = stage.open_as(scope, wrong, None);
-        assert_eq!(actuator.devices(), []);
+        let (devices, log) = hear(|| actuator.devices());
+        assert_eq!(devices, []);
+        assert!(
+            log.contains("user and password of the BMC") && !log.contains("guess"),
+            "{log}"
+        );
         let error = error(actuator.current(&gpu(0)));
         assert!(
             matches!(error, RedfishError::Unauthorised { .. }),
@@ -475,6 +481,26 @@ fn users_are_known_by_session_or_with_each_request() {
         // Without a password nobody is locked out; with a wrong one it is tried once.
         assert_eq!(stage.server.edit(|tree| tree.refused), usize::from(guessed));
     }
+}
+
+#[test]
+fn neither_password_nor_token_is_logged_when_all_goes_well_or_wrong() {
+    let stage = Stage::new(hgx());
+    let (_, log) = hear(|| {
+        let mut actuator = stage.gpus();
+        actuator.devices();
+        actuator.set(&gpu(0), UUID, Watts(400.0)).unwrap();
+        stage.fault("PATCH", "GPU_SXM_1", Answer::Status(401, ""));
+        actuator.set(&gpu(0), UUID, Watts(500.0)).unwrap();
+        stage.server.edit(|tree| tree.silent = true);
+        error(actuator.set(&gpu(0), UUID, Watts(300.0)))
+    });
+    // It does hear what is logged.
+    assert!(log.contains("listed by the management controller"), "{log}");
+    assert!(
+        !log.contains(server::PASSWORD) && !log.contains("token"),
+        "{log}"
+    );
 }
 
 #[test]
