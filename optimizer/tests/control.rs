@@ -137,17 +137,19 @@ async fn without_a_broker_it_observes_decides_and_says_why() {
 #[tokio::test]
 async fn a_reduction_counts_against_the_meter_of_the_site() {
     let world = LoopWorld::new(sites::demo());
-    let reading = |device: &str, watts: f64| Frame {
-        device: DeviceId::from(device),
-        at: START,
-        readings: vec![(Catalogue::meter_power(), Reading::Measured(watts))],
+    let frames = |after: u64| -> Vec<Frame> {
+        let reading = |device: &str, watts: f64| Frame {
+            device: DeviceId::from(device),
+            at: START + Duration::from_secs(after),
+            readings: vec![(Catalogue::meter_power(), Reading::Measured(watts))],
+        };
+        vec![
+            reading("meter-site", 168_000.0),
+            reading("meter-it-a", 75_000.0),
+            reading("meter-it-b", 75_000.0),
+        ]
     };
-    let frames = vec![
-        reading("meter-site", 168_000.0),
-        reading("meter-it-a", 75_000.0),
-        reading("meter-it-b", 75_000.0),
-    ];
-    world.store.append(frames).await.unwrap();
+    world.store.append(frames(0)).await.unwrap();
     let handle = Controller::start(world.config(free_port(), false), world.deps.clone()).unwrap();
     let mut view = handle.view();
     until(&mut view, "a first allocation", |v| v.allocations >= 1).await;
@@ -164,7 +166,23 @@ async fn a_reduction_counts_against_the_meter_of_the_site() {
     let feed = |v: &ControlView| v.power.iter().find(|p| p.id == "feed").unwrap().limit.0;
     let limit = 168_000.0 * 0.7 * (1.0 - world.site.control.margin);
     until(&mut view, "its limit", |v| (feed(v) - limit).abs() < 1.0).await;
+    // Nobody obeys while control observes: that the event is not met is said.
+    world.store.append(frames(89)).await.unwrap();
+    world.clock.advance_to(START + Duration::from_secs(89));
+    until(&mut view, "the time", |v| {
+        v.at >= START + Duration::from_secs(89)
+    })
+    .await;
+    assert!(!view.borrow().health.grid_event_unmet, "there is time yet");
+    world.store.append(frames(92)).await.unwrap();
+    world.clock.advance_to(START + Duration::from_secs(92));
+    let late = until(&mut view, "a trouble", |v| v.health.grid_event_unmet).await;
+    assert!(
+        late.health.troubles[0].contains("grid event `dr-1`"),
+        "{late:?}"
+    );
     handle.cancel_grid_event("dr-1");
+    until(&mut view, "it to be over", |v| !v.health.grid_event_unmet).await;
     until(&mut view, "the usual limit", |v| feed(v) > 180_000.0).await;
     handle.stop().await;
     let told = world
