@@ -153,9 +153,7 @@ fn the_same_changes_give_the_same_bits() {
                 .map(|_| change(&mut rng, &problem))
                 .collect();
             let answers = engines.each_mut().map(|engine| {
-                for change in &changes {
-                    engine.change(change).unwrap();
-                }
+                engine.change_all(&changes).unwrap();
                 let numbers = engine.solve();
                 let caps: Vec<_> = (0..problem.groups.len())
                     .map(|group| engine.cap(group).map(|cap| cap.0.to_bits()))
