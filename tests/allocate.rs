@@ -66,14 +66,14 @@ fn an_allocation_is_printed_with_its_reasons_and_its_proof() {
         text.contains("The checker has recomputed every limit"),
         "{text}"
     );
-    // By hand: 13,720 W on 32 devices are 428.75 W. A kilowatt more lifts all 40 by
-    // 21.25 W at 0.4/250 a watt and by 10 W more at 0.1/250.
+    // By hand: 13,720 W less 4 x 1,400 W of the nodes' own, on 32 devices, are 253.75 W.
+    // A kilowatt more lifts all 40 by 31.25 W at 0.4/250 a watt.
     let whole: Value =
         serde_json::from_slice(&allocate(&state(14_000.0), &["--json"]).stdout).unwrap();
     let limits = whole["limits"].as_array().unwrap();
     let tenant = limits.iter().find(|l| l["name"] == "tenant-a").unwrap();
     let more = tenant["kilowatt_more"].as_f64().unwrap();
-    let hand = 40.0 * (21.25 * 0.4 + 10.0 * 0.1) / 250.0;
+    let hand = 40.0 * 31.25 * 0.4 / 250.0;
     assert!((more - hand).abs() < 1e-6, "{more} {hand}");
     assert_eq!(whole["caps"].as_object().unwrap().len(), 256);
     assert_eq!(whole["ending"], "allocated");
@@ -97,7 +97,7 @@ fn floors_that_do_not_fit_have_an_exit_code_of_their_own() {
         "{text}"
     );
     assert!(
-        text.contains("Even the lowest caps exceed tenant-a by 1.5 kW"),
+        text.contains("Even the lowest caps exceed tenant-a by 7.1 kW"),
         "{text}"
     );
 }

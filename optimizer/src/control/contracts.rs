@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 /// What a contract covers besides caps.
 #[derive(Clone, Debug, PartialEq)]
-struct Covered {
+pub(crate) struct Covered {
     /// Compute nodes, by place in the site.
     nodes: Vec<usize>,
     /// Whether a utility feed is among its members.
@@ -53,18 +53,7 @@ impl Contracts {
         whole: &BTreeSet<usize>,
     ) -> Vec<ContractTerm> {
         (site.power_contracts.iter().zip(&self.covered))
-            .map(|(contract, covered)| {
-                let (load, more) = covered.besides_caps(site, measured, whole);
-                let limit = contract.usable(margin);
-                ContractTerm {
-                    id: contract.id.clone(),
-                    limit: contract.limit,
-                    in_full: contract.in_full,
-                    uncontrolled: load + covered.plant(site, measured, limit),
-                    uncertainty: more,
-                    members: contract.members.clone(),
-                }
-            })
+            .map(|(contract, covered)| covered.term(site, contract, measured, margin, whole))
             .collect()
     }
 
@@ -91,7 +80,8 @@ impl Contracts {
 }
 
 impl Covered {
-    fn new(site: &Site, contract: &PowerContract) -> Self {
+    /// By a contract.
+    pub fn new(site: &Site, contract: &PowerContract) -> Self {
         let tree = site.power.nodes();
         let mut below = vec![false; tree.len()];
         for node in &contract.nodes {
@@ -117,6 +107,32 @@ impl Covered {
                 .filter(|place| below[*place])
                 .collect(),
             singles: singles(site, contract, &below),
+        }
+    }
+
+    /// The compute nodes that it covers, by place in the site.
+    pub fn nodes(&self) -> &[usize] {
+        &self.nodes
+    }
+
+    /// The contract as [`Contracts::terms`] says.
+    pub fn term(
+        &self,
+        site: &Site,
+        contract: &PowerContract,
+        measured: &Measured,
+        margin: f64,
+        whole: &BTreeSet<usize>,
+    ) -> ContractTerm {
+        let (load, more) = self.besides_caps(site, measured, whole);
+        let limit = contract.usable(margin);
+        ContractTerm {
+            id: contract.id.clone(),
+            limit: contract.limit,
+            in_full: contract.in_full,
+            uncontrolled: load + self.plant(site, measured, limit),
+            uncertainty: more,
+            members: contract.members.clone(),
         }
     }
 

@@ -18,11 +18,13 @@
 //! ```
 //!
 //! What is not stated is taken as control takes what it does not know: a node
-//! draws its rated overhead, the plant one and a half times its design's. The site
-//! file's own contracts, steps and time-current curves hold too; a curve stated here
+//! draws its rated overhead, the plant one and a half times its design's, and a
+//! contract's members what the same figures say of them, unless the contract has
+//! `uncontrolled_watts`. The site file's own contracts, steps and time-current curves hold too; a curve stated here
 //! stands in place of the site's.
 
 mod answer;
+mod contracts;
 mod jobs;
 mod read;
 mod reader;

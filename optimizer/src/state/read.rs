@@ -2,7 +2,7 @@
 
 use super::State;
 use super::reader::{Fault, Faults, join};
-use crate::check::{ContractTerm, Terms, TripCurve};
+use crate::check::{Terms, TripCurve};
 use crate::control::contracts::Contracts;
 use crate::control::measure::Measured;
 use heliostat_models::site::Node;
@@ -50,12 +50,12 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         ranges: BTreeMap::new(),
         pinned: BTreeMap::new(),
         in_force: BTreeMap::new(),
-        terms: Terms::default(),
+        steps: BTreeMap::new(),
     };
     reading.devices(file);
     let jobs = reading.jobs(file);
-    let (overhead, uncertainty) = reading.nodes(file);
-    reading.contracts(file);
+    let nodes = reading.nodes(file);
+    let stated = reading.contracts(file, &nodes);
     let trip_curves = reading.trip_curves(file);
     let lowering = reading
         .faults
@@ -66,6 +66,11 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         watts("site_watts"),
         watts("it_watts"),
     );
+    if let Some((site, it)) = site_power.zip(it_power).filter(|(site, it)| it > site) {
+        let fault = format!("is {it}, more than the whole site draws");
+        let allowed = format!("at most site_watts, {site}");
+        reading.faults.add("it_watts", fault, allowed);
+    }
     let unit = "weighted device hours at full speed per watt hour";
     let price = reading.faults.number("", "price_of_energy", file, unit);
     if !reading.faults.0.is_empty() {
@@ -78,10 +83,10 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         .collect();
     let mut it = vec![Watts::ZERO; site.power.nodes().len()];
     let mut uncertain = it.clone();
-    for (node, (load, more)) in site.nodes.iter().zip(overhead.iter().zip(&uncertainty)) {
+    for (node, own) in site.nodes.iter().zip(&nodes) {
         for up in site.power.path_up(node.power_node) {
-            it[up] += *load;
-            uncertain[up] += *more;
+            it[up] += own.load;
+            uncertain[up] += own.more;
         }
     }
     let measured = Measured {
@@ -96,12 +101,11 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         site_power,
         it_power,
         nodes_measured: 0,
-        overhead: overhead.into_iter().zip(uncertainty).collect(),
+        overhead: nodes.iter().map(|own| (own.load, own.more)).collect(),
     };
-    let mut contracts =
-        Contracts::new(site).terms(site, &measured, site.control.margin, &BTreeSet::new());
-    contracts.append(&mut reading.terms.contracts);
-    reading.terms.contracts = contracts;
+    let (margin, whole) = (site.control.margin, BTreeSet::new());
+    let mut contracts = Contracts::new(site).terms(site, &measured, margin, &whole);
+    contracts.extend((stated.into_iter()).map(|c| c.term(site, &measured, margin)));
     let limits = |event: Option<Watts>| -> Vec<Watts> {
         let usable = 1.0 - site.control.margin;
         let under = |feed: bool, limit: Watts| match event {
@@ -112,7 +116,11 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
             .map(|n| under(n.parents.is_empty(), n.limit))
             .collect()
     };
-    reading.terms.uncertainty = uncertain;
+    let terms = Terms {
+        contracts,
+        steps: reading.steps,
+        uncertainty: uncertain,
+    };
     Ok(State {
         price_of_energy: price.unwrap_or(0.0),
         grid_limit,
@@ -122,11 +130,21 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         ranges: reading.ranges,
         pinned: reading.pinned,
         jobs,
-        terms: reading.terms,
+        terms,
         in_force: reading.in_force,
         lowering_seconds: lowering.unwrap_or(LOWERING),
         trip_curves,
     })
+}
+
+/// What a node draws besides its devices.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodeLoad {
+    pub load: Watts,
+    /// By how much it may be more.
+    more: Watts,
+    /// Whether the file says it; else it is the rated figure.
+    pub is_stated: bool,
 }
 
 /// What has been read so far.
@@ -138,7 +156,8 @@ pub(super) struct Reading<'a> {
     pub ranges: BTreeMap<DeviceId, (Watts, Watts)>,
     pub pinned: BTreeMap<DeviceId, Watts>,
     in_force: BTreeMap<DeviceId, Watts>,
-    terms: Terms,
+    /// Devices' own steps.
+    steps: BTreeMap<DeviceId, Watts>,
 }
 
 impl Reading<'_> {
@@ -186,19 +205,22 @@ impl Reading<'_> {
             self.watts.extend(watts.map(|w| (id.clone(), w)));
             self.pinned.extend(fixed.map(|w| (id.clone(), w)));
             self.in_force.extend(cap.map(|w| (id.clone(), w)));
-            self.terms
-                .steps
+            self.steps
                 .extend(step.filter(|s| s.0 > 0.0).map(|s| (id, s)));
         }
     }
 
-    /// Overhead and uncertainty of every node of the site.
-    fn nodes(&mut self, file: &Map<String, Value>) -> (Vec<Watts>, Vec<Watts>) {
+    /// What every node of the site draws besides its devices.
+    fn nodes(&mut self, file: &Map<String, Value>) -> Vec<NodeLoad> {
         const KNOWN: [&str; 3] = ["watts", "overhead_watts", "uncertainty_watts"];
-        let mut overhead: Vec<Watts> = self.site.nodes.iter().map(|n| n.overhead).collect();
-        let mut uncertainty = vec![Watts::ZERO; overhead.len()];
+        let rated = |node: &Node| NodeLoad {
+            load: node.overhead,
+            more: Watts::ZERO,
+            is_stated: false,
+        };
+        let mut loads: Vec<NodeLoad> = self.site.nodes.iter().map(rated).collect();
         let Some(nodes) = file.get("nodes") else {
-            return (overhead, uncertainty);
+            return loads;
         };
         let allowed = "an object from names of nodes to what is known of them";
         for (name, value) in self
@@ -228,16 +250,20 @@ impl Reading<'_> {
                 (Some(all), None) => self.besides(&at, node, all),
                 (None, own) => own,
             };
-            uncertainty[place] = more.unwrap_or(match stated {
-                Some(_) => node.overhead * UNCERTAIN,
-                None => Watts::ZERO,
-            });
-            overhead[place] = stated.unwrap_or(node.overhead);
+            loads[place] = NodeLoad {
+                load: stated.unwrap_or(node.overhead),
+                more: more.unwrap_or(match stated {
+                    Some(_) => node.overhead * UNCERTAIN,
+                    None => Watts::ZERO,
+                }),
+                is_stated: stated.is_some(),
+            };
         }
-        (overhead, uncertainty)
+        loads
     }
 
-    /// What a node draws besides its devices, all of which must have been read.
+    /// What a node draws besides its devices, all of which must have been read, and
+    /// cannot draw more than it.
     fn besides(&mut self, at: &str, node: &Node, all: Watts) -> Option<Watts> {
         let mut drawn = Watts::ZERO;
         for device in &self.site.devices[node.devices.clone()] {
@@ -250,90 +276,13 @@ impl Reading<'_> {
             };
             drawn += *watts;
         }
-        Some((all - drawn).max(Watts::ZERO))
-    }
-
-    fn contracts(&mut self, file: &Map<String, Value>) {
-        const KNOWN: [&str; 5] = [
-            "id",
-            "limit_watts",
-            "uncontrolled_watts",
-            "uncertainty_watts",
-            "members",
-        ];
-        let Some(contracts) = file.get("contracts") else {
-            return;
-        };
-        let power: HashSet<&str> = self
-            .site
-            .power
-            .nodes()
-            .iter()
-            .map(|n| n.id.as_str())
-            .collect();
-        for (place, value) in self
-            .faults
-            .list("contracts", contracts, "a list")
-            .iter()
-            .enumerate()
-        {
-            let at = format!("contracts[{place}]");
-            let Some(of) = self.faults.fields(&at, value, &KNOWN) else {
-                continue;
-            };
-            let field = join(&at, "id");
-            let id = self.faults.text(&field, of.get("id"), "a name");
-            let taken = |id: &str| {
-                power.contains(id)
-                    || (self.site.power_contracts.iter()).any(|c| c.id == id)
-                    || self.terms.contracts.iter().any(|c| c.id == id)
-            };
-            if let Some(id) = id.filter(|id| taken(id)) {
-                let fault = format!("`{id}` is the name of another limit");
-                let allowed = "a name that no power node and no other contract has, those of the site file included";
-                self.faults.add(&field, fault, allowed);
-            }
-            let mut watts = |key: &str| self.faults.number(&at, key, of, "watts").map(Watts);
-            let (limit, load, more) = (
-                watts("limit_watts"),
-                watts("uncontrolled_watts"),
-                watts("uncertainty_watts"),
-            );
-            if !of.contains_key("limit_watts") {
-                self.faults
-                    .add(&join(&at, "limit_watts"), "is missing", "a number of watts");
-            }
-            let mut members = Vec::new();
-            let field = join(&at, "members");
-            let allowed = "a list of names of power nodes, racks, nodes and devices";
-            let listed = of.get("members").unwrap_or(&Value::Null);
-            for member in self.faults.list(&field, listed, allowed) {
-                let Some(name) = self.faults.text(&field, Some(member), allowed) else {
-                    continue;
-                };
-                if power.contains(name) {
-                    members.push(name.to_owned());
-                } else if let Some(devices) = self.named_devices(name) {
-                    members.extend(devices.iter().map(ToString::to_string));
-                } else {
-                    self.faults.add(
-                        &field,
-                        format!("names `{name}`, which is not there"),
-                        allowed,
-                    );
-                }
-            }
-            if let (Some(id), Some(limit)) = (id, limit) {
-                self.terms.contracts.push(ContractTerm {
-                    id: id.to_owned(),
-                    limit,
-                    in_full: false,
-                    uncontrolled: load.unwrap_or_default(),
-                    uncertainty: more.unwrap_or_default(),
-                    members,
-                });
-            }
+        if all < drawn {
+            let fault = format!("is {all}, and its devices alone draw {drawn}");
+            let allowed = format!("at least the watts of its devices, {drawn}");
+            self.faults.add(&join(at, "watts"), fault, allowed);
+            return None;
         }
+        Some(all - drawn)
     }
 
     fn trip_curves(&mut self, file: &Map<String, Value>) -> BTreeMap<String, TripCurve> {
