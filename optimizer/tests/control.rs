@@ -223,6 +223,32 @@ async fn a_grid_event_outlives_its_controller() {
 }
 
 #[tokio::test]
+async fn what_was_learned_and_cannot_be_read_is_told_as_a_trouble() {
+    let world = LoopWorld::new(sites::demo());
+    world.run_job("train-1", 0..48, START);
+    let kept = tempfile::tempdir().unwrap();
+    let file = kept.path().join("speed-curves.json");
+    std::fs::write(&file, "?").unwrap();
+    let told = || (world.deps.decisions).latest(9, |d| d.kind == DecisionKind::Incident);
+    for _ in 0..2 {
+        let config = ControllerConfig {
+            directory: Some(kept.path().to_owned()),
+            ..world.config(free_port(), false)
+        };
+        let handle = Controller::start(config, world.deps.clone()).unwrap();
+        let decided = |v: &ControlView| v.allocations >= 1;
+        until(&mut handle.view(), "a first allocation", decided).await;
+        handle.stop().await;
+        // Once: what is there then is control's own again.
+        let told = told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].summary.contains("speed-curves.json"), "{told:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("train-1"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_changed_is_no_news() {
     let world = LoopWorld::new(sites::demo());
     world.run_job("train-1", 0..48, START);

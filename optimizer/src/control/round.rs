@@ -94,6 +94,7 @@ impl Control {
         let now = deps.clock.now();
         let contracts = Contracts::new(&deps.site);
         let notices = Notices::new(config.directory.as_deref());
+        let curves = Curves::kept_in(config.directory.as_deref());
         let watch = Watch::new(AnswerTimes::new(run.clone(), config.policy.lease));
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
@@ -121,7 +122,7 @@ impl Control {
             contracts,
             watch,
             starts: Starts::default(),
-            curves: Curves::default(),
+            curves,
             max_gap: 0.0,
             allocations: 0,
             rounds: 0,
@@ -137,18 +138,24 @@ impl Control {
         }
     }
 
-    /// Takes up the grid events of an earlier run, and logs how control starts.
+    /// Takes up the grid events of an earlier run and what it learned, and logs how
+    /// control starts.
     pub fn begin(&mut self) {
         let now = self.deps.clock.now();
         self.recall_events(now);
+        if let Some(lost) = self.curves.recall() {
+            tracing::error!("{lost}");
+            self.journal.troubles(now, self.armed(), vec![lost], true);
+        }
         if self.is_to_act() {
             self.journal.arming(now, true, "the configuration at start");
         }
     }
 
-    /// Gives the lock up and ends the connection; leases end by themselves.
+    /// Gives the lock up, keeps what was learned and ends the connection; leases end by themselves.
     pub fn end(&mut self) {
         self.release();
+        self.curves.keep_at_end(self.deps.clock.now());
         self.link.stop();
     }
 
@@ -245,6 +252,10 @@ impl Control {
         }
         let is_calm = !self.refused && !self.watch.is_active();
         let may_try = self.armed() && is_calm && self.events.limit(now).is_none();
+        if self.lock.take_others() {
+            // What another controller tries on these jobs it does not tell.
+            self.curves.spend(&self.inputs.jobs);
+        }
         self.curves.try_caps(now, may_try);
         if self.armed() {
             self.executor.look(now);
@@ -258,7 +269,8 @@ impl Control {
         }
         // Load that is taken off is a decision of its own in the log.
         self.notices.unmet = self.unmet(now);
-        let decided = self.troubles.iter().chain(self.notices.troubles()).cloned();
+        let decided = self.troubles.iter().chain(self.notices.troubles());
+        let decided = decided.chain(self.curves.trouble()).cloned();
         let troubles = (trouble.into_iter().chain(decided)).chain(self.agents.troubles());
         let troubles = troubles.collect();
         let armed = self.armed();
@@ -278,7 +290,8 @@ impl Control {
     /// What went wrong in the last decision, and what agents tell.
     pub(super) fn told_troubles(&self) -> Vec<String> {
         let decided = self.troubles.iter().chain(&self.watch.troubles);
-        let decided = decided.chain(self.notices.troubles()).cloned();
+        let decided = decided.chain(self.notices.troubles());
+        let decided = decided.chain(self.curves.trouble()).cloned();
         decided.chain(self.agents.troubles()).collect()
     }
 
