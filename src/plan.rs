@@ -107,7 +107,37 @@ fn table(answer: &Value) -> String {
     if jobs.is_empty() {
         out.push_str("No job waits or runs.\n");
     }
+    for contract in plan["contracts"].as_array().unwrap_or(&empty) {
+        out.push_str(&contract_line(contract));
+    }
     out
+}
+
+/// A power contract in one line: how near the plan comes to it, and when it binds.
+fn contract_line(contract: &Value) -> String {
+    let empty = Vec::new();
+    let slots = contract["slots"].as_array().unwrap_or(&empty);
+    let watts = |slot: &Value, key: &str| slot[key].as_f64().unwrap_or(0.0);
+    let limit = watts(contract, "limit");
+    let most = (slots.iter())
+        .map(|slot| watts(slot, "uncontrolled") + watts(slot, "capped"))
+        .fold(0.0, f64::max);
+    let binding: Vec<&Value> = slots.iter().filter(|s| watts(s, "price") > 1e-6).collect();
+    let binds = match binding.first() {
+        None => "binds in no slot".to_owned(),
+        Some(first) => format!(
+            "binds in {} of {} slots, first at {}",
+            binding.len(),
+            slots.len(),
+            minute(&first["start"])
+        ),
+    };
+    format!(
+        "\nPower contract {}: at most {:.1} kW of {:.1} kW planned; {binds}\n",
+        contract["id"].as_str().unwrap_or_default(),
+        most / 1e3,
+        limit / 1e3
+    )
 }
 
 /// Hours in which a job runs, and its mean cap relative to the highest.
@@ -157,5 +187,29 @@ mod tests {
         assert!(line.contains("2019-03-01 02:00") && line.contains("2019-03-01 08:00"));
         assert!(line.contains("4.00") && line.contains("70%"), "{line}");
         assert!(table(&Value::Null).contains("no plan yet"));
+    }
+
+    #[test]
+    fn shows_how_near_power_contracts_are_and_when_they_bind() {
+        let slot = |hour: u32, capped: f64, price: f64| {
+            serde_json::json!({
+                "start": format!("2019-03-01T{hour:02}:00:00Z"),
+                "uncontrolled": 8_000.0, "capped": capped, "price": price,
+            })
+        };
+        let plan = serde_json::json!({
+            "issued": "2019-03-01T00:00:00Z", "jobs": [], "slots": [],
+            "contracts": [
+                {"id": "tenant-a", "limit": 40_000.0, "slots": [slot(0, 12_000.0, 0.0), slot(1, 32_000.0, 0.7), slot(2, 31_500.0, 0.1)]},
+                {"id": "import", "limit": 180_000.0, "slots": [slot(0, 12_000.0, 0.0)]},
+            ],
+        });
+        let text = table(&plan);
+        let first = "Power contract tenant-a: at most 40.0 kW of 40.0 kW planned; binds in 2 of 3 slots, first at 2019-03-01 01:00";
+        assert!(text.contains(first), "{text}");
+        assert!(
+            text.contains("import: at most 20.0 kW of 180.0 kW planned; binds in no slot"),
+            "{text}"
+        );
     }
 }

@@ -49,6 +49,12 @@ pub(crate) fn write(out: &mut String, view: &ControlView, now: Timestamp) {
             count(health.unanswered),
         ),
         (
+            "control_grid_event_unmet",
+            "Whether the site draws more than a grid event allows, 30 s or more after it began",
+            false,
+            f64::from(u8::from(health.grid_event_unmet)),
+        ),
+        (
             "control_foreign_changes_total",
             "Power limits that others than control changed",
             true,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Bounds of a curve that is read from outside; no device and no job comes near.
 const MOST_POINTS: usize = 1_000;
+const NO_POINTS: &str = "it needs 1 to 1,000 points of [cap in watts, relative speed]";
 const MOST_WATTS: f64 = 1e6;
 const MOST_SPEED: f64 = 1e3;
 /// A curve may bend upwards by this share of its highest speed: by rounding.
@@ -80,13 +81,13 @@ impl SpeedCurve {
         }
     }
 
-    /// What is wrong with a curve that was read from outside; one that was made here
-    /// is sound.
+    /// What is wrong with a curve that was read from outside, so that none can be
+    /// made of it.
     pub fn fault(&self) -> Option<&'static str> {
         let sound = |value: f64, most: f64| (0.0..=most).contains(&value);
         let points = &self.points;
         if points.is_empty() || points.len() > MOST_POINTS {
-            return Some("it needs 1 to 1,000 points of [cap in watts, relative speed]");
+            return Some(NO_POINTS);
         }
         if !points
             .iter()
@@ -94,23 +95,58 @@ impl SpeedCurve {
         {
             return Some("caps must be 0 to 1,000,000 W and speeds 0 to 1,000 (1 is uncapped)");
         }
-        if !points
-            .windows(2)
-            .all(|p| p[0].0 < p[1].0 && p[0].1 <= p[1].1)
-        {
-            return Some("caps must rise from point to point, and speeds must not fall");
+        None
+    }
+
+    /// A curve that was read from outside, as it may be used: the least concave one
+    /// above its points.
+    ///
+    /// # Errors
+    /// What is wrong with it, where no curve can be made of it.
+    pub fn mended(&self) -> Result<Self, &'static str> {
+        match self.fault() {
+            Some(fault) => Err(fault),
+            None => Self::envelope(&self.points).ok_or(NO_POINTS),
         }
+    }
+
+    /// Whether it rises and bends down only.
+    pub fn is_concave(&self) -> bool {
+        let points = &self.points;
+        let rises = |p: &[(Watts, f64)]| p[0].0 < p[1].0 && p[0].1 <= p[1].1;
         let slope = |a: &(Watts, f64), b: &(Watts, f64)| (b.1 - a.1) / (b.0 - a.0).0;
         let top = points.last().map_or(0.0, |p| p.1);
-        let bends_up = |p: &[(Watts, f64)]| {
-            // What the next point lies above the line through the two before it.
-            let line = p[1].1 + slope(&p[0], &p[1]) * (p[2].0 - p[1].0).0;
-            p[2].1 > line + ROUNDING * top
+        points.windows(2).all(rises)
+            && points.windows(3).all(|p| {
+                // What the next point may lie above the line through the two before it.
+                let line = p[1].1 + slope(&p[0], &p[1]) * (p[2].0 - p[1].0).0;
+                p[2].1 <= line + ROUNDING * top
+            })
+    }
+
+    /// The same, stated from this cap on. Below the first point nobody knows: speed
+    /// falls there as along the first stretch or in proportion to the cap, whichever
+    /// is faster, so that nobody counts on a speed that was never seen.
+    #[must_use]
+    pub fn stated_from(self, low: Watts) -> Self {
+        let [(from, speed), rest @ ..] = self.points.as_slice() else {
+            return self;
         };
-        points
-            .windows(3)
-            .any(bends_up)
-            .then_some("it must not bend upwards: send the least concave curve above the points")
+        if *from <= low || *speed <= 0.0 {
+            return self;
+        }
+        let first = (rest.first()).map_or(0.0, |(w, s)| (s - speed) / (*w - *from).0);
+        let slope = first.max(speed / from.0);
+        let least = (speed - slope * (*from - low).0).max(0.0);
+        let mut points = Vec::with_capacity(self.points.len() + 1);
+        points.push((low, least));
+        points.extend_from_slice(&self.points);
+        let stated = Self { points };
+        // A first stretch that would end below no speed at all bends upwards there.
+        match stated.is_concave() {
+            true => stated,
+            false => Self::envelope(&stated.points).unwrap_or(self),
+        }
     }
 
     /// Of a job that no cap slows: full speed everywhere.
@@ -167,31 +203,64 @@ mod tests {
             let slopes: Vec<f64> = curve.points().windows(2).map(|p| (p[1].1 - p[0].1) / (p[1].0 - p[0].0).0).collect();
             prop_assert!(slopes.iter().all(|s| *s >= -1e-12));
             prop_assert!(slopes.windows(2).all(|s| s[1] <= s[0] + 1e-9));
-            prop_assert_eq!(curve.fault(), None);
+            prop_assert!(curve.is_concave() && curve.mended().is_ok());
+            let (low, before) = (Watts(20.0), curve.clone());
+            let curve = curve.stated_from(low);
+            prop_assert!(curve.is_concave() && curve.speed(low) >= 0.0);
+            for (w, _) in &points {
+                prop_assert!(curve.speed(*w) >= before.speed(*w) - 1e-12);
+            }
         }
     }
 
     #[test]
     fn what_comes_from_outside_is_held_against_sense() {
         let of = |points: &str| serde_json::from_str::<SpeedCurve>(points).unwrap();
-        for sound in [
-            "[[0,1]]",
-            "[[200,0.5],[450,0.9],[700,1]]",
-            "[[200,0.5],[300,0.5]]",
+        for (points, mended) in [
+            ("[[0,1]]", "[[0,1]]"),
+            (
+                "[[200,0.5],[450,0.9],[700,1]]",
+                "[[200,0.5],[450,0.9],[700,1]]",
+            ),
+            // Measured curves are neither concave nor monotone.
+            ("[[700,0.5],[200,1]]", "[[200,1],[700,1]]"),
+            ("[[200,0.1],[450,0.2],[700,1]]", "[[200,0.1],[700,1]]"),
         ] {
-            assert_eq!(of(sound).fault(), None, "{sound}");
+            assert_eq!(of(points).mended().unwrap(), of(mended), "{points}");
+            assert_eq!(of(points).is_concave(), points == mended, "{points}");
         }
         for (points, fault) in [
             ("[]", "1 to 1,000 points"),
             ("[[200,0.1],[700,1e308]]", "speeds 0 to 1,000"),
             ("[[-1,0.1],[700,1]]", "caps must be 0"),
             ("[[200,-0.1],[700,1]]", "speeds 0 to 1,000"),
-            ("[[700,0.5],[200,1]]", "caps must rise"),
-            ("[[200,0.5],[200,1]]", "caps must rise"),
-            ("[[200,0.9],[700,0.5]]", "must not fall"),
-            ("[[200,0.1],[450,0.2],[700,1]]", "bend upwards"),
         ] {
-            assert!(of(points).fault().unwrap().contains(fault), "{points}");
+            assert!(of(points).mended().unwrap_err().contains(fault), "{points}");
+        }
+    }
+
+    #[test]
+    fn below_its_first_point_speed_is_not_made_up() {
+        let of = |points: &[(f64, f64)]| SpeedCurve {
+            points: points.iter().map(|(w, s)| (Watts(*w), *s)).collect(),
+        };
+        let low = Watts(200.0);
+        // In proportion to the cap, or along a first stretch that is steeper.
+        assert_eq!(
+            of(&[(400.0, 0.6), (700.0, 1.0)])
+                .stated_from(low)
+                .speed(low),
+            0.3
+        );
+        let steep = of(&[(400.0, 0.6), (450.0, 0.9)]).stated_from(low);
+        assert_eq!(steep.speed(low), 0.0);
+        assert!(steep.is_concave());
+        assert_eq!(
+            of(&[(700.0, 1.0)]).stated_from(low).points(),
+            [(low, 2.0 / 7.0), (Watts(700.0), 1.0)]
+        );
+        for same in [of(&[(200.0, 0.5), (700.0, 1.0)]), SpeedCurve::unaffected()] {
+            assert_eq!(same.clone().stated_from(low), same);
         }
     }
 }

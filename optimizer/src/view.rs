@@ -198,6 +198,8 @@ pub struct ControlHealth {
     pub clocks_off: usize,
     /// Messages refused because their signature is missing or wrong, so far.
     pub unsigned: u64,
+    /// Whether the site draws more than a grid event allows, although there was time.
+    pub grid_event_unmet: bool,
     /// The fence under which this controller is in charge.
     pub fence: Option<u64>,
     /// When an allocation was last decided, or found to be the same still.

@@ -28,36 +28,14 @@ use heliostat_models::{
 use heliostat_optimizer::control::replay::{Replayed, replay_day};
 use heliostat_optimizer::control::{ControlError, Controller, ControllerConfig};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
-use heliostat_optimizer::view::{ControlMode, ControlView, ViewReceiver};
+use heliostat_optimizer::view::{ControlMode, ControlView};
 use heliostat_store::{Clock, TimeSeriesStore};
-use loop_world::{LoopWorld, START};
+use loop_world::{LoopWorld, START, free_port, until};
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-async fn until(
-    view: &mut ViewReceiver,
-    what: &str,
-    good: impl Fn(&ControlView) -> bool,
-) -> Arc<ControlView> {
-    let wait = view.wait_for(|v| good(v));
-    let seen = match tokio::time::timeout(Duration::from_secs(20), wait).await {
-        Ok(seen) => Some(Arc::clone(&seen.unwrap())),
-        Err(_) => None,
-    };
-    seen.unwrap_or_else(|| panic!("never: {what}; last seen at {}", view.borrow().at))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
 
 #[tokio::test]
 async fn without_a_broker_it_observes_decides_and_says_why() {
@@ -132,94 +110,6 @@ async fn without_a_broker_it_observes_decides_and_says_why() {
             decision.certificate.is_some() && decision.caps.iter().all(|c| !c.reason.is_empty())
         );
     }
-}
-
-#[tokio::test]
-async fn a_reduction_counts_against_the_meter_of_the_site() {
-    let world = LoopWorld::new(sites::demo());
-    let reading = |device: &str, watts: f64| Frame {
-        device: DeviceId::from(device),
-        at: START,
-        readings: vec![(Catalogue::meter_power(), Reading::Measured(watts))],
-    };
-    let frames = vec![
-        reading("meter-site", 168_000.0),
-        reading("meter-it-a", 75_000.0),
-        reading("meter-it-b", 75_000.0),
-    ];
-    world.store.append(frames).await.unwrap();
-    let handle = Controller::start(world.config(free_port(), false), world.deps.clone()).unwrap();
-    let mut view = handle.view();
-    until(&mut view, "a first allocation", |v| v.allocations >= 1).await;
-    handle.submit_grid_event(GridEvent {
-        id: "dr-1".into(),
-        from: START + Duration::from_secs(60),
-        to: START + Duration::from_secs(600),
-        ask: Ask::ReduceBy(0.3),
-        reason: "the operator asks".into(),
-    });
-    until(&mut view, "the event", |v| v.grid_events.len() == 1).await;
-    // It begins between two periods of allocation.
-    world.clock.advance_to(START + Duration::from_secs(60));
-    let feed = |v: &ControlView| v.power.iter().find(|p| p.id == "feed").unwrap().limit.0;
-    let limit = 168_000.0 * 0.7 * (1.0 - world.site.control.margin);
-    until(&mut view, "its limit", |v| (feed(v) - limit).abs() < 1.0).await;
-    handle.cancel_grid_event("dr-1");
-    until(&mut view, "the usual limit", |v| feed(v) > 180_000.0).await;
-    handle.stop().await;
-    let told = world
-        .deps
-        .decisions
-        .latest(9, |d| d.kind == DecisionKind::GridEvent);
-    assert_eq!(told.len(), 2, "{told:?}");
-}
-
-#[tokio::test]
-async fn a_grid_event_outlives_its_controller() {
-    let world = LoopWorld::new(sites::demo());
-    let kept = tempfile::tempdir().unwrap();
-    let start = || {
-        let config = ControllerConfig {
-            directory: Some(kept.path().to_owned()),
-            ..world.config(free_port(), false)
-        };
-        Controller::start(config, world.deps.clone()).unwrap()
-    };
-    let event = |id: &str, ask| GridEvent {
-        id: id.into(),
-        from: START,
-        to: START + Duration::from_secs(600),
-        ask,
-        reason: "the operator asks".into(),
-    };
-    let feed = |v: &ControlView| v.power.iter().find(|p| p.id == "feed").map(|p| p.limit.0);
-    let limit = 90_000.0 * (1.0 - world.site.control.margin);
-    let is_in_force = |v: &ControlView| feed(v).is_some_and(|l| (l - limit).abs() < 1.0);
-    let first = start();
-    first.submit_grid_event(event("dr-1", Ask::Limit(Watts(90_000.0))));
-    first.submit_grid_event(event("dr-2", Ask::Limit(Watts(80_000.0))));
-    first.cancel_grid_event("dr-2");
-    until(&mut first.view(), "its limit", is_in_force).await;
-    first.stop().await;
-    let second = start();
-    let seen = until(&mut second.view(), "its limit once more", is_in_force).await;
-    assert_eq!(
-        seen.grid_events,
-        [event("dr-1", Ask::Limit(Watts(90_000.0)))]
-    );
-    second.stop().await;
-    // What cannot be read is told, and stays until there is something to keep.
-    let file = kept.path().join("grid-events.json");
-    std::fs::write(&file, "?").unwrap();
-    let third = start();
-    until(&mut third.view(), "a first allocation", |v| {
-        v.allocations >= 1
-    })
-    .await;
-    third.stop().await;
-    let told = (world.deps.decisions).latest(1, |d| d.kind == DecisionKind::Incident);
-    assert!(told[0].summary.contains("grid-events.json"), "{told:?}");
-    assert_eq!(std::fs::read(&file).unwrap(), b"?");
 }
 
 #[tokio::test]

@@ -81,9 +81,13 @@ fn changes_give_the_same_bits_as_a_fresh_start_on_nested_limits() {
         let mut engine = Engine::new(singles(&mut rng, scale)).unwrap();
         let mut told = HashMap::new();
         for round in 0..12 {
-            for _ in 0..rng.usize(1..20) {
-                let change = change(&mut rng, engine.problem());
-                engine.change(&change).unwrap();
+            let changes: Vec<Change> = (0..rng.usize(1..20))
+                .map(|_| change(&mut rng, engine.problem()))
+                .collect();
+            if round % 2 == 0 {
+                engine.change_all(&changes).unwrap();
+            } else {
+                changes.iter().for_each(|c| engine.change(c).unwrap());
             }
             if round == 7 {
                 engine
@@ -252,4 +256,33 @@ fn what_two_threads_read_of_a_large_site_is_what_the_problem_says() {
         engine.inputs_hash(),
         fresh.allocation().certificate.inputs_hash
     );
+}
+
+#[test]
+fn of_many_changes_those_before_one_that_is_refused_stay() {
+    let mut rng = fastrand::Rng::with_seed(16);
+    let scale = Scale::of(300);
+    let mut engine = Engine::new(singles(&mut rng, scale)).unwrap();
+    engine.solve().unwrap();
+    let mut curve = |group| Change::Curve {
+        group,
+        curve: support::curve(&mut rng, 100.0, 700.0, 9),
+    };
+    let mut changes: Vec<Change> = (0..200).map(&mut curve).collect();
+    // Nobody has this number; what comes after it is not taken in.
+    changes.push(curve(300));
+    changes.push(curve(250));
+    let error = engine.change_all(&changes).unwrap_err();
+    assert!(
+        error.to_string().contains("number 300, which is not there"),
+        "{error}"
+    );
+    let of = |group: usize| &engine.problem().groups[group].curve;
+    assert!(
+        (0..200).all(|at| matches!(&changes[at], Change::Curve { curve, .. } if of(at) == curve))
+    );
+    assert!(!matches!(&changes[201], Change::Curve { curve, .. } if of(250) == curve));
+    let mut fresh = Engine::new(engine.problem().clone()).unwrap();
+    assert!(engine.solve().is_some() && fresh.solve().is_some());
+    assert_eq!(engine.prices(), fresh.prices());
 }

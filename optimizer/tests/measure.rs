@@ -227,8 +227,8 @@ fn readings_that_cannot_be_widen_what_is_counted() {
             }
         })
     };
-    assert_eq!(apart(2_001), rated);
-    assert_eq!(apart(2_000), (as_is, 4));
+    assert_eq!(apart(1_001), rated);
+    assert_eq!(apart(1_000), (as_is, 4));
     // Hardly any overhead at all.
     let (little, read) = counted(&|f| {
         if f.device == own {
@@ -236,6 +236,34 @@ fn readings_that_cannot_be_widen_what_is_counted() {
         }
     });
     assert!(little.0 >= node.overhead * 0.2 && read == 4, "{little:?}");
+}
+
+#[test]
+fn who_draws_more_than_its_cap_counts_with_what_it_draws() {
+    let site = sites::small();
+    let node = &site.nodes[0];
+    let counted = |cap: f64, since: Option<i64>| {
+        let readings = Readings::new(all_frames(&site, NOW), NOW);
+        let readings = match since {
+            Some(before) => {
+                readings.caps_since(vec![Timestamp(NOW.0 - before); site.devices.len()].into())
+            }
+            None => readings,
+        };
+        measure(&site, &readings, &[], &caps(&site, cap)).overhead[0]
+    };
+    let as_is = counted(300.0, Some(60_000));
+    assert_eq!(
+        counted(273.0, Some(60_000)),
+        as_is,
+        "within what meters err"
+    );
+    // Two devices at 300 W under caps of 250: a hundred watts that nobody controls.
+    let (read, more) = counted(250.0, Some(60_000));
+    assert_eq!((read, more), (node.overhead + Watts(100.0), Watts::ZERO));
+    // Caps that have just come down say nothing of what was read before.
+    assert_eq!(counted(250.0, Some(5_000)), as_is);
+    assert_eq!(counted(250.0, None), as_is);
 }
 
 #[test]
@@ -305,6 +333,14 @@ fn a_reduction_counts_against_what_was_drawn_when_it_came_in() {
     let again = event("a", 100, 200, Ask::ReduceBy(0.3));
     assert!(events.submit(again, Watts(70_000.0), Timestamp(101)));
     assert!(events.changes(Timestamp(101)).is_empty(), "told once");
+    // For longer, and for less: from what was drawn at first.
+    let longer = event("a", 100, 201, Ask::ReduceBy(0.4));
+    assert!(events.submit(longer, Watts(70_000.0), Timestamp(101)));
+    let held = events.limit(Timestamp(101)).unwrap();
+    assert!((held.0 - 60_000.0).abs() < 1e-6, "{held}");
+    let again = event("a", 100, 200, Ask::ReduceBy(0.3));
+    assert!(events.submit(again, Watts(60_000.0), Timestamp(101)));
+    events.changes(Timestamp(101));
     let held = events.limit(Timestamp(101)).unwrap();
     assert!((held.0 - 70_000.0).abs() < 1e-6, "{held}");
     assert_eq!(

@@ -25,13 +25,17 @@ const MICRO: f64 = 1e6;
 /// Sets power limits of the AMD GPUs of this node.
 pub struct HwmonActuator {
     files: Box<dyn SysFiles>,
+    /// `/sys/class/drm`.
+    root: PathBuf,
     cards: Vec<Card>,
 }
 
-/// One GPU with a settable limit, where it was found at the start.
+/// One GPU with a settable limit, where it was found last.
 #[derive(Clone, Debug)]
 struct Card {
     name: DeviceId,
+    /// Its place on the bus, where it tells one.
+    slot: Option<String>,
     /// `/sys/class/drm/cardN/device`.
     device: PathBuf,
     /// The hwmon folder within it.
@@ -68,31 +72,19 @@ impl HwmonActuator {
         node: &NodeId,
     ) -> Result<Self, HwmonOpenError> {
         let root = sysfs.join("class/drm");
-        let entries = (files.list(&root)).map_err(|e| HwmonOpenError::NoCards {
+        let found = look(files.as_ref(), &root).map_err(|e| HwmonOpenError::NoCards {
             path: root.clone(),
             reason: e.to_string(),
         })?;
-        let mut found = Vec::new();
-        for entry in entries {
-            // `card0` is a card, `card0-DP-1` one of its sockets.
-            let number = entry.strip_prefix("card");
-            if !number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
-                continue;
-            }
-            let device = root.join(&entry).join("device");
-            if let Some(hwmon) = amdgpu(files.as_ref(), &device) {
-                found.push((pci_address(files.as_ref(), &device), device, hwmon));
-            }
-        }
-        found.sort();
         let cards = (found.into_iter().enumerate())
-            .map(|(place, (_, device, hwmon))| Card {
+            .map(|(place, (slot, device, hwmon))| Card {
                 name: DeviceId::from(format!("{node}-gpu{place}")),
+                slot,
                 device,
                 hwmon,
             })
             .collect();
-        Ok(Self { files, cards })
+        Ok(Self { files, root, cards })
     }
 
     /// How many GPUs with a limit there are.
@@ -100,10 +92,25 @@ impl HwmonActuator {
         self.cards.len()
     }
 
-    fn card(&self, device: &DeviceId) -> Result<Card, CapError> {
-        (self.cards.iter().find(|c| &c.name == device))
-            .cloned()
-            .ok_or_else(|| CapError::UnknownDevice(device.clone()))
+    /// A GPU by its name. A driver that was loaded anew has other numbers for its
+    /// folders; the place on the bus says which is which.
+    fn card(&mut self, device: &DeviceId) -> Result<Card, CapError> {
+        let place = self.cards.iter().position(|c| &c.name == device);
+        let place = place.ok_or_else(|| CapError::UnknownDevice(device.clone()))?;
+        if self
+            .files
+            .read(&self.cards[place].hwmon.join("name"))
+            .is_err()
+        {
+            let found = look(self.files.as_ref(), &self.root).unwrap_or_default();
+            for (slot, device, hwmon) in found {
+                let same = |c: &&mut Card| slot.is_some() && c.slot == slot;
+                if let Some(card) = self.cards.iter_mut().find(same) {
+                    (card.device, card.hwmon) = (device, hwmon);
+                }
+            }
+        }
+        Ok(self.cards[place].clone())
     }
 
     fn watts(&self, card: &Card, file: &str, action: &'static str) -> Result<Watts, CapError> {
@@ -168,16 +175,17 @@ impl HwmonActuator {
 
 impl CapActuator for HwmonActuator {
     fn devices(&mut self) -> Vec<CappableDevice> {
-        let described = self.cards.iter().map(|card| (card, self.describe(card)));
-        described
-            .filter_map(|(card, outcome)| match outcome {
-                Ok(device) => Some(device),
+        let names: Vec<DeviceId> = self.cards.iter().map(|card| card.name.clone()).collect();
+        let mut devices = Vec::new();
+        for name in names {
+            match self.card(&name).and_then(|card| self.describe(&card)) {
+                Ok(device) => devices.push(device),
                 Err(error) => {
-                    tracing::warn!(device = %card.name, %error, "this GPU cannot be capped");
-                    None
+                    tracing::warn!(device = %name, %error, "this GPU cannot be capped");
                 }
-            })
-            .collect()
+            }
+        }
+        devices
     }
 
     fn set(&mut self, device: &DeviceId, uuid: &str, cap: Watts) -> Result<Watts, CapError> {
@@ -200,6 +208,27 @@ impl CapActuator for HwmonActuator {
         let card = self.card(device).ok()?;
         self.settable(&card).ok()
     }
+}
+
+/// A card's place on the bus, its folder, and the hwmon folder in that.
+type Found = (Option<String>, PathBuf, PathBuf);
+
+/// The cards with a limit, in the order of their places on the bus.
+fn look(files: &dyn SysFiles, root: &Path) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for entry in files.list(root)? {
+        // `card0` is a card, `card0-DP-1` one of its sockets.
+        let number = entry.strip_prefix("card");
+        if !number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+            continue;
+        }
+        let device = root.join(&entry).join("device");
+        if let Some(hwmon) = amdgpu(files, &device) {
+            found.push((pci_address(files, &device), device, hwmon));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// The hwmon folder of a card, if the card is amdgpu's and has a limit.

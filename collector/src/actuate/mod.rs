@@ -13,6 +13,8 @@
 mod before;
 pub mod credentials;
 pub mod dry_run;
+#[cfg(test)]
+mod heard;
 pub mod hwmon;
 pub mod ipmi;
 pub mod nvml;

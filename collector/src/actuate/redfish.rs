@@ -149,8 +149,18 @@ impl RedfishActuator {
             .ok_or_else(|| CapError::UnknownDevice(device.clone()))
     }
 
+    /// Reads a resource of a device. Firmware that was replaced may have put it
+    /// somewhere else: then it is looked for again next time.
+    fn get(&mut self, place: &Place, path: &str) -> Result<Resource, CapError> {
+        let outcome = self.bmc.get(path);
+        if matches!(outcome, Err(RedfishError::NotFound { .. })) {
+            self.places.clear();
+        }
+        outcome.map_err(|e| redfish(&place.name, e))
+    }
+
     fn read(&mut self, place: &Place) -> Result<(Resource, Limit), CapError> {
-        let resource = (self.bmc.get(&place.at.path)).map_err(|e| redfish(&place.name, e))?;
+        let resource = self.get(place, &place.at.path)?;
         let limit =
             (place.at.form.read(&resource.value)).ok_or_else(|| CapError::NotSupported {
                 device: place.name.clone(),
@@ -169,7 +179,7 @@ impl RedfishActuator {
     }
 
     fn identity(&mut self, place: &Place) -> Result<String, CapError> {
-        let owner = (self.bmc.get(&place.at.owner)).map_err(|e| redfish(&place.name, e))?;
+        let owner = self.get(place, &place.at.owner)?;
         Ok(identity(&owner.value, &place.at.owner))
     }
 

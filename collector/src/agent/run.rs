@@ -34,7 +34,9 @@ const DRAIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs
 const NOBODY: Duration = Duration::from_millis(500);
 /// At a stop: longest wait for the actuator to restore limits, whatever it asks for (wall time).
 const RESTORE: Duration = Duration::from_secs(120);
-/// At a stop: longest wait for the controller to make room for what was found (wall time).
+/// At a stop: longest wait for the controller to make room for what was found (wall
+/// time); half of the time for restoring where that is more, as others then have
+/// management controllers too, which take their time to lower.
 const ROOM: Duration = Duration::from_secs(10);
 /// Most readings in one batch, which keeps it well below the wire's limit.
 const BATCH_SAMPLES: usize = 20_000;
@@ -374,11 +376,13 @@ impl Runner {
         let clock = Arc::clone(&self.clock);
         let (told, now) = (self.is_connected(), self.times.now());
         self.caps.ask(CapTask::Leave { told, now });
-        let within = self.caps.restore_within.min(RESTORE) + ROOM;
+        let restore = self.caps.restore_within.min(RESTORE);
+        let wait = ROOM.max(restore / 2);
+        let within = restore + wait;
         let (mut restoring, mut restored) = (true, false);
         let mut expiry: Option<Timestamp> = None;
         let started = Instant::now();
-        let mut room = Some(started + ROOM);
+        let mut room = Some(started + wait);
         let mut progress = started;
         let mut waiting = self.outbox.spool.waiting();
         let mut look = tokio::time::interval(Duration::from_millis(50));

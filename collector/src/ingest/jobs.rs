@@ -95,9 +95,9 @@ impl JobDesk {
             .all(|h| (0.0..=LONGEST_HOURS).contains(h))
         {
             "`remaining_hours` and `total_hours` must be 0 to 1,000,000"
-        } else if let Some(fault) = record.curve.fault() {
-            return Err(format!("`curve`: {fault}"));
         } else {
+            let curve = record.curve.mended();
+            record.curve = curve.map_err(|fault| format!("`curve`: {fault}"))?;
             return Ok(record);
         };
         Err(fault.into())

@@ -216,7 +216,7 @@ static ENDPOINTS: &[Endpoint] = &[
     },
     reads(
         "/api/v1/plan",
-        "The plan in force: jobs, slots, forecasts and certificate; null while there is none.",
+        "The plan in force: jobs, slots, power contracts by slot (limit, load, caps planned, price), forecasts and certificate; null while there is none.",
         &[],
         "/api/v1/plan",
         handler!(handlers::plan),

@@ -130,15 +130,23 @@ pub(super) fn find(
 ) -> (f64, f64) {
     let end = dense.rows.tree.end[top] as usize;
     let (slots, last) = (dense.at[top] as usize, dense.at[end] as usize);
-    let mut high = above;
-    for slot in slots..last {
-        let first = dense.start[slot] as usize;
-        if first < dense.start[slot + 1] as usize {
-            high = high.max(dense.slope[first]);
-        }
-    }
-    // Rounding may have put a gang's second stretch a hair above its first.
-    high *= 1.0 + 1e-9;
+    let near = if last - slots < MANY * MANY {
+        NEAR_FEW
+    } else {
+        NEAR
+    };
+    // The price that a row had stands in the middle of its bracket: the next
+    // change may move it either way.
+    let known = (hint.map(|hint| hint * (1.0 + near))).filter(|p| *p > above);
+    let high = if known.is_some() {
+        // Steps from there find an end that is near; none needs to be known.
+        f64::MAX
+    } else {
+        let first = |slot: usize| dense.segments(slot).next().map(|s| dense.slope[s]);
+        let highest = (slots..last).filter_map(first).fold(above, f64::max);
+        // Rounding may have put a gang's second stretch a hair above its first.
+        highest * (1.0 + 1e-9)
+    };
     let (begin, stop) = (segments(dense, top).0, segments(dense, end - 1).1);
     let all: f64 = (top..end).map(|place| own(dense, place, 0.0)).sum();
     let enough = all / (stop - begin).max(1) as f64 * FEW.max((stop - begin) as f64 * SHARE);
@@ -171,14 +179,6 @@ pub(super) fn find(
         at_low: all.max(wanted),
         at_high: 0.0,
     };
-    let near = if slots_below(dense, top) < MANY * MANY {
-        NEAR_FEW
-    } else {
-        NEAR
-    };
-    // The price that a row had stands in the middle of its bracket: the next
-    // change may move it either way.
-    let known = (hint.map(|hint| hint * (1.0 + near))).filter(|p| *p > above && *p < high);
     let wide = if known.is_some() { 2.0 } else { 1.0 };
     let mut guess = known.or_else(|| guess(dense, room, top, &bracket));
     // From a guess on, the other end is looked for close by.
@@ -289,10 +289,6 @@ fn halves(dense: &Dense, top: usize, end: usize) -> Option<usize> {
     let middle = begin + (stop - begin) / 2;
     let place = top + dense.at[top..end].partition_point(|slot| *slot < middle);
     (stretches >= dense.beside && place > top && place < end).then_some(place)
-}
-
-fn slots_below(dense: &Dense, top: usize) -> usize {
-    (dense.at[dense.rows.tree.end[top] as usize] - dense.at[top]) as usize
 }
 
 /// Two prices and the demand at each.

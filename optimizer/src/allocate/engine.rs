@@ -1,21 +1,36 @@
 //! The allocator with a memory: a problem that changes a little at a time.
 //!
-//! What a change touches is computed anew and nothing else; the caps and the
-//! prices are the same bits as those of a fresh start, because sums are of
-//! whole units and levels do not depend on the way to them.
+//! What a change touches is computed anew and nothing else. On nested limits
+//! the caps and the prices are the same bits as those of a fresh start, because
+//! sums are of whole units and levels do not depend on the way to them.
+//!
+//! Where gangs or limits cut across one another, the search begins at what was
+//! found for the problem before. It ends elsewhere than a fresh start, at an
+//! answer with a gap of its own, bounded from the problem as it is now: at most
+//! 4e-7, for large problems 9e-5, or what a fresh start reaches. There the same
+//! problem, the same changes and the same calls one after the other give the
+//! same bits; the same problem by another way does not. Who must be able to
+//! compute an answer again from its inputs alone takes
+//! [`allocate`](super::allocate), as control and the replay of its log do, or
+//! [`Engine::forget`]s first.
 
 use super::bound::dual_bound;
 use super::canonical::Parts;
 use super::change::Change;
+use super::coupled::{self, Before};
 use super::dense::Dense;
 use super::finish::{self, Solved};
 use super::levels::Levels;
 use super::problem::{Allocation, Method, Outcome, Problem, ProblemError};
 use super::rows::{NONE, Rows};
+use super::told::Told;
 use super::touched::Touched;
 use super::{conflict, explain, gang, shed};
-use heliostat_models::Watts;
 use heliostat_models::decision::JobCap;
+use heliostat_models::{SpeedCurve, Watts};
+
+/// Curves that are taken in together.
+const TOGETHER: usize = 64;
 
 /// The figures of an answer, before caps are rounded to their steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,20 +62,11 @@ pub struct Engine {
     /// Whether the next answer must start afresh from the arrays.
     afresh: bool,
     solved: Option<Solved>,
+    /// What was last found where gangs or limits cut across.
+    before: Option<Before>,
     /// A change did not fit into the arrays.
     outgrown: bool,
     told: Told,
-}
-
-/// What [`Engine::changed`] has said so far.
-#[derive(Default)]
-struct Told {
-    /// Cap of each group.
-    caps: Vec<f64>,
-    /// Units that each slot took.
-    taken: Vec<f64>,
-    /// Groups that have changed themselves since.
-    touched: Vec<bool>,
 }
 
 impl Engine {
@@ -79,6 +85,7 @@ impl Engine {
             problem,
             afresh: true,
             solved: None,
+            before: None,
             outgrown: false,
             told: Told::default(),
         })
@@ -92,10 +99,12 @@ impl Engine {
     /// Forgets all answers, so that the next one starts afresh from the arrays.
     pub fn forget(&mut self) {
         self.afresh = true;
+        self.before = None;
         self.solved = None;
     }
 
-    /// Takes in a change. The whole of it is refused when it contradicts the rest.
+    /// Takes in a change, by copying what is new into the memory that is there.
+    /// The whole of it is refused when it contradicts the rest.
     ///
     /// # Errors
     /// The contradiction.
@@ -134,8 +143,7 @@ impl Engine {
                 }
             }
             Change::Curve { group, ref curve } => {
-                self.problem.groups[group].curve.clone_from(curve);
-                self.stale(|parts| parts.touch_group(group));
+                self.put_curve(group, curve);
                 self.gang_changed(group, false);
             }
             Change::Service {
@@ -152,9 +160,52 @@ impl Engine {
                 self.problem.price_of_energy = price;
                 self.dense.price = price;
                 self.afresh = true;
+                self.before = None;
             }
         }
         Ok(())
+    }
+
+    /// Takes in changes one after the other; those before one that is refused
+    /// stay. Many curves are taken in sooner so than one by one.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn change_all(&mut self, changes: &[Change]) -> Result<(), ProblemError> {
+        // A few at a time, in passes of little work each: so waits for memory
+        // overlap, and what one pass has brought near still is for the next.
+        for some in changes.chunks(TOGETHER) {
+            let curves = some.iter().map_while(|change| match change {
+                Change::Curve { group, curve } => Some((*group, curve)),
+                _ => None,
+            });
+            let there = |(group, _): &(usize, _)| *group < self.problem.groups.len();
+            let curves: Vec<_> = curves.take_while(there).collect();
+            if !curves.is_empty() {
+                self.solved = None;
+            }
+            for (group, curve) in &curves {
+                self.put_curve(*group, curve);
+            }
+            if !self.afresh && !self.outgrown {
+                for (group, _) in &curves {
+                    let slot = self.dense.slot[*group] as usize;
+                    self.touched.note(&self.dense, slot);
+                }
+            }
+            for (group, _) in &curves {
+                self.gang_changed(*group, false);
+            }
+            for change in &some[curves.len()..] {
+                self.change(change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_curve(&mut self, group: usize, curve: &SpeedCurve) {
+        self.problem.groups[group].curve.clone_from(curve);
+        self.stale(|parts| parts.touch_group(group));
     }
 
     fn stale(&mut self, touch: impl FnOnce(&mut Parts)) {
@@ -167,9 +218,7 @@ impl Engine {
     }
 
     fn gang_changed(&mut self, group: usize, whole: bool) {
-        if let Some(touched) = self.told.touched.get_mut(group) {
-            *touched = true;
-        }
+        self.told.note(group);
         if self.outgrown {
             return;
         }
@@ -189,8 +238,9 @@ impl Engine {
         self.levels = Levels::new(&self.dense);
         self.touched = Touched::new(&self.dense);
         self.afresh = true;
+        self.before = None;
         // Units may be others now.
-        self.told.taken.clear();
+        self.told.forget();
     }
 
     /// Solves; `None` when the floors do not fit below the limits, see
@@ -201,7 +251,7 @@ impl Engine {
             self.solved = None;
             return None;
         }
-        self.touched.sort();
+        self.touched.sort(&self.dense);
         let touched = (!self.afresh).then_some(&self.touched);
         self.levels.solve(&self.dense, touched);
         self.touched.clear(&self.dense);
@@ -222,8 +272,9 @@ impl Engine {
                 method,
             });
         }
-        let near = self.solved.take().map_or(prices, |s| s.prices);
-        let found = super::coupled::solve(&self.dense, &near);
+        let before = self.before.take();
+        let (found, next) = coupled::solve(&self.dense, &prices, before.as_ref());
+        self.before = Some(next);
         let numbers = Numbers {
             primal: found.primal,
             dual_bound: found.bound,
@@ -263,35 +314,10 @@ impl Engine {
         let Some(solved) = &self.solved else {
             return Vec::new();
         };
-        let taken = self.taken(solved);
-        let (known, groups) = (&self.told.taken, self.problem.groups.len());
-        let mut looked_at = Vec::new();
-        if known.len() == taken.len() && self.told.touched.len() == groups {
-            for (slot, (now, then)) in taken.iter().zip(known).enumerate() {
-                let group = self.dense.group[slot] as usize;
-                if now.to_bits() != then.to_bits() || self.told.touched[group] {
-                    looked_at.push(group);
-                }
-            }
-            looked_at.sort_unstable();
-        } else {
-            looked_at.extend(0..groups);
-        }
-        let caps: Vec<f64> = (looked_at.iter())
-            .map(|group| self.cap(*group).map_or(f64::NAN, |cap| cap.0))
-            .collect();
-        let taken = taken.to_vec();
-        self.told.taken = taken;
-        self.told.touched.clear();
-        self.told.touched.resize(groups, false);
-        self.told.caps.resize(groups, f64::NAN);
-        let mut changed = Vec::new();
-        for (group, cap) in looked_at.into_iter().zip(caps) {
-            if self.told.caps[group].to_bits() != cap.to_bits() {
-                self.told.caps[group] = cap;
-                changed.push(group);
-            }
-        }
+        let mut told = std::mem::take(&mut self.told);
+        let cap = |group: usize| self.cap(group).map_or(f64::NAN, |cap| cap.0);
+        let changed = told.changed(&self.dense.group, self.taken(solved), cap);
+        self.told = told;
         changed
     }
 

@@ -31,7 +31,7 @@ pub(super) fn solve(dense: &Dense, levels: &mut Levels) -> Solved {
             method: Method::Sweep,
         };
     }
-    let found = coupled::solve(dense, &prices);
+    let (found, _) = coupled::solve(dense, &prices, None);
     Solved {
         taken: found.taken,
         prices: found.prices,

@@ -195,7 +195,7 @@ impl Levels {
     /// that was found there last time still stands.
     fn stands(&mut self, dense: &Dense, top: usize, touched: Option<&Touched>) -> bool {
         let alone = dense.rows.tree.end[top] as usize == top + 1;
-        if !alone || touched.is_none_or(|t| t.is_at(top)) {
+        if !alone || touched.is_none_or(|t| !t.of_place(top).is_empty()) {
             return false;
         }
         let (round, room) = (self.round, self.room[top]);
@@ -224,8 +224,11 @@ impl Levels {
         let known = known.filter(|d| d.round + 1 == self.round && (d.low, d.high) == bracket);
         let domain = match known {
             Some(mut domain) => {
-                let tree_end = dense.at[end];
-                let mine = touched.map_or(&[][..], |t| t.between(dense.at[top], tree_end));
+                let mine = match touched {
+                    None => &[][..],
+                    Some(touched) if end == top + 1 => touched.of_place(top),
+                    Some(touched) => touched.between(dense.at[top], dense.at[end]),
+                };
                 if let Some(touched) = touched.filter(|_| !mine.is_empty()) {
                     domain.items.retain(|i| !touched.has(i.slot));
                     let kept = domain.items.len();
@@ -351,10 +354,11 @@ impl Levels {
         let slots = dense.at[place]..dense.at[place + 1];
         let mut based_anew = false;
         if self.given[place] == bracket {
-            let Some(touched) = touched.filter(|t| t.is_at(place)) else {
+            let mine = touched.map_or(&[][..], |t| t.of_place(place));
+            if mine.is_empty() {
                 return;
-            };
-            for (slot, _) in touched.between(slots.start, slots.end) {
+            }
+            for (slot, _) in mine {
                 based_anew |= self.give_slot(dense, *slot as usize, bracket.1);
             }
         } else {

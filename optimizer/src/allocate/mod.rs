@@ -44,6 +44,7 @@ mod program;
 mod read;
 mod rows;
 mod shed;
+mod told;
 mod touched;
 mod validate;
 

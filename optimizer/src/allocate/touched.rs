@@ -18,8 +18,8 @@ pub(super) struct Touched {
     width: Vec<f64>,
     /// Whether a slot is among them.
     is: Vec<bool>,
-    /// Whether a place has one of them.
-    at: Vec<bool>,
+    /// Where those of each place begin and end in `slots`; for [`Touched::sort`] to say.
+    at: Vec<(u32, u32)>,
 }
 
 impl Touched {
@@ -30,7 +30,7 @@ impl Touched {
             slope: Vec::new(),
             width: Vec::new(),
             is: vec![false; dense.group.len()],
-            at: vec![false; dense.rows.tree.row.len()],
+            at: vec![(0, 0); dense.rows.tree.row.len()],
         }
     }
 
@@ -43,19 +43,25 @@ impl Touched {
         let segments = dense.segments(slot);
         self.slope.extend_from_slice(&dense.slope[segments.clone()]);
         self.width.extend_from_slice(&dense.width[segments]);
-        self.at[dense.home[slot] as usize] = true;
     }
 
     /// Puts them in order; to be done before they are asked for.
-    pub fn sort(&mut self) {
+    pub fn sort(&mut self, dense: &Dense) {
         self.slots.sort_unstable();
+        for (at, (slot, _)) in self.slots.iter().enumerate() {
+            let of_place = &mut self.at[dense.home[*slot as usize] as usize];
+            if of_place.1 == 0 {
+                of_place.0 = at as u32;
+            }
+            of_place.1 = at as u32 + 1;
+        }
     }
 
     /// Forgets them.
     pub fn clear(&mut self, dense: &Dense) {
         for (slot, _) in self.slots.drain(..) {
             self.is[slot as usize] = false;
-            self.at[dense.home[slot as usize] as usize] = false;
+            self.at[dense.home[slot as usize] as usize] = (0, 0);
         }
         self.slope.clear();
         self.width.clear();
@@ -66,12 +72,13 @@ impl Touched {
         self.is[slot as usize]
     }
 
-    /// Whether a gang of this place is among them.
-    pub fn is_at(&self, place: usize) -> bool {
-        self.at[place]
+    /// Those of a place, with where their stretches of before begin.
+    pub fn of_place(&self, place: usize) -> &[(u32, u32)] {
+        let (begin, end) = self.at[place];
+        &self.slots[begin as usize..end as usize]
     }
 
-    /// Those between two slots, with where their stretches of before begin.
+    /// The same of all between two slots.
     pub fn between(&self, begin: u32, end: u32) -> &[(u32, u32)] {
         let from = self.slots.partition_point(|(slot, _)| *slot < begin);
         let to = self.slots.partition_point(|(slot, _)| *slot < end);

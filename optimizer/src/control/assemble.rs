@@ -28,6 +28,11 @@ pub fn running_jobs(
                 job.id
             ));
             job.curve = SpeedCurve::unaffected();
+        } else if !job.curve.is_concave() {
+            job.curve = job
+                .curve
+                .mended()
+                .unwrap_or_else(|_| SpeedCurve::unaffected());
         }
         let known = site.devices_named(&job.devices).map(|(place, _)| place);
         let places: Vec<usize> = known.collect();
@@ -52,7 +57,7 @@ pub fn running_jobs(
             true
         });
     }
-    jobs.retain(|job| {
+    jobs.retain_mut(|job| {
         let (mut low, mut high) = (0.0f64, f64::INFINITY);
         for (_, device) in site.devices_named(&job.devices) {
             let stated = ranges.get(&device.id).copied();
@@ -67,6 +72,7 @@ pub fn running_jobs(
                 job.id
             ));
         }
+        job.curve = job.curve.clone().stated_from(Watts(low));
         fits && !job.devices.is_empty()
     });
     jobs.sort_by(|a, b| a.id.cmp(&b.id));

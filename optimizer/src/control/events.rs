@@ -39,14 +39,17 @@ impl GridEvents {
     /// site draws now, against which a reduction counts. One without sense, and
     /// one more than there may be, is not taken.
     pub fn submit(&mut self, event: GridEvent, drawn: Watts, now: Timestamp) -> bool {
+        let known = self.held.get(&event.id).map(|held| &held.notice);
+        let known = known.filter(|known| !known.off);
+        // Told again, or for longer: it counts against what was drawn at first, and
+        // not against what it left.
+        let drawn = known.and_then(Notice::drawn).unwrap_or(drawn);
         let limit = match event.ask {
             Ask::ReduceBy(share) if share.is_finite() => drawn * (1.0 - share.clamp(0.0, 1.0)),
             Ask::Limit(limit) if limit.is_finite() => limit.max(Watts::ZERO),
             _ => return false,
         };
-        let known = self.held.get(&event.id).map(|held| &held.notice);
-        if known.is_some_and(|known| !known.off && known.event == event) {
-            // Told again: what it came to counts, and not less of what it left.
+        if known.is_some_and(|known| known.event == event) {
             return true;
         }
         if self.held.len() >= MAX_EVENTS && !self.held.contains_key(&event.id) {

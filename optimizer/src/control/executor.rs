@@ -80,6 +80,10 @@ pub struct Executor {
     targets: Vec<Option<Watts>>,
     /// What each device may have at most, kept up to date change by change.
     worst: Vec<Watts>,
+    /// Since when each may have no more than that, where it came down.
+    lowered: Arc<Vec<Timestamp>>,
+    /// The last instant that the loop told.
+    seen: Timestamp,
     /// The same by name, and the ranges that agents said.
     worst_by_name: BTreeMap<DeviceId, Watts>,
     ranges: Arc<BTreeMap<DeviceId, (Watts, Watts)>>,
@@ -117,6 +121,8 @@ impl Executor {
                 .map(|(d, worst)| (d.id.clone(), *worst))
                 .collect(),
             worst,
+            lowered: Arc::new(vec![Timestamp(i64::MIN); devices.len()]),
+            seen: Timestamp(i64::MIN),
             ranges: Arc::default(),
             reported: vec![None; site.devices.len()],
             refusing: BTreeSet::new(),
@@ -176,6 +182,9 @@ impl Executor {
             said.map_or(Watts::ZERO, |(before, now)| now - before),
         );
         if worst != self.worst[place] {
+            if worst < self.worst[place] {
+                Arc::make_mut(&mut self.lowered)[place] = self.seen;
+            }
             self.worst[place] = worst;
             self.worst_by_name.insert(id.clone(), worst);
             self.version += 1;

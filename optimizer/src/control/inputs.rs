@@ -94,7 +94,9 @@ impl Inputs {
         let from = Some((self.version, executor.version()));
         if self.measured.is_none() || self.measured_from != from {
             let whole = Arc::clone(executor.limited_whole());
-            self.readings = std::mem::take(&mut self.readings).limited_whole(whole);
+            self.readings = std::mem::take(&mut self.readings)
+                .limited_whole(whole)
+                .caps_since(Arc::clone(executor.lowered()));
             let caps = executor.worst_caps();
             let measured = measure(site, &self.readings, &self.jobs, caps);
             self.measured = Some(Arc::new(measured));

@@ -21,12 +21,19 @@ const OVERHEAD_RESERVE_AT_FEED: f64 = 0.03;
 /// Readings of a node and of its devices belong together when they are at most so
 /// far apart: of a device that was read later than its node and draws more by then,
 /// the difference would be missing in the node's overhead.
-const TOGETHER: Duration = Duration::from_secs(2);
+const TOGETHER: Duration = Duration::from_secs(1);
+/// A device that draws more than this many times the most that its cap may be does
+/// not keep to it …
+const BEYOND_CAP: f64 = 1.1;
+/// … unless it was read before this long after the cap came down.
+const SETTLED: Duration = Duration::from_secs(5);
 /// A device that is said to draw more than this many times its highest cap is misread.
 const MISREAD: f64 = 1.2;
 /// What runs draws at least this share of its rated or design figure; a reading
 /// below is not believed.
 const LEAST_SHARE: f64 = 0.2;
+/// And so much more of it, by how far its devices draw their most: fans follow them.
+const LEAST_SHARE_UNDER_LOAD: f64 = 0.3;
 /// Without fresh meters the plant is taken to need this many times its design overhead.
 const UNKNOWN_PLANT: f64 = 1.5;
 /// A further watt of IT costs at most this many times the plant's design overhead.
@@ -41,6 +48,9 @@ pub struct Readings {
     oldest: Option<Timestamp>,
     /// Nodes that are limited as a whole.
     whole: Arc<BTreeSet<usize>>,
+    /// Since when each device has no more than the cap that it counts with, by place
+    /// in the site; empty where nobody knows.
+    caps_since: Arc<Vec<Timestamp>>,
 }
 
 impl Readings {
@@ -64,7 +74,14 @@ impl Readings {
             since,
             oldest,
             whole: Arc::default(),
+            caps_since: Arc::default(),
         }
+    }
+
+    /// The same with the instants since when caps hold: who draws more than its cap
+    /// later than that does not keep to it.
+    pub fn caps_since(self, caps_since: Arc<Vec<Timestamp>>) -> Self {
+        Self { caps_since, ..self }
     }
 
     /// The same with these nodes limited as a whole, by place in the site: their
@@ -100,6 +117,12 @@ impl Readings {
     pub(super) fn value(&self, device: &DeviceId, metric: MetricId) -> Option<(f64, Timestamp)> {
         let frame = self.frames.get(device).filter(|f| f.at >= self.since)?;
         Some((frame.get(metric)?.value()?, frame.at))
+    }
+
+    /// Whether a device that was read then had its cap for long enough.
+    fn is_settled(&self, place: usize, read: Timestamp) -> bool {
+        let since = self.caps_since.get(place);
+        since.is_some_and(|since| read > *since + SETTLED)
     }
 
     fn watts(&self, device: &DeviceId, metric: MetricId) -> Option<(Watts, Timestamp)> {
@@ -260,6 +283,7 @@ fn overhead(
         return None;
     }
     let (mut drawn, mut allowed, mut most) = (Watts::ZERO, Watts::ZERO, Watts::ZERO);
+    let mut beyond = Watts::ZERO;
     for place in node.devices.clone() {
         let device = &site.devices[place];
         let (watts, when) = readings.watts(&device.id, Catalogue::gpu_power())?;
@@ -268,14 +292,23 @@ fn overhead(
             return None;
         }
         drawn += watts;
-        allowed += caps.get(place).copied().unwrap_or(device.max_cap);
+        let cap = caps.get(place).copied().unwrap_or(device.max_cap);
+        if watts > cap * BEYOND_CAP && readings.is_settled(place, when) {
+            beyond += watts - cap;
+        }
+        allowed += cap;
         most += device.max_cap;
+    }
+    if beyond > Watts::ZERO {
+        // Either it is misread, or it draws what no cap controls: both count.
+        return Some((node.overhead.max(all - drawn) + beyond, Watts::ZERO));
     }
     if drawn > all {
         // One of them is wrong, and nothing says which.
         return None;
     }
-    let measured = (all - drawn).max(node.overhead * LEAST_SHARE);
+    let least = LEAST_SHARE + LEAST_SHARE_UNDER_LOAD * (drawn / most).clamp(0.0, 1.0);
+    let measured = (all - drawn).max(node.overhead * least);
     if measured >= node.overhead {
         return Some((measured, Watts::ZERO));
     }

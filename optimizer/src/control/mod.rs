@@ -10,6 +10,7 @@
 
 mod agents;
 mod answers;
+mod arming;
 pub mod assemble;
 mod at_feed;
 mod charge;

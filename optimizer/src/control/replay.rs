@@ -12,7 +12,7 @@ use heliostat_store::decisions::{
     Break, Checkpoint, Hash, Logged, Removed, read_decisions, read_inputs, read_removed,
 };
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -143,15 +143,24 @@ pub fn replay_day(store: &Path, at: Timestamp) -> Result<Replayed, StoreError> {
             None => replayed.without_inputs += 1,
         }
     }
+    let all = read_inputs(store, day)?;
+    let reliefs: HashSet<Hash> = (waiting.values().flatten())
+        .filter(|l| l.decision.kind == DecisionKind::Relief)
+        .filter_map(|l| Some(l.evidence?.inputs))
+        .collect();
+    // The same may have been asked twice: a damaged copy is no loss then.
+    let sound: HashSet<Hash> = all.iter().filter(|f| f.sound).map(|f| f.hash).collect();
     let mut before: Option<Question> = None;
-    for found in read_inputs(store, day)? {
-        let asked_by = waiting.remove(&found.hash).unwrap_or_default();
+    for found in all {
         // What allocations differ from is not touched by reliefs between them,
         // nor by the damaged inputs of one.
-        let is_relief = relief::Question::is_one(&found.inputs)
-            || asked_by
-                .iter()
-                .any(|l| l.decision.kind == DecisionKind::Relief);
+        let says_so = found.sound && relief::Question::is_one(&found.inputs);
+        let is_relief = says_so || reliefs.contains(&found.hash);
+        let asked_by = if found.sound || !sound.contains(&found.hash) {
+            waiting.remove(&found.hash).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         if is_relief {
             let question = if found.sound {
                 relief::Question::decode(&found.inputs).map_err(Fault::from)

@@ -23,13 +23,16 @@ use crate::check::{Facts, NO_TERMS, check_transition};
 use crate::plan_service::{PlanInput, PlanOutput};
 use crate::view::{ControlMode, ViewSender};
 use heliostat_models::wire::JobOrders;
-use heliostat_models::{JobId, JobState, Timestamp, Watts};
+use heliostat_models::{JobId, JobRecord, JobState, Timestamp, Watts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Leases are looked at, and the view is shown, at least this often by the site's clock.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// While meters are silent, a site is taken to draw what it drew for so long.
+const STILL_SO: Duration = Duration::from_secs(900);
 
 /// The state of the loop.
 pub(super) struct Control {
@@ -40,6 +43,8 @@ pub(super) struct Control {
     pub planning: Planning,
     pub mode: ControlMode,
     pub events: GridEvents,
+    /// What the site drew when its meter was last read.
+    metered: Option<(Watts, Timestamp)>,
     /// Where they are kept besides.
     pub(super) notices: Notices,
     pub in_force: Option<InForce>,
@@ -112,6 +117,7 @@ impl Control {
             deps,
             planning,
             events: GridEvents::default(),
+            metered: None,
             notices,
             in_force: None,
             inputs: Inputs::default(),
@@ -147,8 +153,10 @@ impl Control {
             tracing::error!("{lost}");
             self.journal.troubles(now, self.armed(), vec![lost], true);
         }
-        if self.is_to_act() {
-            self.journal.arming(now, true, "the configuration at start");
+        let by = self.recall_arming(now);
+        if self.is_to_act() || by.is_some() {
+            let by = by.unwrap_or_else(|| "the configuration at start".to_owned());
+            self.journal.arming(now, self.is_to_act(), &by);
         }
     }
 
@@ -201,6 +209,7 @@ impl Control {
                     };
                     self.journal.arming(now, armed, &who);
                 }
+                self.keep_arming(armed, who, now);
                 "control was armed or disarmed"
             }
             Command::Stop => "control stops",
@@ -208,7 +217,7 @@ impl Control {
     }
 
     /// What the site draws now: its meter; else the IT meters and the plant at
-    /// its design; else the least that it can draw, so that a reduction is
+    /// its design; else what it drew shortly before; else the least that it can draw, so that a reduction is
     /// never reckoned from too much.
     fn drawn(&self) -> Watts {
         let design = self.deps.site.cooling.design_pue;
@@ -219,6 +228,15 @@ impl Control {
             if let Some(it) = measured.it_power {
                 return it * design;
             }
+        }
+        let now = self.deps.clock.now();
+        if let Some((all, at)) = self.metered.filter(|(_, at)| *at + STILL_SO >= now) {
+            let seconds = now.seconds_since(at);
+            tracing::warn!(
+                seconds,
+                "no meter says what the site draws; a reduction counts from what it drew before"
+            );
+            return all;
         }
         tracing::warn!(
             "no meter says what the site draws; a reduction counts from its lowest caps"
@@ -234,6 +252,7 @@ impl Control {
     /// One round: it costs what has changed since the last one.
     pub async fn round(&mut self, why: &str) {
         let now = self.deps.clock.now();
+        self.executor.see(now);
         self.rounds += 1;
         self.next = now.next_multiple_of(self.config.policy.allocate_every);
         for change in self.events.changes(now) {
@@ -261,6 +280,9 @@ impl Control {
             self.executor.look(now);
         }
         self.inputs.measure(&self.deps.site, &self.executor);
+        if let Some(all) = self.inputs.measured.as_ref().and_then(|m| m.site_power) {
+            self.metered = Some((all, now));
+        }
         self.price = self.planning.price(now);
         self.decide(now, why);
         self.mind_breakers(now);
@@ -298,6 +320,7 @@ impl Control {
     /// Sends what may be sent now, and shows how things stand.
     pub fn send(&mut self) {
         let now = self.deps.clock.now();
+        self.executor.see(now);
         self.next_beat = now + BEAT;
         self.mind_events();
         if self.lock.fence().is_some() {
@@ -367,11 +390,18 @@ impl Control {
             }
         };
         let over = [JobState::Completed, JobState::Cancelled];
+        let lowest = (self.deps.site.devices.iter().map(|d| d.min_cap))
+            .fold(Watts(f64::INFINITY), Watts::min);
+        let as_believed = |job| {
+            let job = self.curves.believed(job);
+            let curve = job.curve.stated_from(lowest);
+            JobRecord { curve, ..job }
+        };
         let input = PlanInput {
             site: self.deps.site.clone(),
             jobs: (self.inputs.jobs.iter().map(|e| &e.record))
                 .filter(|j| !over.contains(&j.state))
-                .map(|j| self.curves.believed(j))
+                .map(as_believed)
                 .collect(),
             grid_history,
             grid_events: self.events.as_limits(),

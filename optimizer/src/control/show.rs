@@ -140,6 +140,7 @@ fn health(control: &Control) -> ControlHealth {
         foreign_devices: control.agents.devices_touched(),
         clocks_off: control.agents.clocks_off(),
         unsigned: control.link.unsigned(),
+        grid_event_unmet: control.notices.unmet.is_some(),
         fence: control.lock.fence(),
         allocated: control.allocated,
         troubles: control.told_troubles(),

@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 const TOLERANCE: f64 = 1e-6;
 /// Watts that rounding in sums may cause.
 const WATT_TOLERANCE: f64 = 1e-2;
+/// Watts that rounding may cause where one job alone is held against a limit: the
+/// bound is over plans whose jobs each keep it.
+const ALONE_TOLERANCE: f64 = 1e-3;
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -529,9 +532,9 @@ fn cheapest(problem: &Problem, job: &Job, plan: &Solution, below: &[Priced]) -> 
                 let must = job.running && !job.interruptible;
                 let contracts = problem.contracts.iter().zip(below);
                 let too_much = job.gang > problem.devices
-                    || power > slot.power.0 + WATT_TOLERANCE
+                    || power > slot.power.0 + ALONE_TOLERANCE
                     || contracts.clone().any(|(contract, below)| {
-                        below.alone(t, at) * level.power.0 > contract.power[t].0 + WATT_TOLERANCE
+                        below.alone(t, at) * level.power.0 > contract.power[t].0 + ALONE_TOLERANCE
                     });
                 if too_much && !must {
                     continue;

@@ -119,14 +119,18 @@ pub(super) fn most(
     known + prices.map(dearest).fold(dearest(0.0), f64::min)
 }
 
-/// Least share of a gang on unknown devices that stands below a contract when
-/// every device is in use.
+/// Least share of a gang on unknown devices that stands below a contract when as
+/// many devices as can be are in use.
 pub(super) fn share(problem: &Problem, contract: usize, slot: usize) -> f64 {
     let pinned: u32 = (problem.jobs.iter())
         .filter(|job| job.running && !job.interruptible)
         .map(|job| job.gang)
         .sum();
-    let mut all = f64::from(pinned.max(problem.devices));
+    let wanted: u32 = (problem.jobs.iter())
+        .filter(|job| slot >= job.release)
+        .map(|job| job.gang)
+        .sum();
+    let mut all = f64::from(wanted.min(pinned.max(problem.devices)));
     let mut below = problem.contracts[contract].devices;
     let mut others = Vec::new();
     for job in &problem.jobs {

@@ -17,8 +17,8 @@
 //!
 //! No linear function says this, so the bound goes by one that lies below it:
 //! known devices in full, of other gangs the least share that must stand below c
-//! when all the rest is full. With `k` of a gang `g` covered and `n` of all `N`
-//! devices, that share is the least over the jobs that may still be where they are of
+//! when all the rest is full. With `k` of a gang `g` covered and `n` of the `N`
+//! devices that can be in use (all, or those of all jobs released), that share is the least over the jobs that may still be where they are of
 //!
 //! ```text
 //! (n − sum of k) / (N − sum of g)
@@ -238,7 +238,9 @@ fn free_and_share(problem: &Problem, certain: &[usize], c: usize, t: usize) -> (
     // Jobs that must go on may hold more devices than there are.
     let pinned = problem.jobs.iter().filter(|job| job.pinned());
     let pinned: u32 = pinned.map(|job| job.gang).sum();
-    let mut all = f64::from(problem.devices.max(pinned));
+    let released = problem.jobs.iter().filter(|job| job.release <= t);
+    let wanted: u32 = released.map(|job| job.gang).sum();
+    let mut all = f64::from(problem.devices.max(pinned).min(wanted));
     let mut free = problem.contracts[c].devices;
     let mut perhaps = Vec::new();
     for (job, certain) in problem.jobs.iter().zip(certain) {

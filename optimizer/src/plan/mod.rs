@@ -28,6 +28,7 @@ mod present;
 pub mod price;
 mod pricing;
 pub mod problem;
+pub mod ramps;
 pub mod solve;
 
 use crate::plan_service::{PlanInput, PlanOutput, PlanService};

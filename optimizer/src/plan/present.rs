@@ -8,6 +8,7 @@ use super::outlook::{Expected, Outlook, mean};
 use super::policy::{PlanPolicy, SLOT};
 use super::price::price_of_energy;
 use super::problem::{Job, Problem, QUANTA_A_SLOT, Schedule, Solution};
+use super::ramps::{Ramps, seconds_to_make_up};
 use crate::plan_service::PlanInput;
 use crate::view::PlannedJob;
 use heliostat_models::{
@@ -118,6 +119,8 @@ pub fn jobs(
         plan,
         limits: &built.limits,
         book: Book::new(problem, plan),
+        lost: Ramps::new(&input.site)
+            .map(|ramps| ramps.lost(problem, plan, &power_now(input, problem))),
     };
     let mut jobs: Vec<PlannedJob> = problem
         .jobs
@@ -140,6 +143,22 @@ pub fn jobs(
     }));
     jobs.sort_by(|a, b| a.job.cmp(&b.job));
     jobs
+}
+
+/// What the devices of each job have now above their least caps, by the one with the
+/// lowest cap; nothing where that is not known.
+fn power_now(input: &PlanInput, problem: &Problem) -> Vec<Watts> {
+    let of_job = |job: &Job| {
+        let record = input.jobs.iter().find(|r| r.id == job.id)?;
+        let caps = record.devices.iter().map(|d| input.caps.get(d).copied());
+        let caps: Option<Vec<Watts>> = caps.collect();
+        let lowest = caps?.into_iter().reduce(Watts::min)?;
+        let base = job.levels.first()?;
+        Some((lowest - (base.cap - base.power)).max(Watts::ZERO))
+    };
+    let jobs = problem.jobs.iter();
+    jobs.map(|job| of_job(job).filter(|_| job.running).unwrap_or(Watts::ZERO))
+        .collect()
 }
 
 /// Stretches of one level; the level relative to the highest settable cap.
@@ -175,13 +194,15 @@ struct Teller<'a> {
     plan: &'a Solution,
     limits: &'a [SiteLimit],
     book: Book<'a>,
+    /// Quanta that jobs may lose to ramp limits, where there are any.
+    lost: Option<Vec<f64>>,
 }
 
 impl Teller<'_> {
     fn reason(&self, place: usize, schedule: &Schedule, deadline: Option<Timestamp>) -> String {
         let job = &self.problem.jobs[place];
         let first = (0..self.problem.slots.len()).find(|t| schedule.level(*t).is_some());
-        let late = self.late(job, schedule, deadline);
+        let late = self.late(place, schedule, deadline);
         let why = match first {
             _ if job.work == 0 => "all its work is done".to_owned(),
             None => self.never(place),
@@ -364,7 +385,13 @@ impl Teller<'_> {
         })
     }
 
-    fn late(&self, job: &Job, schedule: &Schedule, deadline: Option<Timestamp>) -> Option<String> {
+    fn late(
+        &self,
+        place: usize,
+        schedule: &Schedule,
+        deadline: Option<Timestamp>,
+    ) -> Option<String> {
+        let job = &self.problem.jobs[place];
         let deadline = deadline?;
         let done: u32 = (0..self.problem.slots.len())
             .filter_map(|t| schedule.level(t))
@@ -378,8 +405,21 @@ impl Teller<'_> {
         };
         // Finer than a slot the plan cannot tell.
         let hours = end.seconds_since(deadline) / 3_600.0 - self.problem.slot_hours;
-        (job.work > 0 && hours > 0.0)
-            .then(|| format!("its deadline {deadline} is missed by about {hours:.1} h"))
+        if job.work > 0 && hours > 0.0 {
+            return Some(format!(
+                "its deadline {deadline} is missed by about {hours:.1} h"
+            ));
+        }
+        let lost = self.lost.as_ref()?.get(place)?;
+        let later = seconds_to_make_up(job, schedule, *lost);
+        let over = end.seconds_since(deadline) + later;
+        (job.work > 0 && over > 0.0).then(|| {
+            format!(
+                "its deadline {deadline} may be missed by up to {:.0} min: caps rise only as fast as ramp limits let them, which may cost it {:.0} min",
+                (over / 60.0).ceil(),
+                (later / 60.0).ceil()
+            )
+        })
     }
 
     /// Devices and watts that other jobs take of a slot.

@@ -87,7 +87,7 @@ impl Reading<'_> {
             self.faults.add(&field, "names no device", DEVICES);
             return None;
         }
-        self.share_a_cap(&field, &devices);
+        let low = self.share_a_cap(&field, &devices);
         let curve = match of.get("speed") {
             Some(points) => self.curve(&join(at, "speed"), points),
             None => class.and_then(|class| self.typical(class, &devices[0])),
@@ -103,15 +103,16 @@ impl Reading<'_> {
             deadline: None,
             state: JobState::Running,
             devices,
-            curve: curve?,
+            curve: curve?.stated_from(low),
             started: None,
             ended: None,
             at: Timestamp(0),
         })
     }
 
-    /// Faults where the devices of a gang have no cap in common.
-    fn share_a_cap(&mut self, field: &str, devices: &[DeviceId]) {
+    /// The lowest cap that the devices of a gang have in common; a fault where they
+    /// have none.
+    fn share_a_cap(&mut self, field: &str, devices: &[DeviceId]) -> Watts {
         let (mut low, mut high) = (Watts::ZERO, Watts(f64::INFINITY));
         for (_, device) in devices.iter().filter_map(|d| self.site.device(d)) {
             if !self.pinned.contains_key(&device.id) {
@@ -125,6 +126,7 @@ impl Reading<'_> {
             self.faults
                 .add(field, fault, "devices with a cap in common");
         }
+        low
     }
 
     fn curve(&mut self, field: &str, points: &Value) -> Option<SpeedCurve> {

@@ -11,13 +11,16 @@ use heliostat_models::{
     DeviceId, Frame, JobClass, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
 use heliostat_optimizer::control::{ControllerConfig, ControllerDeps};
+use heliostat_optimizer::view::{ControlView, ViewReceiver};
 use heliostat_store::decisions::DecisionLog;
 use heliostat_store::jobs::JobTable;
 use heliostat_store::query::StoreStats;
 use heliostat_store::{Answer, AppendReceipt, Query, SteppedClock, StoreError, TimeSeriesStore};
 use std::collections::HashMap;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Keeps the latest frame of each device.
 #[derive(Default)]
@@ -134,4 +137,27 @@ impl LoopWorld {
         };
         self.deps.jobs.put(record).unwrap();
     }
+}
+
+/// Waits for what control shows.
+pub async fn until(
+    view: &mut ViewReceiver,
+    what: &str,
+    good: impl Fn(&ControlView) -> bool,
+) -> Arc<ControlView> {
+    let wait = view.wait_for(|v| good(v));
+    let seen = match tokio::time::timeout(Duration::from_secs(20), wait).await {
+        Ok(seen) => Some(Arc::clone(&seen.unwrap())),
+        Err(_) => None,
+    };
+    seen.unwrap_or_else(|| panic!("never: {what}; last seen at {}", view.borrow().at))
+}
+
+/// A port where nobody listens.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -273,6 +273,28 @@ fn a_range_that_changes_under_way_counts_from_then_on() {
 }
 
 #[test]
+fn a_driver_that_is_loaded_anew_has_other_folders_for_the_same_gpus() {
+    let made = Made::new();
+    made.mi250x("card1", "0000:c1:00.0", "b7a30f1c5d2e4416")
+        .mi250x("card2", "0000:c6:00.0", "2222222222222222");
+    let mut actuator = made.open();
+    actuator.set(&gpu(0), ID, Watts(400.0)).unwrap();
+    // Both cards and their sensors get new numbers, the other way round.
+    let drm = made.0.path().join("class/drm");
+    for (from, to) in [("card1", "card4"), ("card2", "card3")] {
+        fs::rename(drm.join(from), drm.join(to)).unwrap();
+        let hwmon = drm.join(to).join("device/hwmon");
+        fs::rename(hwmon.join("hwmon3"), hwmon.join("hwmon7")).unwrap();
+    }
+    assert_eq!(actuator.current(&gpu(0)), Ok(Watts(400.0)));
+    assert_eq!(actuator.set(&gpu(0), ID, Watts(350.0)), Ok(Watts(350.0)));
+    let other = "AMD-2222222222222222";
+    assert_eq!(actuator.set(&gpu(1), other, Watts(300.0)), Ok(Watts(300.0)));
+    let names: Vec<DeviceId> = actuator.devices().into_iter().map(|d| d.device).collect();
+    assert_eq!(names, [gpu(0), gpu(1)]);
+}
+
+#[test]
 fn a_gpu_that_vanishes_between_the_write_and_the_reading_is_lost() {
     let made = Made::new();
     made.mi250x("card1", "0000:c1:00.0", "b7a30f1c5d2e4416");

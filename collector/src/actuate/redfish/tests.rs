@@ -1,7 +1,9 @@
+mod changes;
 mod recorded;
 mod server;
 
 use super::*;
+use crate::actuate::heard::hear;
 use proptest::prelude::*;
 use serde_json::json;
 use server::{Answer, Fault, Server, Tree, hgx};
@@ -357,97 +359,6 @@ fn a_mode_that_enforces_nothing_is_told() {
     assert_eq!((stage.patches(), actuator.devices().len()), (0, 3));
 }
 
-#[test]
-fn a_change_that_is_taken_and_not_kept_shows_in_what_is_read_back() {
-    let mut tree = hgx();
-    tree.whim = Some(Box::new(|r| r["PowerLimitWatts"]["SetPoint"] = json!(700)));
-    let stage = Stage::new(tree);
-    assert_eq!(
-        stage.gpus().set(&gpu(0), UUID, Watts(400.0)),
-        Ok(Watts(700.0))
-    );
-}
-
-#[test]
-fn a_controller_with_steps_of_its_own_keeps_no_more_than_was_asked() {
-    let mut tree = hgx();
-    tree.whim = Some(Box::new(|r| {
-        let asked = r["PowerLimitWatts"]["SetPoint"].as_f64().unwrap();
-        r["PowerLimitWatts"]["SetPoint"] = json!((asked / 20.0).round() * 20.0);
-    }));
-    let stage = Stage::new(tree);
-    let mut actuator = stage.gpus();
-    assert_eq!(actuator.set(&gpu(0), UUID, Watts(455.0)), Ok(Watts(440.0)));
-    let before = stage.patches();
-    assert_eq!(actuator.set(&gpu(0), UUID, Watts(455.0)), Ok(Watts(440.0)));
-    assert_eq!(stage.patches(), before, "a lease renewed");
-    assert_eq!(actuator.set(&gpu(0), UUID, Watts(619.0)), Ok(Watts(600.0)));
-    assert_eq!(stage.patches(), before + 1, "asked for as it is kept");
-    assert_eq!(actuator.set(&gpu(0), UUID, Watts(700.0)), Ok(Watts(700.0)));
-    assert_eq!(std::fs::read_dir(stage.dir.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn a_range_that_changes_under_way_counts_from_then_on() {
-    let stage = Stage::new(hgx());
-    let mut actuator = stage.gpus();
-    assert_eq!(actuator.range(&gpu(0)), Some((Watts(200.0), Watts(700.0))));
-    let path = metrics("GPU_SXM_1");
-    stage
-        .server
-        .edit(|tree| tree.touch(&path, "/PowerLimitWatts/AllowableMax", json!(600)));
-    let refused = actuator.set(&gpu(0), UUID, Watts(650.0));
-    assert!(
-        matches!(refused, Err(CapError::OutOfRange { max, .. }) if max == Watts(600.0)),
-        "{refused:?}"
-    );
-    assert_eq!(actuator.range(&gpu(0)), Some((Watts(200.0), Watts(600.0))));
-    assert_eq!(stage.patches(), 0);
-}
-
-#[test]
-fn a_gpu_that_vanishes_between_the_change_and_the_reading_is_an_error() {
-    let stage = Stage::new(hgx());
-    let mut actuator = stage.gpus();
-    actuator.devices();
-    stage.fault(
-        "GET",
-        "GPU_SXM_1/EnvironmentMetrics",
-        Answer::Body(first_reading()),
-    );
-    stage.fault(
-        "GET",
-        "GPU_SXM_1/EnvironmentMetrics",
-        Answer::Status(404, ""),
-    );
-    let gone = error(actuator.set(&gpu(0), UUID, Watts(400.0)));
-    assert!(matches!(gone, RedfishError::NotFound { .. }), "{gone}");
-    assert_eq!(stage.patches(), 1);
-    // The next command finds it as it is.
-    assert_eq!(actuator.current(&gpu(0)), Ok(Watts(400.0)));
-}
-
-/// What the first GPU says before anything is changed; without a tag of its state.
-fn first_reading() -> Vec<u8> {
-    let limit = json!({"SetPoint": 700, "AllowableMin": 200, "AllowableMax": 700, "ControlMode": "Automatic"});
-    json!({"PowerLimitWatts": limit, "@odata.etag": "W/\"0\""})
-        .to_string()
-        .into_bytes()
-}
-
-#[test]
-fn somebody_else_in_between_is_met_once_and_told_twice() {
-    let stage = Stage::new(hgx());
-    let mut actuator = stage.gpus();
-    stage.fault("PATCH", "GPU_SXM_1", Answer::Status(412, ""));
-    assert_eq!(actuator.set(&gpu(0), UUID, Watts(400.0)), Ok(Watts(400.0)));
-    stage.fault("PATCH", "GPU_SXM_1", Answer::Status(412, ""));
-    stage.fault("PATCH", "GPU_SXM_1", Answer::Status(412, ""));
-    let error = error(actuator.set(&gpu(0), UUID, Watts(300.0)));
-    assert!(matches!(error, RedfishError::Changed { .. }), "{error}");
-    assert_eq!(actuator.current(&gpu(0)), Ok(Watts(400.0)));
-}
-
 fn error(outcome: Result<Watts, CapError>) -> RedfishError {
     match outcome {
         Err(CapError::Redfish { error, .. }) => error,
@@ -555,7 +466,12 @@ fn users_are_known_by_session_or_with_each_request() {
         };
         let guessed = wrong.is_some();
         let mut actuator = stage.open_as(scope, wrong, None);
-        assert_eq!(actuator.devices(), []);
+        let (devices, log) = hear(|| actuator.devices());
+        assert_eq!(devices, []);
+        assert!(
+            log.contains("user and password of the BMC") && !log.contains("guess"),
+            "{log}"
+        );
         let error = error(actuator.current(&gpu(0)));
         assert!(
             matches!(error, RedfishError::Unauthorised { .. }),
@@ -565,6 +481,26 @@ fn users_are_known_by_session_or_with_each_request() {
         // Without a password nobody is locked out; with a wrong one it is tried once.
         assert_eq!(stage.server.edit(|tree| tree.refused), usize::from(guessed));
     }
+}
+
+#[test]
+fn neither_password_nor_token_is_logged_when_all_goes_well_or_wrong() {
+    let stage = Stage::new(hgx());
+    let (_, log) = hear(|| {
+        let mut actuator = stage.gpus();
+        actuator.devices();
+        actuator.set(&gpu(0), UUID, Watts(400.0)).unwrap();
+        stage.fault("PATCH", "GPU_SXM_1", Answer::Status(401, ""));
+        actuator.set(&gpu(0), UUID, Watts(500.0)).unwrap();
+        stage.server.edit(|tree| tree.silent = true);
+        error(actuator.set(&gpu(0), UUID, Watts(300.0)))
+    });
+    // It does hear what is logged.
+    assert!(log.contains("listed by the management controller"), "{log}");
+    assert!(
+        !log.contains(server::PASSWORD) && !log.contains("token"),
+        "{log}"
+    );
 }
 
 #[test]

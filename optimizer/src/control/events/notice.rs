@@ -3,7 +3,7 @@
 //! Notices of one event are ordered the same way everywhere, so that whoever has
 //! heard the same ones, in whatever order and however often, knows the same.
 
-use crate::grid_event::GridEvent;
+use crate::grid_event::{Ask, GridEvent};
 use heliostat_models::Watts;
 use heliostat_models::ids::is_valid_name;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,14 @@ impl Notice {
             && self.limit >= Watts::ZERO
     }
 
+    /// What a reduction was reckoned from.
+    pub(super) fn drawn(&self) -> Option<Watts> {
+        match self.event.ask {
+            Ask::ReduceBy(share) if share < 1.0 => Some(self.limit / (1.0 - share.max(0.0))),
+            _ => None,
+        }
+    }
+
     fn rank(&self) -> impl Ord {
         // Of watts that are not negative, the bits rise as the watts do.
         let limit = self.limit.0.max(0.0).to_bits();
@@ -57,7 +65,6 @@ impl Notice {
 mod tests {
     use super::super::GridEvents;
     use super::*;
-    use crate::grid_event::Ask;
     use heliostat_models::Timestamp;
     use proptest::prelude::*;
 

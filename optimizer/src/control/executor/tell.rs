@@ -76,6 +76,17 @@ impl Executor {
         }
     }
 
+    /// What the time is: what comes down does so now.
+    pub fn see(&mut self, now: Timestamp) {
+        self.seen = now;
+    }
+
+    /// Since when each device may have no more than [`Executor::worst_caps`], by
+    /// place in the site.
+    pub fn lowered(&self) -> &Arc<Vec<Timestamp>> {
+        &self.lowered
+    }
+
     /// How many devices cannot be commanded, as of the last look.
     pub fn beyond_reach(&self) -> usize {
         let silent = |place: &usize| self.silent[*place];

@@ -3,6 +3,7 @@ use crate::allocate::{DeviceSpec, Group, LimitNode, allocate};
 use crate::check::TripCurve;
 use crate::control::replay::replay_day;
 use heliostat_models::{DeviceId, JobClass, SpeedCurve, Watts};
+use heliostat_store::framed_log::FramedLog;
 
 /// Nodes below a feed, one device of 200 to 700 W and one job each.
 fn outcome(nodes: usize, feed: f64, each: f64) -> (Outcome, Question) {
@@ -196,5 +197,44 @@ fn a_day_that_begins_with_a_relief_can_be_taken_again() {
             (replayed.reliefs.decisions, replayed.reliefs.same),
             (reliefs, reliefs)
         );
+    }
+}
+
+#[test]
+fn damaged_inputs_of_a_relief_leave_the_allocations_around_it_as_they_are() {
+    let (directory, log) = log();
+    let mut journal = Journal::new(log);
+    for step in 0..4 {
+        let feed = 4_000.0 + 500.0 * step as f64;
+        let asked = asked(700.0 - feed / 100.0);
+        let relief = asked.answer();
+        note(&mut journal, step, &outcome(9, feed, 700.0));
+        journal.relief(Timestamp(step), &asked, relief.as_ref());
+    }
+    drop(journal);
+    let path = directory.path().join("decision-inputs/1970-01-01.log");
+    let read = FramedLog::read(&path, b"inp").unwrap_or_else(|e| panic!("{e}"));
+    // Behind kind and hash stands the content; its first byte says what it is.
+    for (place, relieves) in [(1, true), (3, true), (4, false)] {
+        for byte in [33, 60] {
+            let mut records = read.records.clone();
+            records[place][byte] ^= 0x84;
+            std::fs::remove_file(&path).unwrap_or_else(|e| panic!("{e}"));
+            let open = FramedLog::open(&path, b"inp");
+            let (mut file, _) = open.unwrap_or_else(|e| panic!("{e}"));
+            let all = file.append_all(records.iter().map(Vec::as_slice));
+            all.unwrap_or_else(|e| panic!("{e}"));
+            let replayed = replay_day(directory.path(), Timestamp(0));
+            let replayed = replayed.unwrap_or_else(|e| panic!("{e}"));
+            let differ: Vec<u64> = replayed.differing.iter().map(|d| d.decision).collect();
+            if relieves {
+                assert_eq!(differ, [place as u64], "byte {byte}");
+                assert_eq!((replayed.same, replayed.reliefs.same), (4, 3));
+            } else {
+                // What differs from it cannot be read either.
+                assert_eq!(differ, [4, 6], "byte {byte}");
+                assert_eq!((replayed.same, replayed.reliefs.same), (2, 4));
+            }
+        }
     }
 }

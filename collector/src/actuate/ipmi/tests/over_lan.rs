@@ -3,6 +3,7 @@
 
 use super::lan::{self, Lan as Bmc};
 use super::*;
+use crate::actuate::heard::hear;
 use std::process::Command;
 
 struct Net {
@@ -69,7 +70,7 @@ fn who_is_not_let_in_or_may_not_set_is_told_so_without_a_secret() {
     let net = Net::new(Controller::new());
     for (user, password) in [(lan::USER, "swordfish"), ("nobody", lan::PASSWORD)] {
         let mut actuator = net.open_as(user, password);
-        let refused = error(actuator.current(&node()));
+        let (refused, log) = hear(|| error(actuator.current(&node())));
         assert!(
             matches!(refused, IpmiError::Unauthorised { .. }),
             "{refused}"
@@ -79,7 +80,10 @@ fn who_is_not_let_in_or_may_not_set_is_told_so_without_a_secret() {
         assert!(!text.contains(password), "{text}");
         // It is not asked until the account is locked.
         let asked = net.bmc.edit(|b| b.opened);
-        assert_eq!(actuator.devices(), []);
+        let (devices, told) = hear(|| actuator.devices());
+        assert_eq!(devices, []);
+        assert!(told.contains("user and password of the BMC"), "{told}");
+        assert!(!(log + &told).contains(password));
         assert_eq!(net.bmc.edit(|b| b.opened), asked);
     }
     // What no controller takes is not sent to it.
