@@ -29,9 +29,10 @@ const INFEASIBLE: u8 = 3;
                 \"r03-n1-gpu0\": {\"cap_watts\": 600}},     has this cap now: then the way to the new caps is told
     \"lowering_seconds\": 5,              until a lowered cap is in force (5)
     \"trip_curves\": {\"pdu-1\": [[1.05, 3600], [1.3, 120]]},   multiple of the rating, seconds borne; else IEC 60947-2 and 60898-1
-    \"contracts\": [{\"id\": \"tenant-a\", \"limit_watts\": 60000, \"uncontrolled_watts\": 0, \"uncertainty_watts\": 0,
-                   \"members\": [\"r01\", \"r02-n1-gpu0\"]}],   power nodes, racks, nodes, devices; without uncontrolled_watts
-                                         what members draw besides caps counts as their nodes and the plant do
+    \"contracts\": [{\"id\": \"tenant-a\", \"limit_watts\": 60000, \"members\": [\"r01\", \"r02-n1-gpu0\"]},   power nodes, racks, nodes, devices;
+                                         what they draw besides caps counts as their nodes and the plant do,
+                  {\"id\": \"tenant-b\", \"limit_watts\": 40000, \"members\": [\"r04\"],    or as stated here
+                   \"uncontrolled_watts\": 5600, \"uncertainty_watts\": 300}],
     \"jobs\": [{\"id\": \"train-1\", \"class\": \"training\", \"devices\": [\"r01-n1\", \"r02-n1-gpu0\"],
               \"speed\": [[200, 0.55], [400, 0.86], [700, 1.0]]}]   cap in watts, relative speed; else what is typical
   }

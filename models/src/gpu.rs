@@ -61,6 +61,7 @@
 mod concave;
 mod gaussian;
 pub mod learner;
+mod memory;
 pub mod observation;
 pub mod prior;
 mod priors;
@@ -69,6 +70,7 @@ pub mod profile;
 
 pub use concave::concave_fit;
 pub use learner::{SpeedEstimate, SpeedLearner};
+pub use memory::SpeedMemory;
 pub use observation::{Observation, Source};
 pub use prior::SpeedPrior;
 pub use priors::{DRAW_SPREAD, SpeedPriors, Swept};

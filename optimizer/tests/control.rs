@@ -26,7 +26,7 @@ use heliostat_models::{
     AgentId, Catalogue, Decision, DecisionKind, DeviceId, Frame, Reading, Site, Timestamp, Watts,
 };
 use heliostat_optimizer::control::replay::{Replayed, replay_day};
-use heliostat_optimizer::control::{ControlError, Controller};
+use heliostat_optimizer::control::{ControlError, Controller, ControllerConfig};
 use heliostat_optimizer::grid_event::{Ask, GridEvent};
 use heliostat_optimizer::view::{ControlMode, ControlView};
 use heliostat_store::{Clock, TimeSeriesStore};
@@ -109,6 +109,32 @@ async fn without_a_broker_it_observes_decides_and_says_why() {
         assert!(
             decision.certificate.is_some() && decision.caps.iter().all(|c| !c.reason.is_empty())
         );
+    }
+}
+
+#[tokio::test]
+async fn what_was_learned_and_cannot_be_read_is_told_as_a_trouble() {
+    let world = LoopWorld::new(sites::demo());
+    world.run_job("train-1", 0..48, START);
+    let kept = tempfile::tempdir().unwrap();
+    let file = kept.path().join("speed-curves.json");
+    std::fs::write(&file, "?").unwrap();
+    let told = || (world.deps.decisions).latest(9, |d| d.kind == DecisionKind::Incident);
+    for _ in 0..2 {
+        let config = ControllerConfig {
+            directory: Some(kept.path().to_owned()),
+            ..world.config(free_port(), false)
+        };
+        let handle = Controller::start(config, world.deps.clone()).unwrap();
+        let decided = |v: &ControlView| v.allocations >= 1;
+        until(&mut handle.view(), "a first allocation", decided).await;
+        handle.stop().await;
+        // Once: what is there then is control's own again.
+        let told = told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].summary.contains("speed-curves.json"), "{told:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("train-1"), "{text}");
     }
 }
 

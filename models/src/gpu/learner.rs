@@ -100,6 +100,15 @@ impl SpeedLearner {
         (self.low, self.high)
     }
 
+    /// What was seen, by throughput and by clock.
+    pub(super) fn bins(&self) -> (&Bins, &Bins) {
+        (&self.throughput, &self.clock)
+    }
+
+    pub(super) fn bins_mut(&mut self) -> (&mut Bins, &mut Bins) {
+        (&mut self.throughput, &mut self.clock)
+    }
+
     /// Takes an observation in; false when it cannot be one and is left out.
     pub fn observe(&mut self, seen: &Observation) -> bool {
         match seen.source {

@@ -3,6 +3,7 @@
 
 use crate::quantity::Watts;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// After this long an observation weighs half.
@@ -26,6 +27,9 @@ const CONTRADICTS: f64 = 4.0;
 const AFTER_CHANGE: f64 = 0.02;
 /// Weight (in fresh observations) below which a cap's mean is forgotten.
 const FORGOTTEN: f64 = 0.02;
+/// ln of a rate, and a weight, beyond which nothing was ever seen.
+const LARGEST_LN: f64 = 300.0;
+const LARGEST_WEIGHT: f64 = 1e9;
 
 /// Systematic error of ln rate that averaging does not remove: a throughput
 /// counts finished steps, warms up, waits for data.
@@ -66,7 +70,8 @@ pub struct Observation {
 }
 
 /// The mean at one cap.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Bin {
     pub cap: Watts,
     /// Mean of ln rate.
@@ -110,7 +115,8 @@ impl Bin {
 }
 
 /// Everything seen from one source.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct Bins {
     bins: Vec<Bin>,
 }
@@ -187,6 +193,40 @@ impl Bins {
             if let Some((place, _)) = least {
                 self.bins.remove(place);
             }
+        }
+    }
+
+    /// Whether nothing was seen.
+    pub fn is_empty(&self) -> bool {
+        self.bins.is_empty()
+    }
+
+    /// Whether it can have been seen; it may come from a file.
+    pub fn is_sound(&self) -> bool {
+        let is_sound = |bin: &Bin| {
+            bin.cap.is_finite()
+                && bin.cap > Watts::ZERO
+                && bin.mean.abs() <= LARGEST_LN
+                && bin.weight > 0.0
+                && bin.weight <= LARGEST_WEIGHT
+                && (0.0..f64::INFINITY).contains(&bin.spread)
+        };
+        self.bins.len() <= BINS && self.bins.iter().all(is_sound)
+    }
+
+    /// The same without what no longer counts.
+    pub fn counting(&self, now: Timestamp) -> Self {
+        Self { bins: self.at(now) }
+    }
+
+    /// The same with what lies in the future taken for seen now.
+    pub fn not_after(&self, now: Timestamp) -> Self {
+        let now_at_most = |bin: &Bin| Bin {
+            at: bin.at.min(now),
+            ..*bin
+        };
+        Self {
+            bins: self.bins.iter().map(now_at_most).collect(),
         }
     }
 

@@ -11,6 +11,7 @@ use super::gaussian::dot;
 use super::learner::{BOUND, SpeedLearner, form};
 use crate::quantity::Watts;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Standard deviations by which a probe must clear the service floor.
@@ -52,7 +53,8 @@ impl ProbePolicy {
 }
 
 /// What probing a job has cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProbeLedger {
     /// Probes made.
     pub made: u32,
@@ -76,9 +78,20 @@ pub struct Probe {
 }
 
 impl ProbeLedger {
+    /// Of a job of which nothing more may be asked.
+    pub const SPENT: Self = Self {
+        made: u32::MAX,
+        lost: 1e12,
+    };
+
+    /// Whether it can be one; it may come from a file.
+    pub fn is_sound(&self) -> bool {
+        (0.0..f64::INFINITY).contains(&self.lost)
+    }
+
     /// A probe was made.
     pub fn charge(&mut self, probe: &Probe) {
-        self.made += 1;
+        self.made = self.made.saturating_add(1);
         self.lost += probe.worst_loss;
     }
 }

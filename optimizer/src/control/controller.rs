@@ -44,7 +44,8 @@ pub struct ControllerConfig {
     /// Name that this controller keeps over restarts, if it has one: it takes
     /// over at once from a run of the same name, which is no more.
     pub identity: Option<String>,
-    /// Directory in which grid events are kept, so that a restart knows them.
+    /// Directory in which grid events and what was learned of jobs are kept, so that
+    /// a restart knows them.
     pub directory: Option<PathBuf>,
 }
 

@@ -9,6 +9,10 @@
 //! in relative speed, and not less after listening to clocks.) The curve that decisions see changes only when that matters, so that caps do
 //! not flutter with noise. From devices whose node is limited as a whole nothing is
 //! learned: their caps are estimates. Service floors are kept by the lower bound.
+//! What was learned of a job outlives a change of its record, and control itself (`kept.rs`).
+
+mod kept;
+mod narrowed;
 
 use super::measure::Readings;
 use super::probing::Trying;
@@ -17,13 +21,13 @@ use heliostat_models::gpu::{
     GpuModel, Observation, Probe, ProbeLedger, Source, SpeedEstimate, SpeedLearner, SpeedPriors,
     WorkloadFamily,
 };
-use heliostat_models::site::{Device, FINEST_STEP};
+use heliostat_models::site::Device;
 use heliostat_models::{
     Catalogue, DeviceId, JobId, JobRecord, JobState, Site, SpeedCurve, Timestamp, Watts,
 };
 use heliostat_store::jobs::JobEntry;
+use kept::{Keeping, KeptJob};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a curve is looked at anew, and over how long clocks are averaged:
@@ -89,6 +93,8 @@ pub(super) struct Curves {
     pub(super) jobs: BTreeMap<JobId, Learned>,
     /// Grows whenever decisions would see another curve or another trial.
     pub(super) version: u64,
+    /// What outlives this run.
+    keeping: Keeping,
 }
 
 impl Curves {
@@ -117,6 +123,7 @@ impl Curves {
         entries: &[JobEntry],
         now: Timestamp,
     ) {
+        self.spend_what_is_lost(entries);
         let mut alive = BTreeSet::new();
         for record in entries.iter().map(|e| &e.record) {
             let over = matches!(record.state, JobState::Completed | JobState::Cancelled);
@@ -131,13 +138,22 @@ impl Curves {
             };
             let known = self.jobs.get(&record.id);
             if known.is_none_or(|l| l.stated != record.curve || l.learner.range() != range) {
-                let begun = Learned::begin(record, &first.accelerator, range, now);
+                let kept = match known {
+                    Some(learned) => Some(learned.kept(&record.id, now)),
+                    None => self.keeping.take(&record.id),
+                };
+                let mut begun = Learned::begin(record, &first.accelerator, range, kept, now);
+                if let Some(learned) = known {
+                    begun.go_on_from(learned);
+                }
                 self.jobs.insert(record.id.clone(), begun);
                 self.version += 1;
             }
             if let Some(learned) = self.jobs.get_mut(&record.id) {
                 let tried = learned.trying;
-                learned.observe(site, readings, record);
+                if learned.observe(site, readings, record) {
+                    self.keeping.news();
+                }
                 let floor = site
                     .classes
                     .get(&record.class)
@@ -146,59 +162,7 @@ impl Curves {
                 self.version += u64::from(other || learned.trying != tried);
             }
         }
-        self.jobs.retain(|id, _| alive.contains(id));
-    }
-
-    /// Settable ranges as decisions are to see them: the lowest caps of jobs'
-    /// devices raised to where even the lower bounds of their curves keep their
-    /// classes' floors, as far as the ranges reach; the highest lowered to a cap
-    /// that is being tried.
-    pub fn narrowed(
-        &self,
-        site: &Site,
-        jobs: &[JobRecord],
-        ranges: &Arc<BTreeMap<DeviceId, (Watts, Watts)>>,
-    ) -> Arc<BTreeMap<DeviceId, (Watts, Watts)>> {
-        let mut narrowed = Arc::clone(ranges);
-        let settable = |d: &Device| {
-            let stated = ranges.get(&d.id).copied();
-            stated.unwrap_or((d.min_cap, d.max_cap))
-        };
-        for job in jobs {
-            let floor = site.classes.get(&job.class).map_or(0.0, |c| c.floor_speed);
-            let Some(learned) = self.jobs.get(&job.id) else {
-                continue;
-            };
-            let devices = || site.devices_named(&job.devices);
-            // A gang shares one cap: no member may be asked for more than another can have.
-            let able =
-                (devices().map(|(_, d)| settable(d).1)).fold(Watts(f64::INFINITY), Watts::min);
-            let least = cap_for(&learned.lower, floor).map(|cap| cap.min(able));
-            let most = learned.trying.as_ref().map(Trying::cap);
-            if least.is_none() && most.is_none() {
-                continue;
-            }
-            for (_, device) in devices() {
-                let (low, high) = settable(device);
-                let low =
-                    low.max(least.map_or(low, |cap| on_step(device, cap, f64::ceil).min(high)));
-                let most = most.map(|cap| on_step(device, cap, f64::floor));
-                let high = most.map_or(high, |cap| high.min(cap)).max(low);
-                if (low, high) != settable(device) {
-                    Arc::make_mut(&mut narrowed).insert(device.id.clone(), (low, high));
-                }
-            }
-        }
-        narrowed
-    }
-}
-
-/// A cap that the device can be set to, next to this one.
-fn on_step(device: &Device, cap: Watts, round: impl Fn(f64) -> f64) -> Watts {
-    if device.cap_step > FINEST_STEP {
-        device.cap_step * round(cap / device.cap_step)
-    } else {
-        cap
+        self.forget(|id| alive.contains(id));
     }
 }
 
@@ -219,18 +183,31 @@ pub(super) fn cap_for(curve: &SpeedCurve, speed: f64) -> Option<Watts> {
 }
 
 impl Learned {
-    fn begin(record: &JobRecord, accelerator: &str, range: (Watts, Watts), now: Timestamp) -> Self {
+    /// Begins with what is stated, and `kept`: what is known of the job from before.
+    fn begin(
+        record: &JobRecord,
+        accelerator: &str,
+        range: (Watts, Watts),
+        kept: Option<KeptJob>,
+        now: Timestamp,
+    ) -> Self {
         let family = WorkloadFamily::of_class(record.class);
         let prior = SpeedPriors::builtin().of(accelerator, family, range);
         let states = record.curve.points().len() >= 2;
-        let learner = if states {
+        let mut learner = if states {
             SpeedLearner::stated(&prior, &record.curve, STATED, range)
         } else {
             SpeedLearner::new(prior, range)
         };
+        let (ledger, seen) = kept.map_or_else(Default::default, |k| (k.trials, k.seen));
+        if let Some(seen) = seen {
+            // Beside a stated curve clocks are not listened to.
+            let seen = if states { seen.without_clocks() } else { seen };
+            learner.recall(&seen, now);
+        }
         let found = learner.estimate(now);
         Self {
-            curve: if states {
+            curve: if states && found.seen == (0, 0) {
                 record.curve.clone()
             } else {
                 found.curve
@@ -245,22 +222,31 @@ impl Learned {
             since: now,
             clocks: Clocks::default(),
             heard: now,
-            ledger: ProbeLedger::default(),
+            ledger,
             trying: None,
             wish: None,
         }
     }
 
+    /// The job's record has changed, not the cap that its devices have.
+    fn go_on_from(&mut self, before: &Self) {
+        self.devices.clone_from(&before.devices);
+        (self.cap, self.since, self.heard) = (before.cap, before.since, before.heard);
+        if self.by_clock && before.by_clock {
+            self.clocks = before.clocks.clone();
+        }
+    }
+
     /// Takes in what the latest readings say, if they are new and the cap has
-    /// been in force for long enough.
-    fn observe(&mut self, site: &Site, readings: &Readings, record: &JobRecord) {
+    /// been in force for long enough; whether anything was learned.
+    fn observe(&mut self, site: &Site, readings: &Readings, record: &JobRecord) -> bool {
         // Under a limit of the node nobody knows which cap a device was held to.
         let mut known = record.devices.iter().filter_map(|d| site.device(d));
         if known.any(|(_, d)| readings.whole().contains(&d.node)) {
-            return;
+            return false;
         }
         let Some((cap, at)) = gang_cap(readings, &record.devices) else {
-            return;
+            return false;
         };
         if (cap - self.cap).0.abs() > SAME_CAP * cap.0 || self.devices != record.devices {
             self.devices.clone_from(&record.devices);
@@ -268,9 +254,10 @@ impl Learned {
             self.since = at;
             self.clocks = Clocks::default();
         }
+        let mut learned = false;
         if self.by_clock && at >= self.since + CLOCKS_SETTLE && at > self.clocks.last {
             self.clocks.last = at;
-            self.hear_clocks(site, readings, record, at);
+            learned |= self.hear_clocks(site, readings, record, at);
         }
         let source = record.id.source();
         if let Some((rate, at)) = readings.value(&source, Catalogue::job_throughput())
@@ -283,10 +270,19 @@ impl Learned {
                 self.trying = None;
             }
             self.see(rate, Source::Throughput, at);
+            learned = true;
         }
+        learned
     }
 
-    fn hear_clocks(&mut self, site: &Site, readings: &Readings, record: &JobRecord, at: Timestamp) {
+    /// Averages clocks; whether that has come to an observation.
+    fn hear_clocks(
+        &mut self,
+        site: &Site,
+        readings: &Readings,
+        record: &JobRecord,
+        at: Timestamp,
+    ) -> bool {
         let (mut clock, mut busy) = (0.0, 0.0);
         for (_, device) in site.devices_named(&record.devices) {
             let read = |metric| readings.value(&device.id, metric).map(|(v, _)| v);
@@ -295,25 +291,27 @@ impl Learned {
                 read(Catalogue::gpu_utilization()),
                 highest_clock(&device.accelerator),
             ) else {
-                return;
+                return false;
             };
             clock += share * (hertz / highest).min(1.0);
             busy += share;
         }
         if busy < BUSY * record.devices.len() as f64 {
-            return;
+            return false;
         }
         let from = *self.clocks.from.get_or_insert(at);
         self.clocks.clock += clock;
         self.clocks.busy += busy;
         self.clocks.instants += 1;
-        if self.clocks.instants >= INSTANTS && at >= from + LEARN_EVERY {
+        let is_enough = self.clocks.instants >= INSTANTS && at >= from + LEARN_EVERY;
+        if is_enough {
             self.see(self.clocks.clock / self.clocks.busy, Source::Clock, at);
             self.clocks = Clocks {
                 last: at,
                 ..Clocks::default()
             };
         }
+        is_enough
     }
 
     fn see(&mut self, rate: f64, source: Source, at: Timestamp) {

@@ -50,6 +50,8 @@ pub struct Lock {
     highest: u64,
     /// Who else holds it, and when we heard so last.
     other: Option<(Option<String>, Timestamp)>,
+    /// Another controller was heard to be, or to have been, in charge.
+    has_heard_others: bool,
 }
 
 impl Lock {
@@ -68,6 +70,7 @@ impl Lock {
             role: Role::StandsBy,
             highest: 0,
             other: None,
+            has_heard_others: false,
         }
     }
 
@@ -84,11 +87,19 @@ impl Lock {
         self.other.as_ref()?.0.as_deref()
     }
 
+    /// Whether another controller was heard to be, or to have been, in charge since
+    /// this was asked last; an earlier run of our own name is none.
+    pub fn take_others(&mut self) -> bool {
+        std::mem::take(&mut self.has_heard_others)
+    }
+
     /// A lock was published.
     pub fn hear(&mut self, lock: &ControlLock, now: Timestamp) {
         if lock.holder == self.run {
             return;
         }
+        let is_own = lock.identity.is_some() && lock.identity == self.identity;
+        self.has_heard_others |= !is_own;
         let known = self.highest;
         self.highest = known.max(lock.fence);
         if let Role::Holds { fence, renewed } = &mut self.role
@@ -102,7 +113,7 @@ impl Lock {
             return;
         }
         self.role = Role::StandsBy;
-        let ended = lock.released || (lock.identity.is_some() && lock.identity == self.identity);
+        let ended = lock.released || is_own;
         self.other = (!ended).then(|| (Some(lock.holder.clone()), now));
     }
 
@@ -117,6 +128,7 @@ impl Lock {
         // One of our own is left from a run that is no more.
         let own = self.identity.is_some() && fence & ((1 << TAG) - 1) == self.tag;
         self.other = (!own).then_some((None, now));
+        self.has_heard_others |= !own;
     }
 
     /// We reach the broker again: who holds the lock could not be heard meanwhile.

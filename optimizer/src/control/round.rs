@@ -99,6 +99,7 @@ impl Control {
         let now = deps.clock.now();
         let contracts = Contracts::new(&deps.site);
         let notices = Notices::new(config.directory.as_deref());
+        let curves = Curves::kept_in(config.directory.as_deref());
         let watch = Watch::new(AnswerTimes::new(run.clone(), config.policy.lease));
         Self {
             executor: Executor::new(deps.site.clone(), run.clone(), config.policy.lease),
@@ -127,7 +128,7 @@ impl Control {
             contracts,
             watch,
             starts: Starts::default(),
-            curves: Curves::default(),
+            curves,
             max_gap: 0.0,
             allocations: 0,
             rounds: 0,
@@ -143,10 +144,15 @@ impl Control {
         }
     }
 
-    /// Takes up the grid events of an earlier run, and logs how control starts.
+    /// Takes up the grid events of an earlier run and what it learned, and logs how
+    /// control starts.
     pub fn begin(&mut self) {
         let now = self.deps.clock.now();
         self.recall_events(now);
+        if let Some(lost) = self.curves.recall() {
+            tracing::error!("{lost}");
+            self.journal.troubles(now, self.armed(), vec![lost], true);
+        }
         let by = self.recall_arming(now);
         if self.is_to_act() || by.is_some() {
             let by = by.unwrap_or_else(|| "the configuration at start".to_owned());
@@ -154,9 +160,10 @@ impl Control {
         }
     }
 
-    /// Gives the lock up and ends the connection; leases end by themselves.
+    /// Gives the lock up, keeps what was learned and ends the connection; leases end by themselves.
     pub fn end(&mut self) {
         self.release();
+        self.curves.keep_at_end(self.deps.clock.now());
         self.link.stop();
     }
 
@@ -264,6 +271,10 @@ impl Control {
         }
         let is_calm = !self.refused && !self.watch.is_active();
         let may_try = self.armed() && is_calm && self.events.limit(now).is_none();
+        if self.lock.take_others() {
+            // What another controller tries on these jobs it does not tell.
+            self.curves.spend(&self.inputs.jobs);
+        }
         self.curves.try_caps(now, may_try);
         if self.armed() {
             self.executor.look(now);
@@ -280,7 +291,8 @@ impl Control {
         }
         // Load that is taken off is a decision of its own in the log.
         self.notices.unmet = self.unmet(now);
-        let decided = self.troubles.iter().chain(self.notices.troubles()).cloned();
+        let decided = self.troubles.iter().chain(self.notices.troubles());
+        let decided = decided.chain(self.curves.trouble()).cloned();
         let troubles = (trouble.into_iter().chain(decided)).chain(self.agents.troubles());
         let troubles = troubles.collect();
         let armed = self.armed();
@@ -300,7 +312,8 @@ impl Control {
     /// What went wrong in the last decision, and what agents tell.
     pub(super) fn told_troubles(&self) -> Vec<String> {
         let decided = self.troubles.iter().chain(&self.watch.troubles);
-        let decided = decided.chain(self.notices.troubles()).cloned();
+        let decided = decided.chain(self.notices.troubles());
+        let decided = decided.chain(self.curves.trouble()).cloned();
         decided.chain(self.agents.troubles()).collect()
     }
 

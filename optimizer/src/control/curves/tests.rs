@@ -2,6 +2,11 @@ use super::*;
 use heliostat_models::gpu::Workload;
 use heliostat_models::site::config::{LoadOptions, builtin_demo, load};
 use heliostat_models::{Celsius, Frame, JobClass, Reading};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+#[path = "restarts.rs"]
+mod restarts;
 
 const GANG: usize = 4;
 
@@ -275,6 +280,43 @@ fn a_gang_of_unequal_ranges_keeps_a_common_cap() {
     let own = |place: usize| narrowed[&device(place)];
     assert_eq!(own(0), (Watts(300.0), Watts(300.0)));
     assert_eq!(own(1), (Watts(300.0), Watts(700.0)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Whatever floors, trials, agents and steps say: a gang that has a cap in common
+    /// has one when its range is narrowed.
+    #[test]
+    fn narrowing_leaves_a_gang_a_common_cap(
+        floor in 0.0..1.2f64, trial in 100.0..800.0f64, is_tried: bool,
+        step in prop_oneof![Just(0.001), Just(5.0), Just(25.0)],
+        bounds in prop::collection::vec((200.0..700.0f64, 0.0..500.0f64), GANG),
+    ) {
+        let (curve, ..) = typical(JobClass::Inference);
+        let mut world = World::new(JobClass::Inference, curve);
+        world.run(5, 700.0, 1.0, None);
+        let classes = &mut world.site.classes;
+        classes.get_mut(&JobClass::Inference).unwrap().floor_speed = floor;
+        let mut ranges = BTreeMap::new();
+        for (device, (low, width)) in world.site.devices[..GANG].iter_mut().zip(bounds) {
+            device.cap_step = Watts(step);
+            ranges.insert(device.id.clone(), (Watts(low), Watts((low + width).min(700.0))));
+        }
+        let common = |ranges: &BTreeMap<DeviceId, (Watts, Watts)>| {
+            let low = ranges.values().map(|r| r.0.0).fold(0.0, f64::max);
+            let high = ranges.values().map(|r| r.1.0).fold(f64::INFINITY, f64::min);
+            (low / step - 1e-9).ceil() * step <= high + 1e-9
+        };
+        prop_assume!(common(&ranges));
+        let learned = world.curves.jobs.get_mut(&JobId::from("17")).unwrap();
+        learned.trying = is_tried.then(|| Trying::of(Watts(trial)));
+        let records = [world.stated.record.clone()];
+        let narrowed = world.curves.narrowed(&world.site, &records, &Arc::new(ranges.clone()));
+        prop_assert!(common(&narrowed), "{narrowed:?}");
+        for (device, (low, high)) in narrowed.iter() {
+            prop_assert!(low <= high && ranges[device].0 <= *low && *high <= ranges[device].1);
+        }
+    }
 }
 
 /// A job that says how fast it is, on devices that do as they are told.

@@ -39,6 +39,26 @@ fn who_stands_by_takes_over_a_lease_after_the_last_renewal() {
     assert_eq!((a.fence(), a.other()), (None, Some("b")));
 }
 
+/// An earlier run of one's own name is nobody else; a lock that was released says who it was.
+#[test]
+fn others_are_noticed_once_for_each_time_that_they_are_heard() {
+    let named = |run: &str, name: &str| Lock::new(run, Some(name.into()), LEASE);
+    let mut own = named("b2", "b");
+    own.hear(&named("b1", "b").tick(at(0), true).unwrap(), at(1));
+    assert!(!own.take_others());
+    let mut other = named("a1", "a");
+    own.hear(&other.tick(at(1), true).unwrap(), at(2));
+    assert_eq!((own.take_others(), own.take_others()), (true, false));
+    own.hear(&other.release(at(3)).unwrap(), at(3));
+    assert!(own.take_others());
+    let ours = own.tick(at(3), true).unwrap();
+    own.hear(&ours, at(4));
+    own.hear_fence(ours.fence, at(4));
+    assert!(!own.take_others());
+    own.hear_fence(((ours.fence >> TAG) + 1) << TAG, at(5));
+    assert!(own.take_others());
+}
+
 #[test]
 fn a_lock_that_is_released_or_our_own_from_before_is_taken_at_once() {
     let mut a = lock("a");
