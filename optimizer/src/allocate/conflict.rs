@@ -25,7 +25,7 @@ const NEAR: f64 = 1e-6;
 /// Pairs of a limit and a gang in all linear programs of one question. What more
 /// would be needed for stays named, implied or not: that takes thousands of
 /// broken limits with gangs across them.
-const PAIRS: usize = 200_000;
+const PAIRS: usize = 100_000;
 
 /// Whether the floors break any limit.
 pub(super) fn any(dense: &Dense) -> bool {
