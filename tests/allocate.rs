@@ -56,10 +56,10 @@ fn an_allocation_is_printed_with_its_reasons_and_its_proof() {
             .to_owned()
     };
     assert!(
-        line("train-1").contains("`tenant-a` is at its limit"),
+        line("train-1").contains("`tenant-a` is limited to 13.7 kW"),
         "{text}"
     );
-    assert!(line("serve-1").contains("Full cap"), "{text}");
+    assert!(line("serve-1").contains("more would buy nothing"), "{text}");
     assert!(line("tenant-a").contains("13.720"), "{text}");
     assert!(line("Worth").contains("gap"), "{text}");
     assert!(
