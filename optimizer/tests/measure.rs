@@ -155,6 +155,7 @@ fn metered(site_power: f64, it_power: f64, nodes: usize) -> Measured {
         it_at_feed: vec![Watts::ZERO; nodes],
         idle: BTreeMap::new(),
         site_power: Some(Watts(site_power)),
+        site_power_at: Some(NOW),
         it_power: Some(Watts(it_power)),
         overhead: Vec::new(),
         nodes_measured: 0,

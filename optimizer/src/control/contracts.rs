@@ -222,6 +222,7 @@ mod tests {
             it_at_feed: Vec::new(),
             idle: std::collections::BTreeMap::new(),
             site_power: None,
+            site_power_at: None,
             it_power: None,
             nodes_measured: 0,
             overhead: vec![(Watts(1_000.0), Watts(50.0)); site.nodes.len()],

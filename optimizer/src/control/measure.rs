@@ -158,6 +158,8 @@ pub struct Measured {
     pub idle: BTreeMap<DeviceId, Watts>,
     /// Power of the whole site, where a meter says it.
     pub site_power: Option<Watts>,
+    /// When the oldest reading of that was taken.
+    pub site_power_at: Option<Timestamp>,
     /// Power of the IT equipment, where meters say it.
     pub it_power: Option<Watts>,
     /// Nodes whose overhead is measured; the others count with their rated one.
@@ -204,18 +206,21 @@ pub fn measure(site: &Site, readings: &Readings, jobs: &[JobEntry], caps: &[Watt
     let metered = |role: MeterRole| {
         let mut sum = None;
         for meter in site.meters.iter().filter(|m| m.role == role) {
-            let (watts, _) = readings.watts(&meter.id, Catalogue::meter_power())?;
-            sum = Some(sum.unwrap_or(Watts::ZERO) + watts);
+            let (watts, at) = readings.watts(&meter.id, Catalogue::meter_power())?;
+            let (before, oldest) = sum.unwrap_or((Watts::ZERO, at));
+            sum = Some((before + watts, oldest.min(at)));
         }
         sum
     };
+    let (site_power, site_power_at) = metered(MeterRole::DataCentre).unzip();
     Measured {
         it_uncontrolled,
         it_uncertain,
         it_at_feed,
         idle,
-        site_power: metered(MeterRole::DataCentre),
-        it_power: metered(MeterRole::It),
+        site_power,
+        site_power_at,
+        it_power: metered(MeterRole::It).map(|(watts, _)| watts),
         nodes_measured,
         overhead: overheads,
     }

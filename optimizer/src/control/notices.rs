@@ -140,8 +140,10 @@ impl Control {
     /// Says where a grid event's limit is not kept although there was time.
     pub(super) fn unmet(&self, now: Timestamp) -> Option<String> {
         let (event, limit) = self.events.tightest(now)?;
-        let drawn = self.inputs.measured.as_ref()?.site_power?;
-        let is_late = now >= event.from + TO_COMPLY && drawn > limit * (1.0 + SLACK);
+        let measured = self.inputs.measured.as_ref()?;
+        // A meter that was read before says nothing of what is drawn by then.
+        let is_late = measured.site_power_at? >= event.from + TO_COMPLY
+            && measured.site_power? > limit * (1.0 + SLACK);
         is_late.then(|| {
             let so_far = match self.armed() {
                 true => {

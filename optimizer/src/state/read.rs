@@ -99,6 +99,7 @@ pub(super) fn read(site: &Site, text: &str) -> Result<State, Vec<Fault>> {
         it_uncertain: uncertain.clone(),
         idle,
         site_power,
+        site_power_at: None,
         it_power,
         nodes_measured: 0,
         overhead: nodes.iter().map(|own| (own.load, own.more)).collect(),
