@@ -15,6 +15,8 @@
 
 #[path = "support/halls.rs"]
 mod halls;
+#[path = "../../tests/support/peers.rs"]
+mod peers;
 #[path = "support/plans.rs"]
 mod plans;
 
@@ -25,17 +27,6 @@ use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-fn python() -> String {
-    std::env::var("HELIOSTAT_PYTHON").unwrap_or_else(|_| "python3".into())
-}
-
-fn judge_is_there() -> bool {
-    Command::new(python())
-        .args(["-c", "import highspy, numpy"])
-        .output()
-        .is_ok_and(|o| o.status.success())
-}
-
 fn problems() -> usize {
     let wanted = std::env::var("HELIOSTAT_JUDGED_PLANS").ok();
     wanted.and_then(|n| n.parse().ok()).unwrap_or(40)
@@ -43,18 +34,9 @@ fn problems() -> usize {
 
 #[test]
 fn highs_finds_no_better_plan_and_no_lower_bound() {
-    if !judge_is_there() {
-        let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-        assert!(
-            !required,
-            "HELIOSTAT_PEERS=required, but `{} -c 'import highspy, numpy'` fails; pip install highspy numpy",
-            python()
-        );
-        eprintln!(
-            "SKIPPED: HiGHS does not judge the planner here; pip install highspy numpy, or set HELIOSTAT_PYTHON"
-        );
+    let Some(python) = peers::python("highspy, numpy") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().unwrap();
     let mut runner = TestRunner::deterministic();
     let strategy = hall(4..8, 2..6);
@@ -77,7 +59,7 @@ fn highs_finds_no_better_plan_and_no_lower_bound() {
         ours.insert(name, (plan, solve(&problem, patient)));
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judge/plan.py");
-    let run = Command::new(python())
+    let run = Command::new(python)
         .arg(script)
         .arg(directory.path())
         .output()

@@ -11,6 +11,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("ipmi_sim", "openipmi"),
+    ("ipmitool", "ipmitool"),
     ("mosquitto", "mosquitto"),
     ("promtool", "prometheus"),
     ("victoria-metrics", "victoria-metrics"),

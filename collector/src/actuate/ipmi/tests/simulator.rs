@@ -1,6 +1,9 @@
 //! OpenIPMI's simulator of a management controller: RMCP+ is real there, and
 //! DCMI is not implemented.
 
+#[path = "../../../../../tests/support/peers.rs"]
+mod peers;
+
 use super::*;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -55,18 +58,7 @@ fn start(directory: &Path) -> Option<Simulator> {
 }
 
 pub(super) fn skipped(tool: &str) {
-    let required = std::env::var("HELIOSTAT_PEERS").is_ok_and(|v| v == "required");
-    let package = match tool {
-        "ipmi_sim" => "openipmi",
-        other => other,
-    };
-    assert!(
-        !required,
-        "HELIOSTAT_PEERS=required, but {tool} is not installed (apt install {package})"
-    );
-    eprintln!(
-        "SKIPPED: {tool} is not installed (apt install {package}); nothing foreign took part in this test"
-    );
+    peers::skip(tool, "it does not start");
 }
 
 fn credentials(password: &str) -> Option<BmcCredentials> {
