@@ -376,6 +376,11 @@ fn an_event_without_sense_binds_nothing() {
         taken("c", Ask::ReduceBy(8.0)),
         "one that is known is replaced"
     );
+    // What was called off does not stand in the way.
+    assert!(events.cancel("n7", Timestamp(1)));
+    let one_more = event("one-more", 0, 10, Ask::ReduceBy(0.1));
+    assert!(events.submit(one_more, Watts(9.0), Timestamp(2)));
+    assert_eq!(events.all().len(), 500);
     assert_eq!(events.limit(Timestamp(5)), Some(Watts::ZERO));
 }
 

@@ -269,7 +269,7 @@ static ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: Method::Post,
         path: "/api/v1/grid-events",
-        about: "Hands a grid event over. `ask` is {\"reduce_by\": share} or {\"limit\": watts}.",
+        about: "Hands a grid event over. `ask` is {\"reduce_by\": share} or {\"limit\": watts}. One of the same id is replaced; a reduction counts against what the site drew when that id first came.",
         params: &[],
         body: Some(
             "{\"id\": \"dso-17\", \"from\": \"2019-03-01T12:00:00Z\", \"to\": \"2019-03-01T14:00:00Z\", \"ask\": {\"reduce_by\": 0.3}, \"reason\": \"congestion\"}",

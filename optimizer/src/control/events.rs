@@ -52,7 +52,7 @@ impl GridEvents {
         if known.is_some_and(|known| known.event == event) {
             return true;
         }
-        if self.held.len() >= MAX_EVENTS && !self.held.contains_key(&event.id) {
+        if !self.has_room(&event.id) {
             return false;
         }
         let notice = Notice {
@@ -88,7 +88,7 @@ impl GridEvents {
             if notice.event.to <= now
                 || !notice.is_sound()
                 || known.is_some_and(|known| !notice.outranks(known))
-                || (known.is_none() && self.held.len() >= MAX_EVENTS)
+                || !self.has_room(&notice.event.id)
             {
                 continue;
             }
@@ -167,6 +167,18 @@ impl GridEvents {
     /// Those that were not called off.
     fn live(&self) -> impl Iterator<Item = &Held> {
         self.held.values().filter(|held| !held.notice.off)
+    }
+
+    /// Whether an event can be held besides the others. What was called off makes
+    /// room, the longest known first.
+    fn has_room(&mut self, id: &str) -> bool {
+        if self.held.len() < MAX_EVENTS || self.held.contains_key(id) {
+            return true;
+        }
+        let off = self.held.iter().filter(|(_, held)| held.notice.off);
+        let oldest = off.min_by_key(|(_, held)| held.notice.revision);
+        let oldest = oldest.map(|(id, _)| id.clone());
+        oldest.is_some_and(|id| self.held.remove(&id).is_some())
     }
 
     fn hold(&mut self, notice: Notice) {

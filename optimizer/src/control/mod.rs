@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod executor;
 mod inputs;
 mod journal;
+mod kept_file;
 mod link;
 pub mod lock;
 pub mod measure;

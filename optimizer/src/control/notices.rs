@@ -1,12 +1,10 @@
-//! What was promised and said outlives its controller. Grid events: they are kept on disk, and the broker
-//! keeps them for whoever stands by. Each controller takes in what others know
-//! and tells what they lack, so that all come to know the same. And whether a person armed or disarmed it.
+//! Grid events outlive their controller: they are kept on disk, and the broker keeps
+//! them for whoever stands by. Each controller takes in what others know and tells
+//! what they lack, so that all come to know the same.
 
-use super::arming::{Word, WordFile};
 use super::charge::KEPT_IS_HEARD;
 use super::events::{EventsFile, Notice};
 use super::round::Control;
-use crate::view::ControlMode;
 use heliostat_models::Timestamp;
 use std::path::Path;
 use std::time::Duration;
@@ -61,50 +59,6 @@ impl Control {
                 tracing::error!("{lost}");
                 (self.journal).troubles(now, self.armed(), vec![lost], true);
             }
-        }
-    }
-
-    /// Takes up whether a person armed or disarmed an earlier run; who, where that counts.
-    pub(super) fn recall_arming(&mut self, now: Timestamp) -> Option<String> {
-        let file = WordFile::new(self.config.directory.as_deref()?);
-        match file.read(self.config.armed) {
-            Ok(word) => word
-                .filter(|word| word.armed != self.is_to_act())
-                .map(|word| {
-                    self.mode = match word.armed {
-                        true => ControlMode::Armed,
-                        false => ControlMode::Observe,
-                    };
-                    format!("{} at {}, before the restart", word.who, word.at)
-                }),
-            Err(error) => {
-                // Nobody knows whether somebody disarmed it: a person must say it again.
-                self.mode = ControlMode::Observe;
-                let lost = format!(
-                    "Whether control was armed cannot be read ({error}): it observes until somebody arms it"
-                );
-                tracing::error!("{lost}");
-                self.journal.troubles(now, false, vec![lost], true);
-                None
-            }
-        }
-    }
-
-    /// Keeps a person's word.
-    pub(super) fn keep_arming(&self, armed: bool, who: String, now: Timestamp) {
-        let Some(directory) = self.config.directory.as_deref() else {
-            return;
-        };
-        let configured = self.config.armed;
-        let at = now;
-        let word = Word {
-            armed,
-            who,
-            at,
-            configured,
-        };
-        if let Err(error) = WordFile::new(directory).write(&word) {
-            tracing::error!(%error, armed, "it cannot be kept whether control is armed; a restart goes by the configuration");
         }
     }
 

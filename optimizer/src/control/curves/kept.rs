@@ -6,9 +6,9 @@
 //! damaged or another controller was in charge, the jobs that are there are not tried any more.
 
 use super::{Curves, Learned};
+use crate::control::kept_file;
 use heliostat_models::gpu::{ProbeLedger, SpeedMemory};
 use heliostat_models::{JobId, JobState, Timestamp};
-use heliostat_store::embedded::disk::{Disk as _, FileSystem};
 use heliostat_store::jobs::JobEntry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,8 +16,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Larger files are none of ours.
-const LONGEST: u64 = 64 << 20;
 /// What was learned is written at most so often; it fades within hours anyway.
 const WRITE_EVERY: Duration = Duration::from_secs(600);
 /// After a write that failed, the next one is tried after this.
@@ -166,8 +164,7 @@ impl Curves {
         let Some(path) = &self.keeping.path else {
             return true;
         };
-        let bytes = serde_json::to_vec(&self.to_keep(now)).map_err(io::Error::other);
-        let written = bytes.and_then(|bytes| FileSystem.create(path, &bytes));
+        let written = kept_file::write(path, &self.to_keep(now));
         self.keeping.next = now + WRITE_EVERY;
         self.keeping.trouble = None;
         self.keeping.has_news = false;
@@ -214,16 +211,7 @@ impl Learned {
 
 /// What is in the file; nothing where there is none.
 fn read(path: &Path) -> io::Result<Vec<KeptJob>> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-        Ok(file) if file.len() > LONGEST => {
-            let what = format!("it has {} bytes, {LONGEST} at most are ours", file.len());
-            return Err(io::Error::other(what));
-        }
-        Ok(_) => {}
-    }
-    let jobs: Vec<KeptJob> = serde_json::from_slice(&std::fs::read(path)?)?;
+    let jobs: Vec<KeptJob> = kept_file::read(path)?.unwrap_or_default();
     let is_sound = |kept: &KeptJob| {
         kept.trials.is_sound() && kept.seen.as_ref().is_none_or(SpeedMemory::is_sound)
     };

@@ -1,12 +1,9 @@
 //! Grid events on disk: what a site has promised outlives its controller.
 
 use super::Notice;
-use heliostat_store::embedded::disk::{Disk as _, FileSystem};
+use crate::control::kept_file;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Larger files are none of ours.
-const LONGEST: u64 = 8 << 20;
 
 /// The file.
 #[derive(Debug)]
@@ -36,16 +33,7 @@ impl EventsFile {
     /// When the file cannot be read, or is no list of events; it is left as it is
     /// until there is something to keep.
     pub fn read(&mut self) -> io::Result<Vec<Notice>> {
-        match std::fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-            Ok(file) if file.len() > LONGEST => {
-                let what = format!("it has {} bytes, {LONGEST} at most are ours", file.len());
-                return Err(io::Error::other(what));
-            }
-            Ok(_) => {}
-        }
-        let notices: Vec<Notice> = serde_json::from_slice(&std::fs::read(&self.path)?)?;
+        let notices: Vec<Notice> = kept_file::read(&self.path)?.unwrap_or_default();
         self.written.clone_from(&notices);
         Ok(notices)
     }
@@ -56,7 +44,7 @@ impl EventsFile {
     /// When the file cannot be replaced; it is as before then.
     pub fn write(&mut self, notices: Vec<Notice>) -> io::Result<()> {
         if self.written != notices {
-            FileSystem.create(&self.path, &serde_json::to_vec(&notices)?)?;
+            kept_file::write(&self.path, &notices)?;
             self.written = notices;
         }
         Ok(())
